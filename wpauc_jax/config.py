@@ -1,0 +1,260 @@
+"""Every setting of a run, as frozen dataclasses that check themselves.
+
+`configs/*.py` turn these into `ml_collections.ConfigDict`s for the command line; `from_config_dict` turns what
+the command line made of them back. Below `main` and `train` only these dataclasses are seen.
+"""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the field, its value and what would do."""
+
+
+def choice(default: str, *others: str, help: str = "") -> Any:
+    """A string field with a closed set of values, the default first."""
+    return dataclasses.field(default=default, metadata={"choices": (default, *others), "help": help})
+
+
+def at_least(default: Any, low: float) -> Any:
+    """A number field with a lower bound."""
+    return dataclasses.field(default=default, metadata={"low": low})
+
+
+class _Checked:
+    """Checks each field's choices and bounds on construction."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(typing.cast(Any, self)):
+            value = getattr(self, field.name)
+            name = f"{_SECTION.get(type(self), '')}{field.name}"
+            choices = field.metadata.get("choices")
+            if choices and value not in choices:
+                raise ConfigError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}")
+            low = field.metadata.get("low")
+            if low is not None and value is not None and value < low:
+                raise ConfigError(f"{name}={value!r} must be at least {low}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(_Checked):
+    """Where interactions come from and how they become training rows."""
+
+    source: str = choice("movielens100k", "recbole")
+    path: str = ""  # a file or folder; "" lets movielens100k fetch the archive by itself
+    cache: str = ""  # downloads; "" is $XDG_CACHE_HOME/wpauc_jax or ~/.cache/wpauc_jax
+    dir: str = ""  # the prepared directory; "" is <workdir>/data
+    k_core: int = at_least(5, 0)  # drop users and items with fewer interactions, to the fixed point; 0: keep all
+    repeats: str = choice("keep", "first")  # an item that a user meets again: keep it, or only the first time
+    split: str = choice("leave_one_out", "chronological")  # chronological: 8:1:1 by time over all samples
+    max_history: int = at_least(10, 1)  # items of history in a prompt
+
+
+@dataclasses.dataclass(frozen=True)
+class CatalogConfig(_Checked):
+    """How an item becomes a token sequence."""
+
+    ids: str = choice("kmeans", "file")
+    path: str = ""  # ids=file: a RecBole .sid file
+    embedding: str = "text+cooccurrence"  # text | cooccurrence | text+cooccurrence | a .npy file [items, width]
+    embedding_width: int = at_least(64, 1)
+    levels: int = at_least(3, 1)
+    codes: int = at_least(64, 2)  # codes per level
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(_Checked):
+    """A decoder of the Qwen2 family."""
+
+    num_layers: int = at_least(4, 1)
+    width: int = at_least(128, 1)
+    num_heads: int = at_least(4, 1)
+    num_kv_heads: int = at_least(2, 1)
+    head_dim: int = at_least(32, 2)
+    ffn_width: int = at_least(352, 1)
+    vocab_size: int = at_least(0, 0)  # 0: what the catalogue needs
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+    attention_bias: bool = True  # on query, key and value, as in Qwen2
+    tie_embeddings: bool = True
+    init_std: float = 0.02
+    dtype: str = choice("float32", "bfloat16")  # of the computation
+    param_dtype: str = choice("float32", "bfloat16")
+    remat: str = choice("none", "layer")  # recompute each layer's activations in the backward pass
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig(_Checked):
+    """AdamW behind a global-norm clip and a warmed-up schedule."""
+
+    learning_rate: float = at_least(1e-3, 0.0)
+    schedule: str = choice("cosine", "linear", "constant")
+    warmup: float = at_least(0.03, 0.0)  # below 1: a fraction of all steps; otherwise steps
+    weight_decay: float = at_least(0.01, 0.0)
+    b1: float = 0.9
+    b2: float = 0.999
+    max_grad_norm: float = at_least(1.0, 0.0)  # 0: no clipping
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig(_Checked):
+    """What SFT and RL share: durations, selection, optimiser."""
+
+    batch_size: int = at_least(64, 1)
+    epochs: float = at_least(1.0, 0.0)
+    steps: int = at_least(0, 0)  # 0: from epochs
+    evals: int = at_least(8, 0)  # validations over the whole stage, evenly spaced, the last at the end
+    saves: int = at_least(8, 0)  # resumable checkpoints over the whole stage, likewise
+    patience: int = at_least(3, 0)  # validations without a better one before stopping; 0: never stop early
+    optim: OptimConfig = OptimConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class SftConfig(StageConfig):
+    """Supervised fine-tuning: every next item of a user's sequence in one causal pass."""
+
+    loss: str = choice("catalogue", "lm")  # catalogue: over the trie's legal children; lm: over the vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class RlConfig(StageConfig):
+    """Reinforcement learning of the Top-K list. See docs/theory.md for the options' meaning."""
+
+    rows: str = choice("same", "latest")  # SFT's own rows, or the latest part of training, kept out of SFT
+    holdout: float = at_least(0.2, 0.0)  # rows=latest: the share of training rows kept for RL
+    group_size: int = at_least(16, 2)
+    target_k: int = at_least(3, 1)  # the K of the Recall@K that training aims at
+    negatives: str = choice("beam", "sample", "random")
+    inject_target: str = choice("never", "if_missing", "always")
+    weighting: str = choice("tawin", "none", "window", "opauc")
+    anchor: int | None = at_least(None, 0)  # rank among the negatives; None: target_k - 1
+    temperature: float = at_least(1.0, 0.0)
+    mass: float = at_least(1.0, 0.0)
+    rank_scale: str = choice("rank", "fraction", "log")
+    kind: str = choice("grpo", "dapo", "gspo", "dr_grpo")
+    std: str = choice("sample", "population", "none")
+    clip_low: float = at_least(0.2, 0.0)
+    clip_high: float = at_least(0.2, 0.0)
+    kl_coef: float = at_least(1e-3, 0.0)
+    ref_sync_steps: int = at_least(0, 0)  # every so many steps the reference moves towards the policy; 0: frozen
+    ref_sync_mix: float = at_least(0.6, 0.0)  # the policy's share in the moved reference
+    optim: OptimConfig = OptimConfig(learning_rate=1e-4, max_grad_norm=0.3)
+
+    @property
+    def anchor_rank(self) -> int:
+        return self.target_k - 1 if self.anchor is None else self.anchor
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target_k >= self.group_size:
+            raise ConfigError(
+                f"rl.target_k={self.target_k} needs a negative of rank {self.target_k - 1} in the group, "
+                f"but rl.group_size={self.group_size}; enlarge the group or lower target_k"
+            )
+        if self.rows == "latest" and not 0 < self.holdout < 1:
+            raise ConfigError(f"rl.holdout={self.holdout} must lie between 0 and 1 when rl.rows='latest'")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig(_Checked):
+    """How rankings are made and measured."""
+
+    num_beams: int = at_least(20, 1)
+    batch_size: int = at_least(64, 1)
+    recall_at: tuple[int, ...] = (1, 3, 5, 10)
+    ndcg_at: tuple[int, ...] = (3, 5, 10)
+    valid_users: int = at_least(2048, 1)  # validation rows in training, a fixed draw; test always takes every row
+    select: str = "ndcg@10"  # the validation metric by which the best checkpoint is kept
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        largest = max(self.recall_at + self.ndcg_at)
+        if self.num_beams < largest:
+            raise ConfigError(f"eval.num_beams={self.num_beams} cannot give metrics at {largest}; widen the beam")
+        if self.select not in self.metric_names:
+            raise ConfigError(f"eval.select={self.select!r} is not measured; choose one of {', '.join(self.metric_names)}")
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return tuple(f"recall@{k}" for k in self.recall_at) + tuple(f"ndcg@{k}" for k in self.ndcg_at)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecommendConfig(_Checked):
+    """mode=recommend: histories in, ranked items out."""
+
+    input: str = ""  # JSON lines of {"user": ..., "history": [item ids]}, or a RecBole .inter file
+    output: str = ""  # JSON lines; "" is <workdir>/recommendations.jsonl
+    top_k: int = at_least(10, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(_Checked):
+    """A whole run."""
+
+    mode: str = choice("all", "prepare", "sft", "rl", "evaluate", "recommend")
+    seed: int = 0
+    scoring: str = choice("constrained", "vocab")  # one rule for rollout, update, reference and evaluation
+    data: DataConfig = DataConfig()
+    catalog: CatalogConfig = CatalogConfig()
+    model: ModelConfig = ModelConfig()
+    sft: SftConfig = SftConfig()
+    rl: RlConfig = RlConfig()
+    eval: EvalConfig = EvalConfig()
+    recommend: RecommendConfig = RecommendConfig()
+
+
+_SECTION: dict[type, str] = {
+    DataConfig: "data.",
+    CatalogConfig: "catalog.",
+    ModelConfig: "model.",
+    OptimConfig: "optim.",
+    SftConfig: "sft.",
+    RlConfig: "rl.",
+    EvalConfig: "eval.",
+    RecommendConfig: "recommend.",
+}
+
+
+def to_config_dict(settings: Any) -> ml_collections.ConfigDict:
+    """A locked, typed ConfigDict with the same fields, for `config_flags`."""
+    out = ml_collections.ConfigDict()
+    hints = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            value = to_config_dict(value)
+        elif value is None:
+            value = config_dict.placeholder(_without_none(hints[field.name]))
+        out[field.name] = value
+    return out.lock()
+
+
+def from_config_dict(config: ml_collections.ConfigDict, kind: type = Config) -> Any:
+    """The dataclass `kind` with the values of `config`. Raises ConfigError on an unusable value."""
+    hints = typing.get_type_hints(kind)
+    unknown = set(config) - set(hints)
+    if unknown:
+        raise ConfigError(f"unknown settings in {kind.__name__}: {', '.join(sorted(unknown))}")
+    values = {}
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            value = from_config_dict(value, hints[name])
+        elif typing.get_origin(hints[name]) is tuple:
+            value = tuple(value)
+        values[name] = value
+    return kind(**values)
+
+
+def _without_none(hint: Any) -> type:
+    if isinstance(hint, types.UnionType):
+        return next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    return hint
