@@ -7,7 +7,7 @@ the command line made of them back. Below `main` and `train` only these dataclas
 import dataclasses
 import types
 import typing
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_collections
 from ml_collections import config_dict
@@ -30,10 +30,15 @@ def at_least(default: Any, low: float) -> Any:
 class _Checked:
     """Checks each field's choices and bounds on construction."""
 
+    _section: ClassVar[str] = ""  # how messages prefix a field's name
+
+    def __init_subclass__(cls, section: str = "") -> None:
+        cls._section = section
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(typing.cast(Any, self)):
             value = getattr(self, field.name)
-            name = f"{_SECTION.get(type(self), '')}{field.name}"
+            name = self._section + field.name
             choices = field.metadata.get("choices")
             if choices and value not in choices:
                 raise ConfigError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}")
@@ -43,7 +48,7 @@ class _Checked:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig(_Checked):
+class DataConfig(_Checked, section="data."):
     """Where interactions come from and how they become training rows."""
 
     source: str = choice("movielens100k", "recbole")
@@ -57,7 +62,7 @@ class DataConfig(_Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class CatalogConfig(_Checked):
+class CatalogConfig(_Checked, section="catalog."):
     """How an item becomes a token sequence."""
 
     ids: str = choice("kmeans", "file")
@@ -70,7 +75,7 @@ class CatalogConfig(_Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(_Checked):
+class ModelConfig(_Checked, section="model."):
     """A decoder of the Qwen2 family."""
 
     num_layers: int = at_least(4, 1)
@@ -92,7 +97,7 @@ class ModelConfig(_Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimConfig(_Checked):
+class OptimConfig(_Checked, section="optim."):
     """AdamW behind a global-norm clip and a warmed-up schedule."""
 
     learning_rate: float = at_least(1e-3, 0.0)
@@ -118,14 +123,14 @@ class StageConfig(_Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class SftConfig(StageConfig):
+class SftConfig(StageConfig, section="sft."):
     """Supervised fine-tuning: every next item of a user's sequence in one causal pass."""
 
     loss: str = choice("catalogue", "lm")  # catalogue: over the trie's legal children; lm: over the vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
-class RlConfig(StageConfig):
+class RlConfig(StageConfig, section="rl."):
     """Reinforcement learning of the Top-K list. See docs/theory.md for the options' meaning."""
 
     rows: str = choice("same", "latest")  # SFT's own rows, or the latest part of training, kept out of SFT
@@ -164,7 +169,7 @@ class RlConfig(StageConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig(_Checked):
+class EvalConfig(_Checked, section="eval."):
     """How rankings are made and measured."""
 
     num_beams: int = at_least(20, 1)
@@ -188,7 +193,7 @@ class EvalConfig(_Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class RecommendConfig(_Checked):
+class RecommendConfig(_Checked, section="recommend."):
     """mode=recommend: histories in, ranked items out."""
 
     input: str = ""  # JSON lines of {"user": ..., "history": [item ids]}, or a RecBole .inter file
@@ -210,18 +215,6 @@ class Config(_Checked):
     rl: RlConfig = RlConfig()
     eval: EvalConfig = EvalConfig()
     recommend: RecommendConfig = RecommendConfig()
-
-
-_SECTION: dict[type, str] = {
-    DataConfig: "data.",
-    CatalogConfig: "catalog.",
-    ModelConfig: "model.",
-    OptimConfig: "optim.",
-    SftConfig: "sft.",
-    RlConfig: "rl.",
-    EvalConfig: "eval.",
-    RecommendConfig: "recommend.",
-}
 
 
 def to_config_dict(settings: Any) -> ml_collections.ConfigDict:

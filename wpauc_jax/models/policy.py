@@ -1,0 +1,68 @@
+"""The pure functions of a model over a pytree of parameters: all that decoding and training see."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import nnx
+
+from wpauc_jax.config import ConfigError, ModelConfig
+from wpauc_jax.models.decoder import Decoder, PromptCache, Prompts, SuffixCache
+
+Params = Any  # a nested dict of arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """A model family's functions. Hashable, so that it can be a static argument of jit."""
+
+    config: ModelConfig
+    graphdef: nnx.GraphDef
+
+    def prefill(self, params: Params, prompts: Prompts) -> PromptCache:
+        """Runs each user's prompt once; see `PromptCache`."""
+        return self._model(params).prefill(prompts)
+
+    def extend(
+        self, params: Params, cache: PromptCache, tokens: jax.Array, past: SuffixCache | None = None
+    ) -> tuple[jax.Array, SuffixCache]:
+        """Runs int32[B, G, S] further tokens of G candidates a user -> hidden [B, G, S, D] and the longer suffix."""
+        return self._model(params).extend(cache, tokens, past)
+
+    def logits(self, params: Params, hidden: jax.Array, rows: jax.Array | None = None) -> jax.Array:
+        """float32[..., R] at the vocabulary ids `rows` int32[R]; [..., V] without."""
+        return self._model(params).logits(hidden, rows)
+
+    def hidden(self, params: Params, prompts: Prompts) -> jax.Array:
+        """[B, T, D]: the state from which token t + 1 is predicted."""
+        return self._model(params).hidden(prompts)
+
+    def forward(self, params: Params, tokens: jax.Array) -> jax.Array:
+        """The plain causal language model: int32[B, T] -> float32[B, T, V]."""
+        prompts = Prompts(tokens, jax.numpy.full(tokens.shape[0], tokens.shape[1], jax.numpy.int32))
+        return self.logits(params, self.hidden(params, prompts))
+
+    def _model(self, params: Params) -> Decoder:
+        return nnx.merge(self.graphdef, params)
+
+
+def init(config: ModelConfig, seed: int = 0) -> tuple[Policy, Params]:
+    """A freshly initialised model.
+
+    Raises ConfigError where heads do not divide, or where the vocabulary size is not set.
+    """
+    if config.vocab_size < 1:
+        raise ConfigError(f"model.vocab_size={config.vocab_size} must be set before a model is made")
+    if config.num_heads % config.num_kv_heads:
+        raise ConfigError(
+            f"model.num_heads={config.num_heads} must be a multiple of model.num_kv_heads={config.num_kv_heads}"
+        )
+    if config.head_dim % 2:
+        raise ConfigError(f"model.head_dim={config.head_dim} must be even: rotary positions turn pairs")
+
+    @jax.jit
+    def create(key: jax.Array):
+        return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(key))))
+
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0))))
+    return Policy(config, graphdef), create(jax.random.key(seed))
