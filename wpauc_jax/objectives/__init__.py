@@ -1,0 +1,48 @@
+"""From GRPO to windowed partial AUC: pure functions on arrays that depend on jax alone.
+
+Everything here works under jit, vmap, grad and shard_map, takes any leading axes and a `where` mask of exactly the
+values' shape, reads float32 and bfloat16 (and returns at least float32), and is finite, with finite gradients, for
+empty, one-sided and fully masked groups. docs/theory.md explains how the parts hang together.
+"""
+
+from wpauc_jax.objectives.advantage import group_advantages, rloo_advantages
+from wpauc_jax.objectives.masked import Total
+from wpauc_jax.objectives.metrics import (
+    auc,
+    llpauc,
+    ndcg_at_k,
+    opauc,
+    partial_auc,
+    recall_at_k,
+    tpauc,
+    wpauc,
+    wpauc_window,
+)
+from wpauc_jax.objectives.policy import PolicySums, policy_loss, policy_loss_sums, tawin_advantages, tawin_loss
+from wpauc_jax.objectives.ranking import descending_ranks, negative_ranks
+from wpauc_jax.objectives.tawin import soft_top_k, tawin_weights, window_weights
+
+__all__ = [
+    "PolicySums",
+    "Total",
+    "auc",
+    "descending_ranks",
+    "group_advantages",
+    "llpauc",
+    "ndcg_at_k",
+    "negative_ranks",
+    "opauc",
+    "partial_auc",
+    "policy_loss",
+    "policy_loss_sums",
+    "recall_at_k",
+    "rloo_advantages",
+    "soft_top_k",
+    "tawin_advantages",
+    "tawin_loss",
+    "tawin_weights",
+    "tpauc",
+    "window_weights",
+    "wpauc",
+    "wpauc_window",
+]

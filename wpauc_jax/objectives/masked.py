@@ -1,0 +1,88 @@
+"""Masked reductions that stay (sum, count) until the last division.
+
+A mean of per-micro-batch means is wrong as soon as the masks differ. Everything that is summed over micro-batches
+or devices is therefore a `Total`: add the totals, divide once.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from wpauc_jax.objectives.checks import check_choice
+
+STD_RULES = ("sample", "population", "none")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Total:
+    """A masked sum and the number of entries in it.
+
+    A pytree: `jax.tree.map(jnp.add, a, b)` adds micro-batches, `jax.lax.psum(total, axis)` adds devices.
+    """
+
+    sum: jax.Array
+    count: jax.Array
+
+    def mean(self) -> jax.Array:
+        """Sum over count; 0 where nothing was counted."""
+        return safe_divide(self.sum, self.count)
+
+
+def as_float(x: jax.typing.ArrayLike) -> jax.Array:
+    """`x` in at least float32: bfloat16 inputs are read as they are, sums of them are not kept in 8 bits."""
+    array = jnp.asarray(x)
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def as_mask(where: jax.typing.ArrayLike | None, shape: tuple[int, ...]) -> jax.Array:
+    """`where` as a boolean array of `shape`; all true for None.
+
+    Raises:
+      ValueError: `where` has another shape. Masks are not broadcast: a wrong axis would pass unseen.
+    """
+    if where is None:
+        return jnp.ones(shape, bool)
+    mask = jnp.asarray(where)
+    if mask.shape != shape:
+        raise ValueError(f"the mask has shape {mask.shape}, but the values it masks have shape {shape}")
+    return mask.astype(bool)
+
+
+def safe_divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """Quotient, and 0 where the denominator is 0; its gradient is finite everywhere."""
+    nonzero = denominator != 0
+    return jnp.where(nonzero, numerator / jnp.where(nonzero, denominator, 1), 0)
+
+
+def total(x: jax.Array, where: jax.Array, axis: int | tuple[int, ...] | None = None) -> Total:
+    """Sum and count of `x` where `where` holds; masked entries may be anything, NaN included."""
+    x = as_float(x)
+    return Total(jnp.sum(jnp.where(where, x, 0), axis), jnp.sum(where, axis).astype(x.dtype))
+
+
+def masked_mean(x: jax.Array, where: jax.Array, *, keepdims: bool = False) -> jax.Array:
+    """Mean over the last axis of the entries where `where` holds; 0 for none."""
+    mean = total(x, where, axis=-1).mean()
+    return mean[..., None] if keepdims else mean
+
+
+def masked_std(x: jax.Array, where: jax.Array, *, rule: str = "sample") -> jax.Array:
+    """Standard deviation over the last axis, shape [..., 1]; 0 for fewer than two entries.
+
+    Args:
+      x: values [..., n].
+      where: entries that count [..., n].
+      rule: `sample` divides by n - 1, `population` by n, `none` gives ones.
+
+    Raises:
+      ValueError: an unknown `rule`.
+    """
+    check_choice("std", rule, STD_RULES)
+    if rule == "none":
+        return jnp.ones_like(x[..., :1])
+    squares = total(jnp.square(x - masked_mean(x, where, keepdims=True)), where, axis=-1)
+    variance = safe_divide(squares.sum, jnp.maximum(squares.count - (rule == "sample"), 0))[..., None]
+    positive = variance > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)  # no infinite slope at 0
