@@ -18,26 +18,42 @@ from wpauc_jax.objectives.metrics import (
     wpauc,
     wpauc_window,
 )
+from wpauc_jax.objectives.minimax import LlpaucMax, LlpaucMin, llpauc_loss
+from wpauc_jax.objectives.pairwise import (
+    catalogue_cross_entropy,
+    opauc_cvar_loss,
+    opauc_kl_loss,
+    opauc_top_loss,
+    softmax_dpo_loss,
+)
 from wpauc_jax.objectives.policy import PolicySums, policy_loss, policy_loss_sums, tawin_advantages, tawin_loss
 from wpauc_jax.objectives.ranking import descending_ranks, negative_ranks
 from wpauc_jax.objectives.tawin import soft_top_k, tawin_weights, window_weights
 
 __all__ = [
+    "LlpaucMax",
+    "LlpaucMin",
     "PolicySums",
     "Total",
     "auc",
+    "catalogue_cross_entropy",
     "descending_ranks",
     "group_advantages",
     "llpauc",
+    "llpauc_loss",
     "ndcg_at_k",
     "negative_ranks",
     "opauc",
+    "opauc_cvar_loss",
+    "opauc_kl_loss",
+    "opauc_top_loss",
     "partial_auc",
     "policy_loss",
     "policy_loss_sums",
     "recall_at_k",
     "rloo_advantages",
     "soft_top_k",
+    "softmax_dpo_loss",
     "tawin_advantages",
     "tawin_loss",
     "tawin_weights",

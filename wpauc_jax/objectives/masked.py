@@ -86,3 +86,10 @@ def masked_std(x: jax.Array, where: jax.Array, *, rule: str = "sample") -> jax.A
     variance = safe_divide(squares.sum, jnp.maximum(squares.count - (rule == "sample"), 0))[..., None]
     positive = variance > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)  # no infinite slope at 0
+
+
+def masked_logsumexp(x: jax.Array, where: jax.Array) -> jax.Array:
+    """log(sum(exp(x))) over the last axis, of the entries where `where` holds; 0 for none, for callers to mask."""
+    empty = ~jnp.any(where, -1, keepdims=True)
+    kept = jnp.where(where | empty, jnp.where(where, x, 0), -jnp.inf)
+    return jnp.where(empty[..., 0], 0, jax.nn.logsumexp(kept, axis=-1))

@@ -1,0 +1,111 @@
+"""Lower-left partial AUC as a point-wise minimax loss (arXiv 2403.00844).
+
+The square pairwise loss (1 - (p_pos - p_neg))^2 splits into one term for each candidate once three numbers are
+optimised next to the model (Ying et al. 2016): the classes' means a and b, and gamma = b - a. Keeping only the top
+alpha of the positives and the top beta of the negatives adds a threshold for each class. Keeping "high loss" and
+"high score" in the same order asks for a + gamma >= 0 and b <= 1 + gamma, which two multipliers see to.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wpauc_jax.objectives.checks import check_number
+from wpauc_jax.objectives.masked import as_float, as_mask, total
+from wpauc_jax.objectives.tawin import Scalar
+
+
+class LlpaucMin(NamedTuple):
+    """Scalars to minimise the loss over, together with the model; initial values as a user would start.
+
+    Attributes:
+      a: mean probability of the positives that count, in [0, 1].
+      b: mean probability of the negatives that count, in [0, 1].
+      negative_threshold: the loss from which a negative is among the top beta.
+      multiplier_a: of a + gamma >= 0, not below 0.
+      multiplier_b: of b <= 1 + gamma, not below 0.
+    """
+
+    a: Scalar = 0.5
+    b: Scalar = 0.5
+    negative_threshold: Scalar = 0.0
+    multiplier_a: Scalar = 0.0
+    multiplier_b: Scalar = 0.0
+
+    def project(self) -> "LlpaucMin":
+        """The nearest values in range; call it after every update."""
+        return LlpaucMin(
+            jnp.clip(self.a, 0, 1),
+            jnp.clip(self.b, 0, 1),
+            jnp.asarray(self.negative_threshold),
+            jnp.maximum(self.multiplier_a, 0),
+            jnp.maximum(self.multiplier_b, 0),
+        )
+
+
+class LlpaucMax(NamedTuple):
+    """Scalars to maximise the loss over: update them along the gradient, not against it.
+
+    Attributes:
+      gamma: b - a at the optimum, in [-1, 1].
+      positive_threshold: the gain from which a positive is among the top alpha.
+    """
+
+    gamma: Scalar = 0.0
+    positive_threshold: Scalar = 0.0
+
+    def project(self) -> "LlpaucMax":
+        """The nearest values in range; call it after every update."""
+        return LlpaucMax(jnp.clip(self.gamma, -1, 1), jnp.asarray(self.positive_threshold))
+
+
+def llpauc_loss(
+    scores: jax.typing.ArrayLike,
+    is_positive: jax.typing.ArrayLike,
+    minimised: LlpaucMin,
+    maximised: LlpaucMax,
+    *,
+    alpha: Scalar,
+    beta: Scalar,
+    sharpness: Scalar = 5.0,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    """The minimax loss of LLPAUC(alpha, beta) over a batch.
+
+    At its saddle point, up to the softness of the threshold, it is the mean over the top alpha of the positives and
+    the top beta of the negatives of (1 - (p_pos - p_neg))^2 - 1, with p = sigmoid(score).
+
+    Args:
+      scores: logits, any shape; all entries are one pool.
+      is_positive: boolean or 0/1, the same shape.
+      minimised: what to descend on besides the model.
+      maximised: what to ascend on.
+      alpha: highest true positive rate, 0 < alpha <= 1.
+      beta: highest false positive rate, 0 < beta <= 1.
+      sharpness: s in log(1 + exp(s x)) / s, which stands for max(x, 0).
+      where: valid entries, the same shape.
+
+    Returns:
+      A scalar.
+
+    Raises:
+      ValueError: a constant rate outside (0, 1], a constant sharpness <= 0, or unequal shapes.
+    """
+    check_number("alpha", alpha, low=0.0, high=1.0, open_low=True)
+    check_number("beta", beta, low=0.0, high=1.0, open_low=True)
+    check_number("sharpness", sharpness, low=0.0, open_low=True)
+    scores = as_float(scores)
+    mask = as_mask(where, scores.shape)
+    positive = as_mask(is_positive, scores.shape)
+    a, b, negative_threshold, multiplier_a, multiplier_b = minimised
+    gamma, positive_threshold = maximised
+    p = jax.nn.sigmoid(jnp.where(mask, scores, 0))
+    gain = -jnp.square(p - a) + 2 * (1 + gamma) * p
+    loss = jnp.square(p - b) + 2 * (1 + gamma) * p
+    gain_above = jax.nn.softplus(sharpness * (gain - positive_threshold)) / sharpness
+    loss_above = jax.nn.softplus(sharpness * (loss - negative_threshold)) / sharpness
+    of_positives = positive_threshold + total(gain_above, mask & positive).mean() / alpha
+    of_negatives = negative_threshold + total(loss_above, mask & ~positive).mean() / beta
+    constraints = multiplier_a * (a + gamma) - multiplier_b * (b - 1 - gamma)
+    return of_negatives - of_positives - jnp.square(gamma) + constraints
