@@ -1,7 +1,7 @@
 """Ranking metrics of one group of scored candidates: the AUC family, Recall@K and NDCG@K.
 
-Shapes: scores and is_positive are [..., n], results [...]. A group without a positive or without a negative gives 0:
-average over groups with that in mind (`wpauc_jax.evaluate` skips and counts them).
+Shapes: scores and is_positive are [..., n], results [...]. Where a metric is not defined it is 0, for lack of a
+positive or, in the AUC family, of a negative: skip and count such groups before averaging.
 
 All of the AUC family follows from c_j, the share of positives scored above the j-th negative in descending order, and
 so from one sort. Ties: with `ties="half"` a positive and a negative of equal score count 1/2 to each other; with
@@ -222,7 +222,7 @@ def recall_at_k(scores: Array, is_positive: Array, *, k: int | jax.Array, where:
     """
     check_number("k", k, low=1.0)
     ranks, positive = _ranked_positives(scores, is_positive, where)
-    return masked_mean(ranks < k, positive)
+    return masked_mean((ranks < k).astype(as_float(scores).dtype), positive)
 
 
 def ndcg_at_k(scores: Array, is_positive: Array, *, k: int | jax.Array, where: Array | None = None) -> jax.Array:
