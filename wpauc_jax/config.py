@@ -185,7 +185,9 @@ class EvalConfig(_Checked, section="eval."):
         if self.num_beams < largest:
             raise ConfigError(f"eval.num_beams={self.num_beams} cannot give metrics at {largest}; widen the beam")
         if self.select not in self.metric_names:
-            raise ConfigError(f"eval.select={self.select!r} is not measured; choose one of {', '.join(self.metric_names)}")
+            raise ConfigError(
+                f"eval.select={self.select!r} is not measured; choose one of {', '.join(self.metric_names)}"
+            )
 
     @property
     def metric_names(self) -> tuple[str, ...]:

@@ -16,9 +16,7 @@ from wpauc_jax.catalog.trie import ROOT, Trie
 from wpauc_jax.models import Params, Policy, PromptCache, Prompts, SuffixCache
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["items", "logps", "scores", "valid"], meta_fields=[]
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["items", "logps", "scores", "valid"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Candidates:
     """G distinct items a user, by descending score."""

@@ -41,7 +41,7 @@ def with_target(items: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def random_group(target: jax.Array, key: jax.Array, *, num_items: int, group_size: int) -> jax.Array:
-    """The target and `group_size - 1` others, a uniform subset of the catalogue, by Floyd's algorithm -> int32[B, G]."""
+    """int32[B, G]: the target, then `group_size - 1` others, a uniform subset of the catalogue, by Floyd's algorithm."""
     B, others, wanted = target.shape[0], num_items - 1, min(group_size - 1, num_items - 1)
     drawn = jnp.full((B, wanted), -1, jnp.int32)
 

@@ -1,0 +1,39 @@
+"""AdamW with a schedule and a global-norm clip, from the settings."""
+
+import jax
+import optax
+
+from wpauc_jax.config import OptimConfig
+
+
+def learning_rate_schedule(config: OptimConfig, total_steps: int) -> optax.Schedule:
+    """Linear warm-up from 0, then cosine or linear decay to 0, or a constant."""
+    warmup = config.warmup if config.warmup >= 1 else config.warmup * total_steps
+    warmup_steps = min(round(warmup), total_steps)
+    rest = max(total_steps - warmup_steps, 1)
+    peak = config.learning_rate
+    decay = {
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
+        "linear": lambda: optax.linear_schedule(peak, 0.0, rest),
+        "constant": lambda: optax.constant_schedule(peak),
+    }[config.schedule]()
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup_steps, 1)), decay], [warmup_steps])
+
+
+def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
+    """AdamW; weight decay acts on matrices, not on norms and biases."""
+    adamw = optax.adamw(
+        learning_rate_schedule(config, total_steps),
+        b1=config.b1,
+        b2=config.b2,
+        weight_decay=config.weight_decay,
+        mask=_decayed,
+    )
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adamw) if config.max_grad_norm else adamw
+
+
+def _decayed(params: optax.Params) -> optax.Params:
+    def is_matrix(path: tuple, _: jax.Array) -> bool:
+        return path[-1].key not in ("bias", "scale")
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)

@@ -1,0 +1,219 @@
+"""The training steps: pure functions of arrays in which decoding, rewards and objectives meet, and nowhere else.
+
+An SFT step predicts every next item of each sequence in one causal pass. An RL step runs each prompt once: the pass
+whose keys and values the rollout reads is the pass that the update differentiates, since with one update per rollout
+the policy that rolls out is the policy that is updated. The rollout sees both under stop_gradient, the suffix of the
+G candidates is scored once more with gradients, and autodiff pulls the keys' and values' cotangents back through the
+one prompt pass.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from wpauc_jax.catalog.trie import Trie
+from wpauc_jax.config import RlConfig
+from wpauc_jax.decode import path_logps, score
+from wpauc_jax.models import Params, Policy, Prompts
+from wpauc_jax.objectives import group_advantages, negative_ranks, policy_loss, tawin_weights, window_weights
+from wpauc_jax.rollout import rollout
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+Step = Callable[["TrainState", Batch], tuple["TrainState", Metrics]]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["step", "params", "opt_state", "ref_params"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that a step changes."""
+
+    step: jax.Array  # int32[]
+    params: Params
+    opt_state: optax.OptState
+    ref_params: Params | None  # RL with a KL term: the policy that training must not leave; otherwise None
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation, *, reference: bool = False) -> TrainState:
+    """A state at step 0 with its own copy of `params`, so that steps may donate it."""
+    own = jax.tree.map(jnp.copy, params)
+    ref_params = jax.tree.map(jnp.copy, params) if reference else None
+    return TrainState(jnp.zeros((), jnp.int32), own, optimizer.init(own), ref_params)
+
+
+def make_sft_step(policy: Policy, trie: Trie, optimizer: optax.GradientTransformation, *, loss: str) -> Step:
+    """Supervised fine-tuning; see `sft_loss`. The state is donated."""
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, trie: Trie, batch: Batch) -> tuple[TrainState, Metrics]:
+        def mean_loss(params: Params) -> tuple[jax.Array, jax.Array]:
+            total, count = sft_loss(policy, params, trie, batch, loss=loss)
+            return total / jnp.maximum(count, 1.0), count
+
+        (value, count), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        metrics = {"loss": value, "targets": count, "grad_norm": optax.global_norm(grads)}
+        return _updated(state, optimizer, grads), metrics
+
+    return lambda state, batch: step(state, trie, batch)
+
+
+def sft_loss(policy: Policy, params: Params, trie: Trie, batch: Batch, *, loss: str) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of every next item, as (sum, count).
+
+    `catalogue`: softmax over the items, its mean taken over items. `lm`: softmax over the vocabulary, its mean taken
+    over tokens. The batch holds tokens int32[B, T], lengths int32[B], items int32[B, M] (-1: no target) and starts
+    int32[B, M], the place of the token before an item's first.
+    """
+    hidden = policy.hidden(params, Prompts(batch["tokens"], batch["lengths"]))
+    B, T, D = hidden.shape
+    M, C = batch["items"].shape[1], trie.depth
+    places = jnp.minimum(batch["starts"][..., None] + jnp.arange(C, dtype=jnp.int32).reshape(1, 1, C), T - 1)
+    states = jnp.take_along_axis(hidden, places.reshape(B, M * C, 1), axis=1).reshape(B * M, 1, C, D)
+    nodes = trie.path(batch["items"]).reshape(B * M, 1, C)
+    scoring = {"catalogue": "constrained", "lm": "vocab"}[loss]
+    logps = path_logps(policy, params, states[:, 0, 0], states[:, :, 1:], trie, nodes, scoring=scoring)
+    targets = batch["items"] >= 0 if loss == "catalogue" else nodes != trie.dead
+    return -logps.sum(), targets.sum().astype(jnp.float32)
+
+
+def make_rl_step(
+    policy: Policy,
+    trie: Trie,
+    optimizer: optax.GradientTransformation,
+    config: RlConfig,
+    *,
+    scoring: str,
+    seed: int,
+) -> Step:
+    """Rollout, reward, advantages, reweighting and update in one program; see `rl_loss`. The state is donated."""
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, trie: Trie, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        loss = functools.partial(
+            rl_loss,
+            policy,
+            ref_params=state.ref_params,
+            trie=trie,
+            batch=batch,
+            key=key,
+            config=config,
+            scoring=scoring,
+        )
+        (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        metrics["grad_norm"] = optax.global_norm(grads)
+        return _synced(_updated(state, optimizer, grads), config), metrics
+
+    return lambda state, batch: step(state, trie, batch)
+
+
+def rl_loss(
+    policy: Policy,
+    params: Params,
+    *,
+    ref_params: Params | None,
+    trie: Trie,
+    batch: Batch,
+    key: jax.Array,
+    config: RlConfig,
+    scoring: str,
+) -> tuple[jax.Array, Metrics]:
+    """The loss of B users' groups and what it tells. The batch holds tokens, lengths and target int32[B]."""
+    prompts, target = Prompts(batch["tokens"], batch["lengths"]), batch["target"]
+    cache = policy.prefill(params, prompts)
+    items = rollout(
+        policy,
+        jax.lax.stop_gradient(params),
+        jax.lax.stop_gradient(cache),
+        trie,
+        target,
+        key,
+        negatives=config.negatives,
+        group_size=config.group_size,
+        inject_target=config.inject_target,
+        scoring=scoring,
+    )
+    logps = score(policy, params, cache, trie, items, scoring=scoring)
+    ref_logps = None
+    if config.kl_coef > 0:
+        ref_logps = score(policy, ref_params, policy.prefill(ref_params, prompts), trie, items, scoring=scoring)
+
+    valid = items >= 0
+    hit = items == target[:, None]
+    scores = jax.lax.stop_gradient(logps).sum(-1)
+    advantages = group_advantages(hit.astype(jnp.float32), std=config.std, where=valid)
+    weights = negative_weights(config, scores, hit, valid)
+    loss, metrics = policy_loss(
+        logps,
+        advantages * weights,
+        ref_logps=ref_logps,
+        token_mask=trie.path(items) != trie.dead,
+        where=valid,
+        kind=config.kind,
+        clip_low=config.clip_low,
+        clip_high=config.clip_high,
+        kl_coef=config.kl_coef,
+    )
+    return loss, metrics | _group_metrics(scores, hit, valid, weights, trie.num_items) | {"loss": loss}
+
+
+def negative_weights(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:
+    """The weights [B, G] on a group's advantages, by `rl.weighting`; 1 on the target."""
+    if config.weighting == "none":
+        return valid.astype(scores.dtype)
+    if config.weighting == "window":
+        size = max(round(config.mass), 1)
+        return window_weights(scores, hit, start=config.anchor_rank, size=size, where=valid)
+    if config.weighting == "opauc":
+        return window_weights(scores, hit, start=0, size=config.anchor_rank + 1, where=valid)
+    return tawin_weights(
+        scores,
+        hit,
+        anchor=config.anchor_rank,
+        temperature=config.temperature,
+        mass=config.mass,
+        rank_scale=config.rank_scale,
+        where=valid,
+    )
+
+
+def _group_metrics(scores: jax.Array, hit: jax.Array, valid: jax.Array, weights: jax.Array, num_items: int) -> Metrics:
+    """What a run is watched by. Entropy over the catalogue is bracketed: the group's share of it is known exactly."""
+    found = hit.any(axis=1)
+    negative = valid & ~hit
+    mass = jnp.where(valid, jnp.exp(scores), 0.0)
+    known = -jnp.where(valid, mass * scores, 0.0).sum(axis=1)
+    rest = jnp.clip(1.0 - mass.sum(axis=1), 1e-9, 1.0)
+    unseen = jnp.maximum(num_items - valid.sum(axis=1), 1).astype(jnp.float32)
+    ranks = negative_ranks(scores, hit, where=valid)
+    by_rank = jax.nn.one_hot(ranks, scores.shape[1]) * (weights * negative)[..., None]
+    return {
+        "reward": (hit.sum() / jnp.maximum(valid.sum(), 1)).astype(jnp.float32),
+        "hit_rate": found.mean(),
+        "dead_groups": (~found | ~negative.any(axis=1)).mean(),
+        "group_mass": mass.sum(axis=1).mean(),
+        "entropy_low": (known - rest * jnp.log(rest)).mean(),
+        "entropy_high": (known - rest * jnp.log(rest / unseen)).mean(),
+        "weight_by_rank": by_rank.sum(axis=(0, 1)) / scores.shape[0],
+    }
+
+
+def _updated(state: TrainState, optimizer: optax.GradientTransformation, grads: Params) -> TrainState:
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
+
+
+def _synced(state: TrainState, config: RlConfig) -> TrainState:
+    """Moves the reference towards the policy every `ref_sync_steps` steps."""
+    if state.ref_params is None or not config.ref_sync_steps:
+        return state
+    share = jnp.where(state.step % config.ref_sync_steps == 0, config.ref_sync_mix, 0.0)
+    moved = jax.tree.map(lambda ref, new: ref + (new - ref) * share.astype(ref.dtype), state.ref_params, state.params)
+    return dataclasses.replace(state, ref_params=moved)
