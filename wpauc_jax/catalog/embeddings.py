@@ -1,0 +1,92 @@
+"""Item embeddings for semantic ids: from texts, from co-occurrence in training sequences, or from a file."""
+
+import pathlib
+
+import numpy as np
+import scipy.sparse
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from wpauc_jax.config import CatalogConfig, ConfigError
+from wpauc_jax.data.dataset import Dataset
+
+WINDOW = 5  # items that stand at most so far apart in a user's sequence co-occur
+
+
+def item_embeddings(config: CatalogConfig, dataset: Dataset) -> np.ndarray:
+    """float32[I, D] by `catalog.embedding`: rows of length 1 a part, or 0 where a part knows nothing of an item.
+
+    Raises ConfigError for an unknown kind, a file that does not fit, or texts that the data set does not have.
+    """
+    kind = config.embedding
+    if kind.endswith(".npy"):
+        return _from_file(pathlib.Path(kind), dataset)
+    parts = kind.split("+")
+    if set(parts) - {"text", "cooccurrence"} or len(set(parts)) != len(parts):
+        raise ConfigError(
+            f"catalog.embedding={kind!r} is unknown; choose text, cooccurrence, text+cooccurrence or a .npy file"
+        )
+    if "text" in parts and not any(dataset.texts):
+        raise ConfigError(f"catalog.embedding={kind!r} needs texts, but no item has one; use cooccurrence")
+    make = {"text": text_embeddings, "cooccurrence": cooccurrence_embeddings}
+    return np.concatenate([make[part](dataset, config.embedding_width, config.seed) for part in parts], axis=1)
+
+
+def text_embeddings(dataset: Dataset, width: int, seed: int) -> np.ndarray:
+    """TF-IDF of the items' words, reduced by a truncated SVD: float32[I, <= width], rows of length 1 or 0."""
+    vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+", dtype=np.float32)
+    try:
+        counts = vectorizer.fit_transform(dataset.texts)
+    except ValueError as error:  # texts of punctuation only
+        raise ConfigError("catalog.embedding: the items' texts have no words; use cooccurrence") from error
+    return _reduced(counts, width, seed)
+
+
+def cooccurrence_embeddings(dataset: Dataset, width: int, seed: int) -> np.ndarray:
+    """Positive pointwise mutual information of items near each other in TRAINING, reduced by a truncated SVD.
+
+    float32[I, <= width], rows of length 1, or 0 for an item that training does not show beside another.
+    Source: Levy and Goldberg, "Neural Word Embedding as Implicit Matrix Factorization" (2014).
+    """
+    item, size = dataset.item, dataset.num_items
+    user = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets))
+    train = dataset.split == 0
+    counts = scipy.sparse.csr_matrix((size, size), dtype=np.float32)
+    for distance in range(1, WINDOW + 1):
+        near = train[:-distance] & train[distance:] & (user[:-distance] == user[distance:])
+        left, right = item[:-distance][near], item[distance:][near]
+        ones = np.ones(len(left), np.float32)
+        counts = counts + scipy.sparse.csr_matrix((ones, (left, right)), shape=(size, size))
+    counts = (counts + counts.T).tocoo()
+    totals = np.maximum(np.asarray(counts.sum(1)).ravel(), 1)
+    ratio = counts.data * (totals.sum() / (totals[counts.row] * totals[counts.col]))
+    information = np.maximum(np.log(ratio), 0).astype(np.float32)
+    return _reduced(scipy.sparse.csr_matrix((information, (counts.row, counts.col)), shape=(size, size)), width, seed)
+
+
+def _reduced(matrix: scipy.sparse.csr_matrix, width: int, seed: int) -> np.ndarray:
+    limit = min(matrix.shape)
+    if width >= limit:  # too small to reduce: the rows are what an SVD of full rank would only rotate
+        return _unit_rows(matrix.toarray())
+    return _unit_rows(TruncatedSVD(width, random_state=seed).fit_transform(matrix))
+
+
+def _unit_rows(rows: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.where(norms > 1e-8, norms, np.inf)).astype(np.float32)
+
+
+def _from_file(path: pathlib.Path, dataset: Dataset) -> np.ndarray:
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"catalog.embedding={str(path)!r} cannot be read ({error})") from error
+    if rows.ndim != 2 or len(rows) != dataset.num_items or not np.issubdtype(rows.dtype, np.floating):
+        raise ConfigError(
+            f"catalog.embedding={str(path)!r} is {rows.dtype}{list(rows.shape)}; it needs floats [{dataset.num_items}, "
+            "width], one row an item in the order of items.parquet"
+        )
+    if not np.isfinite(rows).all():
+        bad = int(np.argmin(np.isfinite(rows).all(1)))
+        raise ConfigError(f"catalog.embedding={str(path)!r}: row {bad} has a value that is not finite")
+    return rows.astype(np.float32)

@@ -1,0 +1,86 @@
+"""Semantic ids: residual k-means over item embeddings, or codes read from a file."""
+
+import pathlib
+
+import numpy as np
+import polars as pl
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+
+from wpauc_jax.catalog.embeddings import item_embeddings
+from wpauc_jax.catalog.items import Catalog, catalog_from_codes
+from wpauc_jax.config import CatalogConfig, ConfigError
+from wpauc_jax.data.dataset import Dataset
+from wpauc_jax.data.sources.recbole import parse_atomic
+from wpauc_jax.data.sources.tables import DataError, read_file, reject_duplicates, require
+
+
+# Threads would add partial sums in the order in which they finish, and so round differently from run to run.
+@threadpool_limits.wrap(limits=1)
+def build_catalog(config: CatalogConfig, dataset: Dataset) -> Catalog:
+    """Every item of `dataset` as a unique token sequence, by `catalog.ids`.
+
+    Raises ConfigError or DataError for settings, embeddings or an id file that do not fit the data set.
+    """
+    if config.ids == "file":
+        if not config.path:
+            raise ConfigError("catalog.path is empty; catalog.ids='file' needs a .sid file")
+        return catalog_from_codes(*read_sid(config.path, dataset.item_ids))
+    codes = residual_kmeans(item_embeddings(config, dataset), config.levels, config.codes, config.seed)
+    return catalog_from_codes(codes, [config.codes] * config.levels)
+
+
+def residual_kmeans(points: np.ndarray, levels: int, codes: int, seed: int) -> np.ndarray:
+    """Codes int32[I, levels]: each level clusters what the centres of the levels above leave of the points.
+
+    A level has never more clusters than distinct residuals. The same input gives the same codes
+    on one machine, if only one thread computes.
+    """
+    residual = np.asarray(points, np.float32).copy()
+    out = np.empty((len(residual), levels), np.int32)
+    for level in range(levels):
+        clusters = min(codes, len(np.unique(residual, axis=0)))
+        means = KMeans(clusters, n_init=1, max_iter=50, random_state=seed + level).fit(residual)
+        out[:, level] = means.labels_
+        residual -= means.cluster_centers_[means.labels_]
+    return out
+
+
+def read_sid(path: str | pathlib.Path, item_ids: list[str]) -> tuple[np.ndarray, list[int]]:
+    """The codes of `item_ids` in a RecBole atomic file `item_id:token  sid:token_seq`, optionally gzip.
+
+    A sid is tokens between spaces, such as `<a_232> <b_229>`. A token's place is its level; a level's distinct
+    tokens, numbers in them by value, become its codes 0, 1, 2, ... Items that are not asked for are ignored, as
+    k-core drops items.
+
+    Returns int32[I, L] with -1 behind a shorter sid, and the number of codes at each level.
+    Raises DataError for a malformed file, naming the line, and for an item without a sid, naming the item.
+    """
+    label = str(path)
+    table, types = parse_atomic(read_file(pathlib.Path(path)), label, ["item_id"])
+    if "sid" not in types:
+        raise DataError(f"{label}, line 1: the header has no field 'sid'; it has {', '.join(types)}")
+    require(table, ["sid"], label)
+    reject_duplicates(table, "item_id", label)
+    wanted = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String})
+    found = wanted.join(table, on="item_id", how="left", maintain_order="left")
+    missing = found.filter(pl.col("sid").is_null())["item_id"]
+    if len(missing):
+        raise DataError(f"{label}: {len(missing)} of {len(item_ids)} items have no sid, the first is {missing[0]!r}")
+    rows = [sid.split() for sid in found["sid"]]
+    empty = next((item for item, row in zip(item_ids, rows, strict=True) if not row), None)
+    if empty is not None:
+        raise DataError(f"{label}: the sid of item {empty!r} has no token")
+    codes = np.full((len(rows), max(map(len, rows))), -1, np.int32)
+    sizes = []
+    for level in range(codes.shape[1]):
+        tokens = sorted({row[level] for row in rows if len(row) > level}, key=_token_key)
+        code_of = {token: code for code, token in enumerate(tokens)}
+        codes[:, level] = [code_of[row[level]] if len(row) > level else -1 for row in rows]
+        sizes.append(len(tokens))
+    return codes, sizes
+
+
+def _token_key(token: str) -> tuple[int, str]:
+    digits = "".join(filter(str.isdecimal, token))
+    return len(digits.lstrip("0")), token

@@ -1,0 +1,1 @@
+"""From raw interactions to batches: readers, preparation, the prompt builder and the pipelines. NumPy only."""

@@ -1,0 +1,162 @@
+"""A prepared directory in memory: every user's interactions in time order, in flat arrays.
+
+A sample is a flat position p: its target is `item[p]`, its user the one whose range holds p, its history what
+stands before p in that range. One sample, one id; nothing is looked up by text.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from wpauc_jax.data.sources.tables import DataError, read_file
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+TABLES = ("interactions.parquet", "items.parquet", "users.parquet")
+SPLITS = ("train", "valid", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """U users, I items, n interactions, sorted by user and then by time.
+
+    Within a user the splits are consecutive: a train prefix, then valid, then test.
+    """
+
+    users: list[str]  # U raw ids
+    item_ids: list[str]  # I raw ids
+    titles: list[str]  # I, "" where unknown
+    texts: list[str]  # I, "" where unknown
+    item: np.ndarray  # int32[n]
+    time: np.ndarray  # int64[n]
+    split: np.ndarray  # int8[n], an index into SPLITS
+    offsets: np.ndarray  # int64[U + 1], user u's range is offsets[u] .. offsets[u + 1] - 1
+    fingerprint: str  # sha256 over the hashes of the prepared tables
+    protocol: str = "leave_one_out"  # data.split
+
+    @property
+    def num_users(self) -> int:
+        """U."""
+        return len(self.offsets) - 1
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return len(self.item_ids)
+
+    def user_of(self, positions: np.ndarray) -> np.ndarray:
+        """The users int32 of flat positions."""
+        return (np.searchsorted(self.offsets, positions, side="right") - 1).astype(np.int32)
+
+    def histories(self, positions: np.ndarray, limit: int) -> np.ndarray:
+        """The up to `limit` items before each position: int32[B, limit], in time order, -1 behind the last one."""
+        positions = np.asarray(positions, np.int64)
+        first = np.maximum(self.offsets[self.user_of(positions)], positions - limit)
+        return gather_ranges(self.item, first, positions - first, limit)
+
+    def train_lengths(self) -> np.ndarray:
+        """How many leading interactions of each user are training: int64[U]."""
+        before = np.concatenate([[0], np.cumsum(self.split == 0)])
+        return before[self.offsets[1:]] - before[self.offsets[:-1]]
+
+
+def gather_ranges(values: np.ndarray, first: np.ndarray, counts: np.ndarray, width: int) -> np.ndarray:
+    """Row b is `values[first[b] : first[b] + counts[b]]`, then -1 up to `width`."""
+    column = np.arange(width)
+    exists = column < counts[:, None]
+    index = np.where(exists, first[:, None] + column, 0)
+    return np.where(exists, values[index], -1).astype(values.dtype)
+
+
+def positions(dataset: Dataset, split_name: str) -> np.ndarray:
+    """The samples int64 of a split ("train", "valid" or "test"): its positions that have a history, ascending."""
+    if split_name not in SPLITS:
+        raise ValueError(f"split {split_name!r} is unknown; choose one of {', '.join(SPLITS)}")
+    chosen = dataset.split == SPLITS.index(split_name)
+    chosen[dataset.offsets[:-1]] = False  # a user's first interaction has nothing before it
+    return np.flatnonzero(chosen)
+
+
+def train_rows(dataset: Dataset, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Keeps the latest `fraction` of the training samples out of SFT.
+
+    leave_one_out: the latest of each user's samples, rounded down, but at least one of a user with three or more
+    training items. chronological: the latest on the common time line, rounded down.
+
+    Returns limits int64[U], the number of leading items of each user that SFT may use, and the held-out samples
+    int64, ascending. fraction = 0 holds out nothing.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fraction={fraction} must be at least 0 and below 1")
+    lengths = dataset.train_lengths()
+    if dataset.protocol == "chronological":
+        samples = positions(dataset, "train")
+        in_time = samples[np.argsort(dataset.time[samples], kind="stable")]
+        held_out = np.sort(in_time[len(samples) - _share(len(samples), fraction) :])
+        held = np.bincount(dataset.user_of(held_out), minlength=dataset.num_users)
+        return lengths - held, held_out
+    held = _share(np.maximum(lengths - 1, 0), fraction)
+    if fraction > 0:
+        held = np.where(lengths >= 3, np.maximum(held, 1), held)
+    limits = lengths - held
+    flat = np.arange(len(dataset.item))
+    first = np.repeat(dataset.offsets[:-1], np.diff(dataset.offsets))
+    place = flat - first
+    held_out = (place >= np.repeat(limits, np.diff(dataset.offsets))) & (dataset.split == 0)
+    return limits, np.flatnonzero(held_out)
+
+
+def _share(count: Any, fraction: float) -> Any:
+    # The tolerance keeps 0.2 * 15 = 3.0000000000000004 and 0.29 * 100 = 28.999999999999996 whole.
+    return np.floor(count * fraction + 1e-9).astype(np.int64)
+
+
+def load_dataset(directory: str | pathlib.Path) -> Dataset:
+    """Reads a prepared directory and checks every file against the manifest's hashes.
+
+    Raises DataError for a directory that is not prepared, or a file that is missing or changed.
+    """
+    folder = pathlib.Path(directory)
+    manifest = load_manifest(folder)
+    for name in TABLES:
+        if hashlib.sha256(read_file(folder / name)).hexdigest() != manifest["files"][name]:
+            raise DataError(f"{folder / name} is not what was prepared (its hash differs); delete {folder} and prepare")
+    interactions, items, users = (pl.read_parquet(folder / name) for name in TABLES)
+    counts = np.bincount(interactions["user"].to_numpy(), minlength=len(users))
+    return Dataset(
+        users=users["user_id"].to_list(),
+        item_ids=items["item_id"].to_list(),
+        titles=items["title"].fill_null("").to_list(),
+        texts=items["text"].fill_null("").to_list(),
+        item=interactions["item"].to_numpy(),
+        time=interactions["time"].to_numpy(),
+        split=interactions["split"].to_numpy(),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        fingerprint=fingerprint_of(manifest),
+        protocol=manifest["settings"]["split"],
+    )
+
+
+def load_manifest(folder: pathlib.Path) -> dict[str, Any]:
+    """The manifest of a prepared directory. Raises DataError if there is none, or one of another format."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{folder} is not a prepared directory: it has no {MANIFEST}")
+    try:
+        manifest = json.loads(read_file(path))
+        version = manifest["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged; delete {folder} and prepare again") from error
+    if version != FORMAT_VERSION:
+        raise DataError(f"{folder} has format {version}, this program reads {FORMAT_VERSION}; delete it and prepare")
+    return manifest
+
+
+def fingerprint_of(manifest: dict[str, Any]) -> str:
+    """One hash for the prepared tables."""
+    return hashlib.sha256("".join(manifest["files"][name] for name in TABLES).encode()).hexdigest()

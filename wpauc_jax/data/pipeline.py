@@ -1,0 +1,189 @@
+"""Batches for SFT, RL and evaluation: Grain pipelines over flat positions and over pieces of sequences.
+
+The element that Grain counts is a whole batch, built by a few NumPy calls: its overhead per element would otherwise
+cost more than a small model's step. A batch is a pure function of (seed, its number), so an iterator's state is one
+number, and processes that take turns at one global order share nothing and miss nothing.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import grain
+import numpy as np
+
+from wpauc_jax.data.dataset import Dataset, gather_ranges
+from wpauc_jax.data.prompts import PromptBuilder
+from wpauc_jax.data.sources.tables import DataError
+
+Batch = dict[str, np.ndarray]
+
+_PREFETCH = 4  # batches made ahead, so that the host works while the device does
+_ENDLESS = 2**40  # batches; more than any run takes
+
+
+def prompt_batches(
+    dataset: Dataset,
+    builder: PromptBuilder,
+    positions: np.ndarray,
+    batch_size: int,
+    *,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.IterDataset[Batch]:
+    """Samples in a new random order each epoch, for ever.
+
+    Process i of n takes every n-th sample of one common order. `batch_size` is this process's share.
+
+    Batch: tokens int32[B, T] padded with 0 on the right, lengths int32[B], target int32[B] (item), user int32[B],
+    sample int64[B] (flat position). The iterator has `get_state` and `set_state`.
+    Raises DataError if `positions` is empty.
+    """
+    positions = _samples(dataset, positions)
+    rows = _ShuffledRows(len(positions), batch_size, seed, process_index, process_count)
+    return _endless(lambda number: _prompt_batch(dataset, builder, positions[rows(number)]))
+
+
+def eval_batches(
+    dataset: Dataset, builder: PromptBuilder, positions: np.ndarray, batch_size: int
+) -> grain.MapDataset[Batch]:
+    """Samples once, in the order given. It has a length, can be indexed, and can be iterated over again.
+
+    Batch: as in `prompt_batches`, and valid bool[B]. The last batch is filled up with its last sample, not valid.
+    Raises DataError if `positions` is empty.
+    """
+    positions = _samples(dataset, positions)
+
+    def batch(number: int) -> Batch:
+        rows = number * batch_size + np.arange(batch_size)
+        out = _prompt_batch(dataset, builder, positions[np.minimum(rows, len(positions) - 1)])
+        return {**out, "valid": rows < len(positions)}
+
+    return grain.MapDataset.range(-(-len(positions) // batch_size)).map(batch)
+
+
+def sft_batches(
+    dataset: Dataset,
+    builder: PromptBuilder,
+    batch_size: int,
+    *,
+    limits: np.ndarray,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.IterDataset[Batch]:
+    """Pieces of the users' training sequences (see `sft_pieces`) in a new random order each epoch, for ever.
+
+    Batch, with M = max_history + 1 items a piece: tokens int32[B, T_sft] padded with 0 on the right, lengths
+    int32[B], starts int32[B, M] (the index of the token just before item m's first), items int32[B, M] (the target,
+    or -1 where item m is context or absent), user int32[B].
+    Raises DataError if no user has a training target.
+    """
+    pieces = sft_pieces(dataset, limits, builder.max_history)
+    if not len(pieces):
+        raise DataError("SFT has no row: no user has two training items; lower rl.holdout or add data")
+    rows = _ShuffledRows(len(pieces), batch_size, seed, process_index, process_count)
+    return _endless(lambda number: _sft_batch(dataset, builder, pieces, rows(number)))
+
+
+def steps_per_epoch(rows: int, batch_size: int, process_count: int = 1) -> int:
+    """Batches that show each of `rows` samples or pieces at least once; the last may reach into the next epoch."""
+    return -(-rows // (batch_size * process_count))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+    """P windows of training sequences, each for one causal pass: int64[P] each."""
+
+    first: np.ndarray  # flat position of the piece's first item
+    count: np.ndarray  # items in the piece
+    context: np.ndarray  # leading items that are no target
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def sft_pieces(dataset: Dataset, limits: np.ndarray, max_history: int) -> Pieces:
+    """Cuts each user's `limits[user]` leading items into windows of at most max_history + 1 items.
+
+    Every item but a user's first is a target in exactly one piece. There it sees at least max_history // 2 (and at
+    least 1) of the items before it, or all there are, and never more than max_history. A sequence that fits in one
+    piece is that piece, and its loss equals that of sliding windows.
+    """
+    window, overlap = max_history + 1, max(1, max_history // 2)
+    stride = window - overlap
+    total = np.minimum(np.asarray(limits, np.int64), np.diff(dataset.offsets))
+    pieces = np.where(total < 2, 0, 1 + np.maximum(-(-(total - window) // stride), 0))
+    user = np.repeat(np.arange(len(total)), pieces)
+    number = np.arange(len(user)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    # Piece j's targets follow those of piece j - 1. The last piece reaches back for as much context as fits.
+    target = np.where(number == 0, 1, window + (number - 1) * stride)
+    end = np.minimum(window + number * stride, total[user])
+    first = np.maximum(end - window, 0)
+    return Pieces(dataset.offsets[user] + first, end - first, target - first)
+
+
+def _samples(dataset: Dataset, positions: np.ndarray) -> np.ndarray:
+    positions = np.asarray(positions, np.int64)
+    if not len(positions):
+        raise DataError("there is no sample to make batches of: the split or the hold-out is empty")
+    first = dataset.offsets[dataset.user_of(positions)]
+    if (positions == first).any():
+        raise DataError(f"position {positions[positions == first][0]} is a user's first interaction: it has no history")
+    return positions
+
+
+def _prompt_batch(dataset: Dataset, builder: PromptBuilder, positions: np.ndarray) -> Batch:
+    tokens, lengths, _ = builder.encode(dataset.histories(positions, builder.max_history))
+    return {
+        "tokens": tokens,
+        "lengths": lengths,
+        "target": dataset.item[positions],
+        "user": dataset.user_of(positions),
+        "sample": positions,
+    }
+
+
+def _sft_batch(dataset: Dataset, builder: PromptBuilder, pieces: Pieces, rows: np.ndarray) -> Batch:
+    first, width = pieces.first[rows], builder.max_history + 1
+    items = gather_ranges(dataset.item, first, pieces.count[rows], width)
+    tokens, lengths, starts = builder.encode(items)
+    is_target = np.arange(width) >= pieces.context[rows, None]
+    return {
+        "tokens": tokens,
+        "lengths": lengths,
+        "starts": starts,
+        "items": np.where(is_target, items, -1),
+        "user": dataset.user_of(first),
+    }
+
+
+class _ShuffledRows:
+    """Batch number to row numbers: epoch after epoch, each in a new random order, dealt out to the processes."""
+
+    def __init__(self, size: int, batch_size: int, seed: int, process_index: int, process_count: int):
+        if not 0 <= process_index < process_count:
+            raise ValueError(f"process_index={process_index} must be in 0 .. {process_count - 1}")
+        self._size = size
+        self._batch_size = batch_size
+        self._process = process_index, process_count
+        # Two, because a batch may end one epoch and begin the next.
+        self._permutation = functools.lru_cache(maxsize=2)(
+            lambda epoch: np.random.default_rng([seed, epoch]).permutation(size)
+        )
+
+    def __call__(self, number: int) -> np.ndarray:
+        index, count = self._process
+        mine = number * self._batch_size + np.arange(self._batch_size, dtype=np.int64)
+        epochs, places = np.divmod(mine * count + index, self._size)
+        rows = np.empty_like(places)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            rows[here] = self._permutation(epoch)[places[here]]
+        return rows
+
+
+def _endless(batch: Callable[[int], Batch]) -> grain.IterDataset[Batch]:
+    batches = grain.MapDataset.range(_ENDLESS).map(batch)
+    return batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCH))
