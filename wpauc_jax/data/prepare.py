@@ -118,9 +118,7 @@ def build_tables(raw: RawData, config: DataConfig) -> tuple[dict[str, pl.DataFra
         "interactions_by_k_core": len(kept) - repeats - len(user),
         "users": len(user_ids) - len(users),
         "items": len(item_ids) - len(items),
-        "described_items_without_interactions": len(
-            described.filter(~pl.col("item").is_in(item_table["item_id"].implode()))
-        ),
+        "described_items_without_interactions": len(set(raw.items["item"]) - set(item_table["item_id"])),
     }
     return tables, statistics
 
