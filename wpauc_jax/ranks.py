@@ -1,0 +1,254 @@
+"""Where each sample's target came in a ranked list: the result of an evaluation, from which every metric follows."""
+
+import dataclasses
+import os
+import zipfile
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from wpauc_jax.data.dataset import SPLITS, Dataset
+from wpauc_jax.files import atomic_path
+
+_TRAIN = SPLITS.index("train")
+
+_ARRAYS = {"sample": np.int64, "user": np.int32, "target": np.int32, "rank": np.int32}
+
+
+class RanksError(ValueError):
+    """Ranks that cannot be read, measured or compared; the message says which and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """The place of N samples' targets, one target each.
+
+    sample: int64[N], flat positions in the data set, each once. user, target: int32[N].
+    rank: int32[N], 0-based place of the target in the list, -1 where the list lacks it.
+    num_candidates: length of the lists: the beam width, or the number of items if all were ranked.
+    """
+
+    sample: np.ndarray
+    user: np.ndarray
+    target: np.ndarray
+    rank: np.ndarray
+    num_candidates: int
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(getattr(self, name)) for name in _ARRAYS}
+        if len(set(lengths.values())) != 1:
+            raise RanksError(f"ranks need arrays of one length, got {lengths}")
+        for name, dtype in _ARRAYS.items():
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+        object.__setattr__(self, "num_candidates", int(self.num_candidates))
+        if np.unique(self.sample).size != self.sample.size:
+            raise RanksError("ranks hold a sample twice")
+        wrong = (self.rank < -1) | (self.rank >= self.num_candidates)
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            raise RanksError(
+                f"sample {self.sample[i]} has rank {self.rank[i]}, outside a list of {self.num_candidates} (absent: -1)"
+            )
+
+    def __len__(self) -> int:
+        return self.sample.size
+
+    @property
+    def num_users(self) -> int:
+        """Distinct users; fewer than the samples where a user has several."""
+        return np.unique(self.user).size
+
+    def values(self, metric: str) -> np.ndarray:
+        """float64[N]: a metric such as 'recall@10' or 'ndcg@3' of every sample.
+
+        With one target, Recall@K is 1 where rank < K and NDCG@K is 1/log2(rank + 2) there (METHOD: section 6).
+        Raises RanksError for an unknown name, and for a K beyond lists that miss some target: its rank is not known.
+        """
+        name, k = parse_metric(metric)
+        if k > self.num_candidates and (self.rank < 0).any():
+            raise RanksError(f"{metric} needs lists of at least {k}, these hold {self.num_candidates}; widen the beam")
+        hit = (self.rank >= 0) & (self.rank < k)
+        if name == "recall":
+            return hit.astype(np.float64)
+        return np.where(hit, 1.0 / np.log2(np.maximum(self.rank, 0) + 2.0), 0.0)
+
+    def metrics(self, recall_at: Iterable[int], ndcg_at: Iterable[int]) -> dict[str, float]:
+        """Means over samples, by name: {'recall@1': ..., 'ndcg@3': ...}. Raises RanksError where there is no sample."""
+        return {name: self.mean(name) for name in metric_names(recall_at, ndcg_at)}
+
+    def mean(self, metric: str) -> float:
+        """Mean of `values(metric)`."""
+        self._need_samples(1, metric)
+        return float(self.values(metric).mean())
+
+    def standard_error(self, metric: str) -> float:
+        """Of the mean, with a user's samples counted as one cluster; with one sample a user, the usual s / sqrt(N)."""
+        values = self.values(metric)
+        users, user = np.unique(self.user, return_inverse=True)
+        self._need_samples(1, metric)
+        if users.size < 2:
+            return float("nan")
+        residual = np.bincount(user, weights=values - values.mean())
+        return float(np.sqrt((residual**2).sum() * users.size / (users.size - 1)) / values.size)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one .npz file, whole or not at all."""
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            arrays = {name: getattr(self, name) for name in _ARRAYS}
+            np.savez_compressed(file, num_candidates=np.int64(self.num_candidates), **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Ranks":
+        """Reads what `save` wrote. Raises RanksError naming the file where it is missing or something else."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in _ARRAYS}
+                return cls(**arrays, num_candidates=int(file["num_candidates"]))
+        except FileNotFoundError as error:
+            raise RanksError(f"{path}: there is no such file of ranks") from error
+        except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            raise RanksError(f"{path}: not a file of ranks ({error})") from error
+
+    def _need_samples(self, count: int, metric: str) -> None:
+        if len(self) < count:
+            raise RanksError(f"{metric} has no mean: there is no sample to evaluate")
+
+
+def parse_metric(metric: str) -> tuple[str, int]:
+    """'recall@10' -> ('recall', 10). Raises RanksError for any other form."""
+    name, _, k = metric.partition("@")
+    if name not in ("recall", "ndcg") or not k.isdecimal() or int(k) < 1:
+        raise RanksError(f"unknown metric {metric!r}; use recall@K or ndcg@K with K of at least 1")
+    return name, int(k)
+
+
+def metric_names(recall_at: Iterable[int], ndcg_at: Iterable[int]) -> list[str]:
+    """Names in a table's order: recall, then ndcg."""
+    return [f"recall@{k}" for k in recall_at] + [f"ndcg@{k}" for k in ndcg_at]
+
+
+def popularity_ranks(dataset: Dataset, positions: np.ndarray) -> Ranks:
+    """Every item ranked by its training count, the same list for everybody; ties by item id, nothing left out."""
+    return _ranks(dataset, positions, _popularity_places(dataset)[dataset.item[positions]])
+
+
+def last_item_ranks(dataset: Dataset, positions: np.ndarray) -> Ranks:
+    """Every item ranked by how often it followed the history's last item in training; ties by popularity, then id.
+
+    A first-order Markov chain, the simplest model that looks at the history. Each position needs a history.
+    """
+    num_items = dataset.num_items
+    place = _popularity_places(dataset)
+    is_start = np.zeros(dataset.item.size, bool)
+    is_start[dataset.offsets[:-1][np.diff(dataset.offsets) > 0]] = True
+    after = np.flatnonzero((dataset.split == _TRAIN) & ~is_start)
+    # One key for each pair (last item, next item), the next item named by its popularity place.
+    pair, count = np.unique(
+        dataset.item[after - 1].astype(np.int64) * num_items + place[dataset.item[after]], return_counts=True
+    )
+    first = np.searchsorted(pair, np.arange(num_items + 1) * num_items)  # where each last item's pairs begin
+    order = np.lexsort((pair, -count, pair // num_items))
+    place_in_block = np.empty(pair.size, np.int64)
+    place_in_block[order] = np.arange(pair.size) - first[pair[order] // num_items]
+
+    last, target_place = dataset.item[positions - 1], place[dataset.item[positions]]
+    wanted = last.astype(np.int64) * num_items + target_place
+    found = np.searchsorted(pair, wanted)
+    # An item that never followed comes after all that did, and after the more popular ones of the rest.
+    rank = first[last + 1] - first[last] + target_place - (found - first[last])
+    inside = np.minimum(found, max(pair.size - 1, 0))
+    if pair.size:
+        rank = np.where(pair[inside] == wanted, place_in_block[inside], rank)
+    return _ranks(dataset, positions, rank)
+
+
+def _popularity_places(dataset: Dataset) -> np.ndarray:
+    """int64[I]: each item's place in the order of training counts."""
+    count = np.bincount(dataset.item[dataset.split == _TRAIN], minlength=dataset.num_items)
+    place = np.empty(count.size, np.int64)
+    place[np.argsort(-count, kind="stable")] = np.arange(count.size)
+    return place
+
+
+def _ranks(dataset: Dataset, positions: np.ndarray, rank: np.ndarray) -> Ranks:
+    return Ranks(positions, dataset.user_of(positions), dataset.item[positions], rank, dataset.num_items)
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedDifference:
+    """Metric of B minus metric of A on the same samples, with a bootstrap interval and a two-sided p-value."""
+
+    metric: str
+    mean_a: float
+    mean_b: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_bootstrap(
+    a: Ranks | Sequence[Ranks], b: Ranks | Sequence[Ranks], metric: str, *, samples: int = 10_000, seed: int = 0
+) -> PairedDifference:
+    """Does B beat A? Users are drawn with replacement; each drawn user brings all its samples, in A and in B.
+
+    Lists are runs with several seeds: a sample's value is then its mean over the runs, so that the interval is about
+    users and takes these runs as given. It is the 2.5% to 97.5% percentile interval of `samples` draws; the p-value is
+    twice the smaller share of draws on either side of 0 (Efron and Tibshirani, 1993, chapters 13 and 15).
+    Raises RanksError where the runs hold different samples or targets.
+    """
+    runs_a, runs_b = _as_runs(a, "A"), _as_runs(b, "B")
+    reference, order = runs_a[0][1], np.argsort(runs_a[0][1].sample)
+    for name, run in runs_a[1:] + runs_b:
+        _check_same_samples(*runs_a[0], name, run)
+    values_a, values_b = (
+        np.mean([run.values(metric)[np.argsort(run.sample)] for _, run in runs], axis=0) for runs in (runs_a, runs_b)
+    )
+    _, user = np.unique(reference.user[order], return_inverse=True)
+    total = np.bincount(user, weights=values_b - values_a)
+    draws = _bootstrap_means(total, np.bincount(user), samples, seed)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    side = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
+    return PairedDifference(
+        metric=metric,
+        mean_a=float(values_a.mean()),
+        mean_b=float(values_b.mean()),
+        difference=float((values_b - values_a).mean()),
+        low=float(low),
+        high=float(high),
+        p_value=min(1.0, 2 * (side + 1) / (samples + 1)),
+    )
+
+
+def _bootstrap_means(total: np.ndarray, count: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """float64[samples]: sum of totals over sum of counts, of as many users as there are, drawn with replacement.
+
+    Users with the same total and count are alike, so a draw is a multinomial over the few kinds of user: the same
+    distribution as drawing each user, at a fraction of the work.
+    """
+    kinds, size = np.unique(np.stack([total, count], axis=1), axis=0, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(total.size, size / total.size, size=samples)
+    return (drawn @ kinds[:, 0]) / (drawn @ kinds[:, 1])
+
+
+def _as_runs(ranks: Ranks | Sequence[Ranks], side: str) -> list[tuple[str, Ranks]]:
+    runs = [ranks] if isinstance(ranks, Ranks) else list(ranks)
+    if not runs or not all(len(run) for run in runs):
+        raise RanksError(f"side {side} of the comparison has no run, or a run without a sample")
+    return [(side if len(runs) == 1 else f"run {i + 1} of {side}", run) for i, run in enumerate(runs)]
+
+
+def _check_same_samples(name_a: str, a: Ranks, name_b: str, b: Ranks) -> None:
+    common, in_a, in_b = np.intersect1d(a.sample, b.sample, assume_unique=True, return_indices=True)
+    if not common.size == len(a) == len(b):
+        raise RanksError(
+            f"{name_a} holds {len(a)} samples and {name_b} {len(b)}, of which {common.size} are in both; "
+            "compare runs on the same data and split"
+        )
+    for field in ("target", "user"):
+        differ = getattr(a, field)[in_a] != getattr(b, field)[in_b]
+        if differ.any():
+            raise RanksError(
+                f"{name_a} and {name_b} disagree on the {field} of {np.count_nonzero(differ)} samples, the first is "
+                f"{common[np.argmax(differ)]}; compare runs on the same prepared data"
+            )
