@@ -2,20 +2,22 @@
 
 import dataclasses
 import functools
+import logging
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from worlds import TINY, score_items, some_prompts, tiny_policy, trie_for, variable_length_items
+from worlds import beam_search, score_items, some_prompts, tiny_policy, trie_for, variable_length_items
 
 from wpauc_jax.config import ConfigError, OptimConfig, RlConfig
 from wpauc_jax.models import Prompts
 from wpauc_jax.optim import learning_rate_schedule, make_optimizer
+from wpauc_jax.rollout import with_target
 from wpauc_jax.steps import init_state, make_rl_step, make_sft_step, rl_loss, sft_loss
 
-ITEMS = variable_length_items()
+ITEMS = variable_length_items(count=36, longest=2)
 CONFIG = RlConfig(group_size=6, target_k=3, kl_coef=0.0, inject_target="if_missing")
 
 
@@ -50,11 +52,8 @@ def test_the_shared_prefill_gives_the_gradient_of_the_plain_computation(scoring)
     (_, metrics), grads = loss_and_grad(params, None, batch, config, scoring)
     np.testing.assert_allclose(metrics["ratio"], 1.0, atol=1e-6)
 
-    from wpauc_jax.decode import constrained_beam_search
-    from wpauc_jax.rollout import with_target
-
     prompts = Prompts(batch["tokens"], batch["lengths"])
-    found = constrained_beam_search(policy, params, prompts, trie, num_beams=6, scoring=scoring)
+    found = beam_search(policy, params, prompts, trie, num_beams=6, scoring=scoring)
     items = with_target(found.items, batch["target"])
     reward = np.asarray(items == batch["target"][:, None], np.float64)
     advantage = (reward - reward.mean(1, keepdims=True)) / (reward.std(1, ddof=1, keepdims=True) + 1e-4)
@@ -72,8 +71,6 @@ def test_the_shared_prefill_gives_the_gradient_of_the_plain_computation(scoring)
 def test_rollout_log_probs_equal_the_updates(scoring):
     policy, params = tiny_policy()
     trie, prompts = trie_for(ITEMS, scoring), some_prompts()
-    from worlds import beam_search
-
     found = beam_search(policy, params, prompts, trie, num_beams=16, scoring=scoring)
     again = score_items(policy, params, prompts, trie, found.items, scoring=scoring)
     np.testing.assert_allclose(jnp.exp(again - found.logps), 1.0, atol=1e-5)
@@ -95,7 +92,7 @@ def test_kl_pulls_towards_the_reference():
     (loss, metrics), grads = loss_and_grad(params, other, rl_batch(target=(-2, -2, -2)), config)
     np.testing.assert_allclose(loss, 0.1 * metrics["kl"], rtol=0.5)  # loss: mean over sequences; metric: over tokens
     assert metrics["kl"] > 0
-    assert optax.global_norm(grads) > 0
+    assert optax.tree.norm(grads) > 0
 
 
 @pytest.mark.parametrize(
@@ -138,16 +135,12 @@ def test_training_on_one_batch_raises_its_targets(negatives):
 
 def test_one_program_and_no_transfer_inside_the_step():
     policy, params = tiny_policy()
-    optimizer = make_optimizer(OptimConfig(), 10)
-    step = make_rl_step(
-        policy, trie_for(ITEMS, "constrained"), optimizer, dataclasses.replace(CONFIG, kl_coef=0.1), scoring="constrained", seed=0
-    )
+    optimizer, config = make_optimizer(OptimConfig(), 10), dataclasses.replace(CONFIG, kl_coef=0.1)
+    step = make_rl_step(policy, trie_for(ITEMS, "constrained"), optimizer, config, scoring="constrained", seed=0)
     state = init_state(params, optimizer, reference=True)
     state, _ = step(state, rl_batch())
     others = [rl_batch(target) for target in ((1, 2, 3), (7, 0, 5))]
     with jax.transfer_guard("disallow"), jax.log_compiles():
-        import logging
-
         compiled: list[str] = []
         handler = logging.Handler()
         handler.emit = lambda record: compiled.append(record.getMessage())  # type: ignore[method-assign]
@@ -161,33 +154,17 @@ def test_one_program_and_no_transfer_inside_the_step():
 
 def test_a_group_costs_its_candidates_not_its_prompts():
     """FLOPs of the compiled step: G = 16 over G = 1 adds a cost that is the same for short and long prompts."""
-    policy, params = tiny_policy()
-    trie = trie_for(ITEMS, "constrained")
-    optimizer = make_optimizer(OptimConfig(), 10)
+    _, params = tiny_policy()
 
+    @functools.cache
     def flops(group: int, width: int) -> float:
         config = dataclasses.replace(CONFIG, group_size=group, target_k=1, weighting="none")
-        state = init_state(params, optimizer)
         batch = {
             "tokens": jnp.zeros((2, width), jnp.int32),
             "lengths": jnp.full(2, width, jnp.int32),
             "target": jnp.zeros(2, jnp.int32),
         }
-        lowered = jax.jit(
-            lambda params: jax.grad(
-                lambda p: rl_loss(
-                    policy,
-                    p,
-                    ref_params=None,
-                    trie=trie,
-                    batch=batch,
-                    key=jax.random.key(0),
-                    config=config,
-                    scoring="constrained",
-                )[0]
-            )(params)
-        ).lower(state.params)
-        return lowered.compile().cost_analysis()["flops"]
+        return loss_and_grad.lower(params, None, batch, config).compile().cost_analysis()["flops"]
 
     prompt = flops(2, 256) - flops(2, 64)  # what 192 more prompt tokens cost
     short, long = (flops(16, width) - flops(2, width) for width in (64, 256))
@@ -227,7 +204,7 @@ def test_sft_in_one_pass_equals_sliding_windows():
 def test_sft_learns_one_batch(loss):
     policy, params = tiny_policy()
     trie = trie_for(ITEMS, "constrained" if loss == "catalogue" else "vocab")
-    optimizer = make_optimizer(OptimConfig(learning_rate=1e-2, schedule="constant", warmup=0), 60)
+    optimizer = make_optimizer(OptimConfig(learning_rate=1e-2, schedule="constant", warmup=0), 100)
     step = make_sft_step(policy, trie, optimizer, loss=loss)
     tokens = [1, *ITEMS[0], *ITEMS[1], *ITEMS[2], 2]
     starts = [0, len(ITEMS[0]), len(ITEMS[0]) + len(ITEMS[1])]
@@ -239,10 +216,10 @@ def test_sft_learns_one_batch(loss):
     }
     state = init_state(params, optimizer)
     losses = []
-    for _ in range(60):
+    for _ in range(100):
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
-    assert losses[-1] < 0.05 < losses[0]
+    assert losses[-1] < 0.05 * losses[0]
 
 
 def test_reference_moves_only_on_its_steps():
@@ -277,4 +254,3 @@ def test_norms_and_biases_do_not_decay():
 def test_a_target_k_beyond_the_group_is_named():
     with pytest.raises(ConfigError, match=r"rl.target_k=6 needs a negative of rank 5.*rl.group_size=6"):
         RlConfig(group_size=6, target_k=6)
-    assert TINY.vocab_size == 24

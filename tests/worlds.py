@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wpauc_jax import decode
 from wpauc_jax.catalog.trie import Trie, build_trie
 from wpauc_jax.config import ModelConfig
-from wpauc_jax import decode
 from wpauc_jax.models import Params, Policy, Prompts, init
 
 # Compiled once for a shape; called eagerly, each operation would be compiled on its own.
@@ -27,12 +27,12 @@ def tiny_policy(config: ModelConfig = TINY, seed: int = 0) -> tuple[Policy, Para
     return init(config, seed)
 
 
-def variable_length_items(count: int = 40, seed: int = 0) -> list[tuple[int, ...]]:
-    """Distinct sequences of 1 to 4 tokens, some a prefix of others, in no order."""
+def variable_length_items(count: int = 40, longest: int = 3, seed: int = 0) -> list[tuple[int, ...]]:
+    """Distinct sequences of up to `longest` tokens, some a prefix of others, in no order."""
     rng = np.random.default_rng(seed)
     items: dict[tuple[int, ...], None] = {}
     while len(items) < count:
-        items[tuple(int(x) for x in rng.integers(3, 9, rng.integers(1, 5)))] = None
+        items[tuple(int(x) for x in rng.integers(3, 9, rng.integers(1, longest + 1)))] = None
     return list(items)
 
 

@@ -5,6 +5,7 @@ the command line made of them back. Below `main` and `train` only these dataclas
 """
 
 import dataclasses
+import pathlib
 import types
 import typing
 from typing import Any, ClassVar
@@ -52,6 +53,7 @@ class DataConfig(_Checked, section="data."):
     """Where interactions come from and how they become training rows."""
 
     source: str = choice("movielens100k", "recbole")
+    root: str = ""  # a folder that holds several data sets; a relative path starts there
     path: str = ""  # a file or folder; "" lets movielens100k fetch the archive by itself
     cache: str = ""  # downloads; "" is $XDG_CACHE_HOME/wpauc_jax or ~/.cache/wpauc_jax
     dir: str = ""  # the prepared directory; "" is <workdir>/data
@@ -59,6 +61,11 @@ class DataConfig(_Checked, section="data."):
     repeats: str = choice("keep", "first")  # an item that a user meets again: keep it, or only the first time
     split: str = choice("leave_one_out", "chronological")  # chronological: 8:1:1 by time over all samples
     max_history: int = at_least(10, 1)  # items of history in a prompt
+
+    @property
+    def location(self) -> str:
+        """`path`, from `root` on where one is set."""
+        return str(pathlib.Path(self.root, self.path)) if self.root and self.path else self.path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +217,7 @@ class Config(_Checked):
     mode: str = choice("all", "prepare", "sft", "rl", "evaluate", "recommend")
     seed: int = 0
     scoring: str = choice("constrained", "vocab")  # one rule for rollout, update, reference and evaluation
+    sft_from: str = ""  # start RL from the SFT of another work directory; "": from this one's
     data: DataConfig = DataConfig()
     catalog: CatalogConfig = CatalogConfig()
     model: ModelConfig = ModelConfig()

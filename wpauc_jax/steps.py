@@ -57,7 +57,7 @@ def make_sft_step(policy: Policy, trie: Trie, optimizer: optax.GradientTransform
             return total / jnp.maximum(count, 1.0), count
 
         (value, count), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        metrics = {"loss": value, "targets": count, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": value, "targets": count, "grad_norm": optax.tree.norm(grads)}
         return _updated(state, optimizer, grads), metrics
 
     return lambda state, batch: step(state, trie, batch)
@@ -107,7 +107,7 @@ def make_rl_step(
             scoring=scoring,
         )
         (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         return _synced(_updated(state, optimizer, grads), config), metrics
 
     return lambda state, batch: step(state, trie, batch)

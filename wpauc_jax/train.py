@@ -1,0 +1,136 @@
+"""SFT and RL on a workspace: steps, batches and validation handed to the one loop."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints, load_params
+from wpauc_jax.config import ConfigError, StageConfig
+from wpauc_jax.data.pipeline import eval_batches, prompt_batches, sft_batches, sft_pieces, steps_per_epoch
+from wpauc_jax.evaluate import evaluate, make_search
+from wpauc_jax.loop import FitResult, Plan, fit
+from wpauc_jax.models import Params
+from wpauc_jax.optim import make_optimizer
+from wpauc_jax.steps import Step, TrainState, init_state, make_rl_step, make_sft_step
+from wpauc_jax.workspace import Workspace
+from wpauc_jax.writers import MetricWriter
+
+
+def run_sft(work: Workspace) -> FitResult[TrainState]:
+    """Supervised fine-tuning from the first parameters, or on from the newest checkpoint."""
+    settings = work.config.sft
+    rows = len(sft_pieces(work.dataset, work.sft_limits, work.builder.max_history))
+    plan = _plan(work, settings, rows)
+    optimizer = make_optimizer(settings.optim, plan.total_steps)
+    trie = work.trie("constrained" if settings.loss == "catalogue" else "vocab")
+    step = make_sft_step(work.policy, trie, optimizer, loss=settings.loss)
+    batches = sft_batches(
+        work.dataset, work.builder, settings.batch_size, limits=work.sft_limits, seed=work.config.seed
+    )
+    identity = {**work.identity(), "sft": dataclasses.asdict(settings)}
+    return _run(work, "sft", init_state(work.first_params, optimizer), step, batches, plan, settings, identity)
+
+
+def run_rl(work: Workspace) -> FitResult[TrainState]:
+    """Reinforcement learning from the best SFT parameters, or on from the newest checkpoint."""
+    settings = work.config.rl
+    _check_group(work)
+    params = load_params(best_folder(work, "sft"), work.first_params)
+    plan = dataclasses.replace(_plan(work, settings, len(work.rl_positions)), eval_at_start=True)
+    optimizer = make_optimizer(settings.optim, plan.total_steps)
+    scoring = work.config.scoring
+    step = make_rl_step(
+        work.policy, work.trie(scoring), optimizer, settings, scoring=scoring, seed=work.config.seed
+    )
+    batches = prompt_batches(
+        work.dataset, work.builder, work.rl_positions, settings.batch_size, seed=work.config.seed
+    )
+    state = init_state(params, optimizer, reference=settings.kl_coef > 0)
+    identity = {
+        **work.identity(),
+        "rl": dataclasses.asdict(settings),
+        "sft": dataclasses.asdict(work.config.sft),
+        "sft_from": work.config.sft_from,
+    }
+    return _run(work, "rl", state, step, batches, plan, settings, identity)
+
+
+def best_folder(work: Workspace, stage: str) -> pathlib.Path:
+    """Where a stage keeps its best parameters; SFT's may be another work directory's."""
+    home = pathlib.Path(work.config.sft_from) if stage == "sft" and work.config.sft_from else work.folder
+    return home / stage / "best"
+
+
+def _run(
+    work: Workspace,
+    name: str,
+    state: TrainState,
+    step: Step,
+    batches: Any,
+    plan: Plan,
+    settings: StageConfig,
+    identity: Mapping[str, Any],
+) -> FitResult[TrainState]:
+    folder = work.folder / name
+    with (
+        Checkpoints(folder / "checkpoints", meta=identity) as checkpoints,
+        BestCheckpoint(folder / "best") as best,
+        MetricWriter(work.folder / "metrics.jsonl") as writer,
+    ):
+        return fit(
+            name,
+            state,
+            step,
+            batches,
+            plan=plan,
+            checkpoints=checkpoints,
+            best=best,
+            writer=writer,
+            evaluate=_Validation(work),
+            rows_per_step=settings.batch_size,
+            unit="users",
+            place=place,
+        )
+
+
+def _plan(work: Workspace, settings: StageConfig, rows: int) -> Plan:
+    per_epoch = steps_per_epoch(rows, settings.batch_size)
+    return Plan(
+        total_steps=settings.steps or max(1, round(settings.epochs * per_epoch)),
+        evals=settings.evals,
+        saves=settings.saves,
+        patience=settings.patience,
+        select=work.config.eval.select,
+    )
+
+
+class _Validation:
+    """params -> metrics on the validation rows."""
+
+    def __init__(self, work: Workspace) -> None:
+        config = work.config.eval
+        self._config = config
+        self._search = make_search(
+            work.policy, work.trie(work.config.scoring), num_beams=config.num_beams, scoring=work.config.scoring
+        )
+        self._batches = eval_batches(work.dataset, work.builder, work.valid_positions, config.batch_size)
+
+    def __call__(self, params: Params) -> dict[str, float]:
+        ranks = evaluate(self._search, params, self._batches)
+        return ranks.metrics(self._config.recall_at, self._config.ndcg_at)
+
+
+def place(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What a step reads of a batch, on the device. Sample and user ids stay on the host."""
+    return jax.device_put({name: value for name, value in batch.items() if name not in ("sample", "user")})
+
+
+def _check_group(work: Workspace) -> None:
+    group, items = work.config.rl.group_size, work.catalog.num_items
+    if group > items:
+        raise ConfigError(
+            f"rl.group_size={group} is larger than the catalogue of {items} items; lower rl.group_size to {items}"
+        )

@@ -1,0 +1,121 @@
+"""A work directory opened: the data, catalogue, prompts and model that all stages of a run share."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from wpauc_jax import models
+from wpauc_jax.catalog.items import Catalog
+from wpauc_jax.catalog.sid import build_catalog
+from wpauc_jax.catalog.trie import Trie, build_trie
+from wpauc_jax.config import Config, ConfigError
+from wpauc_jax.data.dataset import Dataset, positions, train_rows
+from wpauc_jax.data.prepare import prepare
+from wpauc_jax.data.prompts import PromptBuilder
+from wpauc_jax.files import atomic_path
+from wpauc_jax.models import Params, Policy
+
+Say = Callable[[str], None]
+
+_VALID_DRAW = 0  # seed of the fixed draw of validation rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Workspace:
+    """What a work directory and a configuration determine. Nothing here changes while a stage runs."""
+
+    config: Config
+    folder: pathlib.Path
+    dataset: Dataset
+    catalog: Catalog
+    builder: PromptBuilder
+    policy: Policy
+    first_params: Params  # before any training
+
+    @functools.cache  # noqa: B019 - one workspace a process
+    def trie(self, scoring: str) -> Trie:
+        """The catalogue for a scoring rule; forced tails are cut where they cost nothing."""
+        return build_trie(self.catalog.sequences(), trim=scoring == "constrained")
+
+    @functools.cached_property
+    def sft_limits(self) -> np.ndarray:
+        """How many leading items of each user SFT may see: int64[U]."""
+        return train_rows(self.dataset, self._holdout)[0]
+
+    @functools.cached_property
+    def rl_positions(self) -> np.ndarray:
+        """The samples of RL, by `rl.rows`."""
+        if self.config.rl.rows == "same":
+            return positions(self.dataset, "train")
+        return train_rows(self.dataset, self._holdout)[1]
+
+    @functools.cached_property
+    def valid_positions(self) -> np.ndarray:
+        """The validation samples of training: all, or a fixed draw of `eval.valid_users`."""
+        rows, wanted = positions(self.dataset, "valid"), self.config.eval.valid_users
+        if len(rows) <= wanted:
+            return rows
+        return np.sort(np.random.default_rng(_VALID_DRAW).choice(rows, wanted, replace=False))
+
+    @property
+    def _holdout(self) -> float:
+        return self.config.rl.holdout if self.config.rl.rows == "latest" else 0.0
+
+    def identity(self) -> dict[str, Any]:
+        """What every checkpoint of this workspace depends on."""
+        config = self.config
+        return {
+            "seed": config.seed,
+            "scoring": config.scoring,
+            "data": {"fingerprint": self.dataset.fingerprint, "max_history": config.data.max_history},
+            "catalog": {"fingerprint": self.catalog.fingerprint},
+            "model": dataclasses.asdict(self.policy.config),
+            "rl": {"rows": config.rl.rows, "holdout": self._holdout},
+            "eval": dataclasses.asdict(config.eval),
+        }
+
+
+def open_workspace(config: Config, folder: pathlib.Path, say: Say) -> Workspace:
+    """Prepares data and catalogue if needed, checks that they are this configuration's, makes the model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = prepare(config.data, config.data.dir or folder / "data", say)
+    catalog = _open_catalog(config, folder, dataset, say)
+    builder = PromptBuilder(catalog, config.data.max_history)
+    model = config.model
+    if 0 < model.vocab_size < catalog.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size={model.vocab_size} is too small: the catalogue has {catalog.vocab_size} tokens; "
+            "leave it at 0 to take what the catalogue needs"
+        )
+    if not model.vocab_size:
+        model = dataclasses.replace(model, vocab_size=catalog.vocab_size)
+    policy, params = models.init(model, model.seed + config.seed)
+    return Workspace(config, folder, dataset, catalog, builder, policy, params)
+
+
+def _open_catalog(config: Config, folder: pathlib.Path, dataset: Dataset, say: Say) -> Catalog:
+    """The catalogue of this work directory, built once; refused where its settings or its data have changed."""
+    path, facts_path = folder / "catalog.npz", folder / "catalog.json"
+    facts = {"data": dataset.fingerprint, **dataclasses.asdict(config.catalog)}
+    if path.exists() and facts_path.exists():
+        before = json.loads(facts_path.read_text())["settings"]
+        for name, value in facts.items():
+            if before.get(name) != value:
+                raise ConfigError(
+                    f"{path} was built with {name}={before.get(name)!r}, this run has {value!r}; "
+                    "set --workdir to another directory, or delete this one"
+                )
+        return Catalog.load(path)
+    say("building the catalogue of item token sequences")
+    catalog = build_catalog(config.catalog, dataset)
+    catalog.save(path)
+    report = catalog.report()
+    with atomic_path(facts_path) as temporary:
+        temporary.write_text(json.dumps({"settings": facts, "report": report}, indent=2) + "\n")
+    say("catalogue: " + ", ".join(f"{name} {value}" for name, value in report.items()))
+    return catalog
