@@ -162,6 +162,7 @@ class RlConfig(StageConfig, section="rl."):
 
     @property
     def anchor_rank(self) -> int:
+        """The rank among the negatives at which TAWin's weights peak."""
         return self.target_k - 1 if self.anchor is None else self.anchor
 
     def __post_init__(self) -> None:
@@ -198,6 +199,7 @@ class EvalConfig(_Checked, section="eval."):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
+        """All that is measured, as in 'recall@10'."""
         return tuple(f"recall@{k}" for k in self.recall_at) + tuple(f"ndcg@{k}" for k in self.ndcg_at)
 
 

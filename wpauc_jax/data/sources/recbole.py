@@ -48,7 +48,7 @@ def find_inter(path: pathlib.Path) -> pathlib.Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise DataError(f"data.path={str(path)!r} does not exist")
+        raise DataError(f"data.path={str(path)!r} does not exist; set it, or data.root to the folder that holds it")
     found = _with_suffix(path, ".inter")
     if len(found) != 1:
         what = "several .inter files: " + ", ".join(p.name for p in found) if found else "no .inter or .inter.gz file"

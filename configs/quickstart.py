@@ -1,0 +1,42 @@
+"""MovieLens-100K from nothing: fetch, prepare, SFT, RL with TAWin, evaluation on every user.
+
+    make quickstart
+    python -m wpauc_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+
+Expect a few minutes on two CPU cores and, at the end, a table of Recall and NDCG for popularity, SFT and RL; RL should
+stand above SFT, and both far above popularity. A second call reports what is there.
+"""
+
+from ml_collections import ConfigDict
+
+from wpauc_jax.config import (
+    CatalogConfig,
+    Config,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    RlConfig,
+    SftConfig,
+    to_config_dict,
+)
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    if arg:
+        raise ConfigError(f"configs/quickstart.py takes no argument, got {arg!r}")
+    return to_config_dict(
+        Config(
+            data=DataConfig(source="movielens100k"),
+            catalog=CatalogConfig(levels=3, codes=32),
+            model=ModelConfig(num_layers=2, width=64, num_heads=4, num_kv_heads=2, head_dim=16, ffn_width=176),
+            sft=SftConfig(batch_size=64, epochs=10, optim=OptimConfig(learning_rate=3e-3)),
+            rl=RlConfig(
+                rows="latest",
+                holdout=0.1,
+                batch_size=64,
+                epochs=1,
+                optim=OptimConfig(learning_rate=2e-4, max_grad_norm=0.3),
+            ),
+        )
+    )
