@@ -42,7 +42,7 @@ def prepare(config: DataConfig, directory: str | pathlib.Path, progress: Progres
         _check_reusable(config, folder)
         say(f"using the prepared data in {folder}")
         return load_dataset(folder)
-    path = config.path
+    path = config.location
     if config.source == "movielens100k" and not path:
         path = str(fetch.movielens100k(config.cache, say))
     elif not path:
