@@ -1,0 +1,48 @@
+# Every target sets up what it needs: Python >= 3.11, make and pip are enough on a fresh machine.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKDIR ?= runs/quickstart
+
+.PHONY: help venv quickstart test test-slow lint format clean
+
+help:
+	@echo "make quickstart  MovieLens-100K: SFT, RL with TAWin, evaluation, in $(WORKDIR)"
+	@echo "make test        lint and the tests"
+	@echo "make test-slow   the tests that take minutes"
+	@echo "make lint        ruff and mypy"
+	@echo "make format      rewrite the code in ruff's format"
+	@echo "make venv        the virtual environment in $(VENV), with the versions of requirements.lock"
+	@echo "make clean       remove $(VENV) and caches; runs/ stays"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "wpauc_jax needs Python 3.11 or later, $(PYTHON) is `$(PYTHON) -V 2>&1`; use make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+quickstart: $(STAMP)
+	$(BIN)/python -m wpauc_jax.main --config=configs/quickstart.py --workdir=$(WORKDIR)
+
+test: lint
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
