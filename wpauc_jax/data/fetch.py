@@ -5,6 +5,7 @@ tested again whenever the cached file is used. Nothing is unpacked, imported or 
 """
 
 import hashlib
+import http.client
 import os
 import pathlib
 import shutil
@@ -53,7 +54,7 @@ def movielens100k(cache: str | pathlib.Path = "", progress: Progress | None = No
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
             try:
                 fetched = get(pathlib.Path(temporary), say)
-            except (OSError, subprocess.SubprocessError) as error:
+            except (OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
                 reasons.append(f"{final.name}: {error}")
                 continue
             if sound(fetched):

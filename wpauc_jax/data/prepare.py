@@ -73,9 +73,9 @@ def _check_reusable(config: DataConfig, folder: pathlib.Path) -> None:
 
 
 def build_tables(raw: RawData, config: DataConfig) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
-    """The three prepared tables by file name, and the statistics of the manifest. Raises DataError if nothing is left.
+    """The three prepared tables by file name, and the manifest's statistics. Raises DataError if nothing is left.
 
-    Steps: sort by user, time and line; repeats; k-core; drop items without interactions; split.
+    The items are those that keep an interaction; an item that the items table lacks has no title and no text.
     """
     user_ids, user = _factorise(raw.interactions["user"])
     item_ids, item = _factorise(raw.interactions["item"])
@@ -83,30 +83,20 @@ def build_tables(raw: RawData, config: DataConfig) -> tuple[dict[str, pl.DataFra
     order = np.lexsort((raw.interactions["line"].to_numpy(), time, user))
     user, item, time = user[order], item[order], time[order]
 
-    kept = np.ones(len(user), bool) if config.repeats == "keep" else _first_meetings(user, item)
-    repeats = len(user) - int(kept.sum())
-    kept[kept] = k_core(user[kept], item[kept], config.k_core)
-    if not kept.any():
-        raise DataError(
-            f"nothing is left after the {config.k_core}-core of {len(user)} interactions: "
-            f"every user and item must have {config.k_core}; lower data.k_core"
-        )
+    kept, repeats = _kept(user, item, config)
     user, item, time = user[kept], item[kept], time[kept]
     users, user = np.unique(user, return_inverse=True)
     items, item = np.unique(item, return_inverse=True)
-    split = (leave_one_out if config.split == "leave_one_out" else chronological)(user, time)
+    split = leave_one_out(user) if config.split == "leave_one_out" else chronological(user, time)
 
+    described = raw.items.rename({"item": "item_id"})
     item_table = pl.DataFrame({"item_id": item_ids.gather(items)}).join(
-        raw.items.rename({"item": "item_id"}), on="item_id", how="left", maintain_order="left"
+        described, on="item_id", how="left", maintain_order="left"
     )
+    seconds = np.floor(time).astype(np.int64) if time.dtype.kind == "f" else time  # after sorting by the fractions
     tables = {
         "interactions.parquet": pl.DataFrame(
-            {
-                "user": user.astype(np.int32),
-                "item": item.astype(np.int32),
-                "time": np.floor(time).astype(np.int64),
-                "split": split,
-            }
+            {"user": user.astype(np.int32), "item": item.astype(np.int32), "time": seconds, "split": split}
         ),
         "items.parquet": item_table,
         "users.parquet": pl.DataFrame({"user_id": user_ids.gather(users)}),
@@ -118,9 +108,22 @@ def build_tables(raw: RawData, config: DataConfig) -> tuple[dict[str, pl.DataFra
         "interactions_by_k_core": len(kept) - repeats - len(user),
         "users": len(user_ids) - len(users),
         "items": len(item_ids) - len(items),
-        "described_items_without_interactions": len(set(raw.items["item"]) - set(item_table["item_id"])),
+        "described_items_without_interactions": len(set(described["item_id"]) - set(item_table["item_id"])),
     }
     return tables, statistics
+
+
+def _kept(user: np.ndarray, item: np.ndarray, config: DataConfig) -> tuple[np.ndarray, int]:
+    """Which rows, sorted by user and time, the repeats policy and then the k-core keep; and the repeats dropped."""
+    kept = np.ones(len(user), bool) if config.repeats == "keep" else _first_meetings(user, item)
+    repeats = len(user) - int(kept.sum())
+    kept[kept] = k_core(user[kept], item[kept], config.k_core)
+    if not kept.any():
+        raise DataError(
+            f"nothing is left of {len(user)} interactions when every user and every item must have "
+            f"data.k_core={config.k_core}; lower it"
+        )
+    return kept, repeats
 
 
 def _factorise(ids: pl.Series) -> tuple[pl.Series, np.ndarray]:
@@ -158,12 +161,11 @@ def k_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
     return alive
 
 
-def leave_one_out(user: np.ndarray, time: np.ndarray) -> np.ndarray:
+def leave_one_out(user: np.ndarray) -> np.ndarray:
     """int8[n]: each user's last row is test, the one before it valid; users with fewer than 3 rows are all train.
 
-    Rows are sorted by user (0 .. U-1, none absent) and time. Raises DataError if no user has 3.
+    Rows are sorted by user (0 .. U-1, none absent) and then by time. Raises DataError if no user has 3.
     """
-    del time  # the rows are in its order
     counts = np.bincount(user)
     ends = np.cumsum(counts)[counts >= 3]
     if not len(ends):

@@ -118,10 +118,10 @@ def parsed_time(table: pl.DataFrame, column: str, label: str) -> pl.Series:
     if not whole.has_nulls():
         return whole
     real = table[column].cast(pl.Float64, strict=False)
-    bad = table.filter(real.is_null() | ~real.is_finite())
+    bad = table.filter(real.is_null() | ~(real.abs() < 2.0**63))  # NaN compares greater than any number
     if len(bad):
         value = bad[column][0]
-        raise DataError(f"{label}, line {bad['line'][0]}: {column!r} is {value!r}, which is not a number")
+        raise DataError(f"{label}, line {bad['line'][0]}: {column!r} is {value!r}, which is not a time")
     return real
 
 
