@@ -33,9 +33,7 @@ def split(scores, is_positive, where=None):
 
 def half_tie_wins(positives, negatives):
     """c_j for negatives in descending order: positives above, a tie counting one half."""
-    return [
-        sum(1.0 if p > n else 0.5 if p == n else 0.0 for p in positives) for n in sorted(negatives, reverse=True)
-    ]
+    return [sum(1.0 if p > n else 0.5 if p == n else 0.0 for p in positives) for n in sorted(negatives, reverse=True)]
 
 
 def partial_auc(scores, is_positive, low, high, where=None):

@@ -125,7 +125,7 @@ def test_theorem_bounds_are_attained():
     c, (recall, _, w, _, _) = every_small_case(), measure(every_small_case)
     hits = np.round(recall * c.n_pos)
     lower, upper = theorem(w, c.n_pos)
-    inside = (0 < w) & (w < 1) & (lower < upper)
+    inside = (w > 0) & (w < 1) & (lower < upper)
     assert np.any(inside & (hits == lower)) and np.any(inside & (hits == upper))
 
 

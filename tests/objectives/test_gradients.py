@@ -56,8 +56,8 @@ def plain(rewards, scores):
 def assert_proportional(parameters, positives, group, window, reweight):
     """-grad(loss) on the group is sqrt(p (1 - p)) times the gradient of the pairwise objective on the window."""
     p = len(positives) / (len(positives) + len(group))
-    actual = jax.grad(lambda q: -loss(q, positives, group, reweight))(parameters)
-    expected = jax.grad(lambda q: np.sqrt(p * (1 - p)) * pairwise_objective(q, positives, window))(parameters)
+    actual = jax.jit(jax.grad(lambda q: -loss(q, positives, group, reweight)))(parameters)
+    expected = jax.jit(jax.grad(lambda q: np.sqrt(p * (1 - p)) * pairwise_objective(q, positives, window)))(parameters)
     for got, wanted in zip(actual, expected, strict=True):
         assert np.abs(wanted).max() > 1e-3
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-6 * np.abs(wanted).max())
@@ -86,8 +86,8 @@ def test_random_negatives_give_auc_of_the_catalogue_on_average(parameters):
         rewards = np.tile([1.0, 0.0, 0.0], (len(draws), 1))
         return policy_loss(logps, group_advantages(rewards, **EXACT))[0]
 
-    actual = jax.grad(lambda q: -mean_loss(q))(parameters)
-    expected = jax.grad(lambda q: np.sqrt(2 / 9) * pairwise_objective(q, [4], others))(parameters)
+    actual = jax.jit(jax.grad(lambda q: -mean_loss(q)))(parameters)
+    expected = jax.jit(jax.grad(lambda q: np.sqrt(2 / 9) * pairwise_objective(q, [4], others)))(parameters)
     for got, wanted in zip(actual, expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-6 * np.abs(wanted).max())
 
@@ -137,7 +137,7 @@ def test_lemma_3_1_away_from_the_rollout_policy():
             advantages = group_advantages(rewards, **EXACT)
             return -policy_loss(logps[None], advantages[None], old_logps=old[None], clip_low=eps, clip_high=eps)[0]
 
-        (actual, slope), (expected, wanted) = (jax.value_and_grad(f)(logps) for f in (objective, lemma))
+        (actual, slope), (expected, wanted) = (jax.jit(jax.value_and_grad(f))(logps) for f in (objective, lemma))
         assert 0 < np.mean(np.asarray(wanted) == 0) < 1  # some tokens are clipped, some are not
         np.testing.assert_allclose(actual, expected, rtol=1e-12)
         np.testing.assert_allclose(slope, wanted, rtol=0, atol=1e-14)

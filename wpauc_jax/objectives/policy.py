@@ -267,7 +267,7 @@ def _clipped_surrogate(
     plain = ratio * advantages
     bounded = jnp.clip(ratio, 1 - clip_low, 1 + clip_high) * advantages
     clipped = bounded < plain
-    return jnp.where(clipped, bounded, plain), ratio, clipped
+    return jnp.where(clipped, bounded, plain), ratio, clipped.astype(ratio.dtype)
 
 
 def _kl(logps: jax.Array, ref_logps: jax.Array, estimator: str) -> jax.Array:
