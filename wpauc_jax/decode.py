@@ -78,10 +78,7 @@ def search(
     for t in range(trie.depth):
         child, logp = _expand(policy, params, hidden, node, trie, t, scoring)
         totals = score[..., None] + logp
-        if key is None:
-            priorities = totals
-        else:
-            priorities = _perturb(jax.random.fold_in(key, t), totals, priority)
+        priorities = totals if key is None else _perturb(jax.random.fold_in(key, t), totals, priority)
         width = min(num_beams, trie.frontier[t])
         priority, best = jax.lax.top_k(priorities.reshape(B, -1), width)
         parent = best // child.shape[-1]

@@ -35,13 +35,13 @@ def rollout(
 
 
 def with_target(items: jax.Array, target: jax.Array) -> jax.Array:
-    """Items int32[B, G] with each target int32[B] among them, once: the last candidate gives way where it is missing."""
+    """Items int32[B, G] with each target int32[B] among them, once: the last gives way where it is missing."""
     missing = ~(items == target[:, None]).any(axis=1)
     return items.at[:, -1].set(jnp.where(missing, target, items[:, -1]))
 
 
 def random_group(target: jax.Array, key: jax.Array, *, num_items: int, group_size: int) -> jax.Array:
-    """int32[B, G]: the target, then `group_size - 1` others, a uniform subset of the catalogue, by Floyd's algorithm."""
+    """int32[B, G]: the target, then `group_size - 1` others, a uniform subset, by Floyd's algorithm."""
     B, others, wanted = target.shape[0], num_items - 1, min(group_size - 1, num_items - 1)
     drawn = jnp.full((B, wanted), -1, jnp.int32)
 

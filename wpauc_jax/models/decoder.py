@@ -79,6 +79,7 @@ class Mlp(nnx.Module):
         self.down = _linear(config, config.ffn_width, config.width, bias=False, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D] -> [..., D]."""
         return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
 
 

@@ -1,0 +1,170 @@
+"""The main job end to end on a tiny data set, called as a user calls it."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from wpauc_jax import run
+from wpauc_jax.checkpoint import CheckpointError
+from wpauc_jax.config import (
+    CatalogConfig,
+    Config,
+    ConfigError,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    OptimConfig,
+    RecommendConfig,
+    RlConfig,
+    SftConfig,
+)
+from wpauc_jax.ranks import Ranks
+from wpauc_jax.writers import read_metrics
+
+ROOT = pathlib.Path(__file__).parent.parent
+ITEMS, USERS = 24, 60
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> pathlib.Path:
+    """Users walk a circle of items, one step at a time: the next item is certain."""
+    folder = tmp_path_factory.mktemp("circle")
+    rng = np.random.default_rng(0)
+    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    for user in range(USERS):
+        start, length = rng.integers(ITEMS), rng.integers(6, 10)
+        lines += [f"u{user}\ti{(start + step) % ITEMS}\t{step}" for step in range(length)]
+    (folder / "circle.inter").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def circle_config(data: pathlib.Path) -> Config:
+    return Config(
+        data=DataConfig(source="recbole", path=str(data), k_core=0, max_history=4),
+        catalog=CatalogConfig(embedding="cooccurrence", embedding_width=8, levels=2, codes=4),
+        model=ModelConfig(num_layers=1, width=32, num_heads=2, num_kv_heads=1, head_dim=16, ffn_width=48),
+        sft=SftConfig(batch_size=16, steps=60, evals=2, optim=OptimConfig(learning_rate=1e-2)),
+        rl=RlConfig(
+            batch_size=8,
+            steps=4,
+            evals=1,
+            group_size=6,
+            rows="latest",
+            holdout=0.2,
+            optim=OptimConfig(learning_rate=1e-4),
+        ),
+        eval=EvalConfig(num_beams=10, batch_size=32),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> tuple[Config, pathlib.Path]:
+    folder = tmp_path_factory.mktemp("work") / "run"
+    config = circle_config(data)
+    run.run_all(config, folder)
+    return config, folder
+
+
+def test_the_whole_job_learns_a_certain_world(finished):
+    _, folder = finished
+    ranks = {stage: Ranks.load(folder / "ranks" / f"{stage}.npz") for stage in ("popularity", "sft", "rl")}
+    assert {len(table) for table in ranks.values()} == {USERS}
+    assert ranks["popularity"].mean("recall@1") < 0.3
+    assert ranks["sft"].mean("recall@1") > 0.8
+    assert ranks["rl"].mean("recall@1") > 0.8
+    results = json.loads((folder / "results.json").read_text())
+    assert results["num_beams"] == 10 and results["scoring"] == "constrained"
+    assert list(folder.glob("plots/*.png"))
+
+
+def test_metrics_of_rl_are_written_for_every_step(finished):
+    _, folder = finished
+    lines = [line for line in read_metrics(folder / "metrics.jsonl", "rl") if "loss" in line]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert {"reward", "hit_rate", "dead_groups", "kl", "entropy_low", "weight_by_rank", "grad_norm", "users_per_s"} <= (
+        lines[0].keys()
+    )
+
+
+def test_a_second_call_trains_nothing_and_changes_nothing(finished):
+    config, folder = finished
+    before = {
+        path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix in (".npz", ".jsonl")
+    }
+    run.run_all(config, folder)
+    assert before
+    assert all(path.read_bytes() == content for path, content in before.items() if path.suffix == ".jsonl")
+    for path in folder.glob("ranks/*.npz"):
+        with np.load(path) as table:
+            assert table["rank"].tolist() == Ranks.load(path).rank.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"seed": 1}, CheckpointError, "seed"),
+        ({"catalog": CatalogConfig(embedding="cooccurrence", levels=3)}, ConfigError, "levels=2, this run has 3"),
+        ({"data": DataConfig(source="recbole", path="elsewhere", k_core=0)}, ConfigError, "data.path="),
+    ],
+)
+def test_a_work_directory_of_another_configuration_is_refused(finished, change, error, message):
+    config, folder = finished
+    with pytest.raises(error, match=message):
+        run.run_all(dataclasses.replace(config, **change), folder)
+
+
+def test_recommend_lists_only_the_catalogue(finished, tmp_path):
+    config, folder = finished
+    histories = tmp_path / "histories.jsonl"
+    histories.write_text(
+        '{"user": "a", "history": ["i3", "i4", "i5"]}\n{"user": "b", "history": ["i22", "i23"]}\n', encoding="utf-8"
+    )
+    settings = RecommendConfig(input=str(histories), output=str(tmp_path / "out.jsonl"), top_k=3)
+    run.MODES["recommend"](dataclasses.replace(config, recommend=settings), folder)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["user"] for line in lines] == ["a", "b"]
+    assert [line["items"][0]["id"] for line in lines] == ["i6", "i0"]
+    for line in lines:
+        scores = [item["score"] for item in line["items"]]
+        assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+
+
+def test_a_group_larger_than_the_catalogue_is_refused(finished):
+    config, folder = finished
+    wide = dataclasses.replace(config, rl=dataclasses.replace(config.rl, group_size=ITEMS + 1))
+    with pytest.raises(ConfigError, match=f"rl.group_size={ITEMS + 1} is larger than the catalogue of {ITEMS} items"):
+        run.MODES["rl"](wide, folder)
+
+
+def test_rl_before_sft_is_refused(data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="train this stage first"):
+        run.MODES["rl"](circle_config(data), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.data.path=/no/such/place"], "/no/such/place"),
+        (["--config.rl.target_k=16"], "rl.target_k=16 needs a negative of rank 15"),
+    ],
+)
+def test_the_command_line_answers_a_mistake_in_one_line(arguments, message, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "wpauc_jax.main", "--config=configs/quickstart.py", f"--workdir={tmp_path}", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert message in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.rglob("*.parquet"))

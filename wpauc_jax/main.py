@@ -1,0 +1,49 @@
+"""The command line: `python -m wpauc_jax.main --config=configs/quickstart.py --workdir=runs/quickstart`.
+
+Any setting can be given: `--config.rl.target_k=5`. `--config.mode` picks a part of the job.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from wpauc_jax import run
+from wpauc_jax.checkpoint import CheckpointError
+from wpauc_jax.config import ConfigError, from_config_dict
+from wpauc_jax.data.sources import DataError
+from wpauc_jax.loop import NonFiniteError
+from wpauc_jax.ranks import RanksError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, after a colon its argument", True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "where everything of this run is kept; the same again resumes it")
+
+# What a user can mend: shown as one line, without a traceback.
+_USER_ERRORS = (ConfigError, DataError, CheckpointError, RanksError, NonFiniteError, FileNotFoundError)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parses, says where it runs, and calls one function."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}; settings are given as --config.name=value")
+    logging.info("JAX %s on %d %s device(s)", jax.__version__, jax.device_count(), jax.default_backend())
+    try:
+        config = from_config_dict(_CONFIG.value)
+        workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_name()}")
+        run.MODES[config.mode](config, workdir)
+    except _USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _config_name() -> str:
+    path, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return argument or pathlib.Path(path).stem
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)

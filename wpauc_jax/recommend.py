@@ -1,0 +1,67 @@
+"""Histories in, each user's Top-K items out; only items of the catalogue can come out."""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from wpauc_jax.config import ConfigError
+from wpauc_jax.data.histories import read_histories
+from wpauc_jax.evaluate import make_search
+from wpauc_jax.files import atomic_path
+from wpauc_jax.models import Params
+from wpauc_jax.workspace import Workspace
+from wpauc_jax.writers import Progress
+
+
+def recommend(work: Workspace, params: Params, *, say: Callable[[str], None]) -> pathlib.Path:
+    """Answers `recommend.input`, in batches, as JSON lines {"user", "items": [{"id", "title", "score"}, ...]}.
+
+    A score is the item's log-probability. A list is shorter than `recommend.top_k` only where the catalogue is. The
+    output appears whole or not at all.
+    """
+    config = work.config.recommend
+    if not config.input:
+        raise ConfigError("recommend.input is empty; give a file of histories (JSON lines or .inter)")
+    histories = read_histories(config.input, work.dataset)
+    output = pathlib.Path(config.output or work.folder / "recommendations.jsonl")
+    with (
+        atomic_path(output) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+        Progress(len(histories), "recommend", unit="users") as progress,
+    ):
+        for lines in _answers(work, params, histories):
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            progress.update(len(lines))
+    say(f"recommendations for {len(histories)} users are in {output}")
+    return output
+
+
+def _answers(work: Workspace, params: Params, histories: list[tuple[str, np.ndarray]]) -> Iterator[list[dict]]:
+    """One list of answers a batch. Every batch has one shape, so that one program serves all."""
+    config, size = work.config, work.config.eval.batch_size
+    width = max(config.eval.num_beams, config.recommend.top_k)
+    search = make_search(work.policy, work.trie(config.scoring), num_beams=width, scoring=config.scoring)
+    limit = work.builder.max_history
+    for start in range(0, len(histories), size):
+        batch = histories[start : start + size]
+        items = np.full((size, limit), -1, np.int64)
+        for row, (_, history) in zip(items, batch, strict=False):
+            recent = history[-limit:]
+            row[: len(recent)] = recent
+        tokens, lengths, _ = work.builder.encode(items)
+        found = search(params, {"tokens": tokens, "lengths": lengths})
+        columns = (np.asarray(found.items), np.asarray(found.scores))
+        yield [
+            {"user": user, "items": _listed(work, *(column[row, : config.recommend.top_k] for column in columns))}
+            for row, (user, _) in enumerate(batch)
+        ]
+
+
+def _listed(work: Workspace, items: np.ndarray, scores: np.ndarray) -> list[dict]:
+    return [
+        {"id": work.dataset.item_ids[item], "title": work.dataset.titles[item], "score": round(float(score), 6)}
+        for item, score in zip(items, scores, strict=True)
+        if item >= 0
+    ]

@@ -1,0 +1,124 @@
+"""What each `--config.mode` does with a work directory."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from wpauc_jax.checkpoint import BestCheckpoint, load_params
+from wpauc_jax.config import Config
+from wpauc_jax.data.dataset import positions
+from wpauc_jax.data.pipeline import eval_batches
+from wpauc_jax.evaluate import evaluate, make_search
+from wpauc_jax.files import atomic_path
+from wpauc_jax.plots import plot_stages, plot_training
+from wpauc_jax.ranks import Ranks, popularity_ranks
+from wpauc_jax.recommend import recommend
+from wpauc_jax.report import final_table, summarise, write_results
+from wpauc_jax.train import best_folder, run_rl, run_sft
+from wpauc_jax.workspace import Workspace, open_workspace
+from wpauc_jax.writers import Progress
+
+STAGES = ("sft", "rl")
+
+
+def run_all(config: Config, folder: pathlib.Path) -> None:
+    """Prepare, SFT, RL, evaluate; what is done already is not done again."""
+    work = _open(config, folder)
+    if not config.sft_from:
+        run_sft(work)
+    run_rl(work)
+    _evaluate(work)
+
+
+def _prepare_only(config: Config, folder: pathlib.Path) -> None:
+    _open(config, folder)
+
+
+def _sft_only(config: Config, folder: pathlib.Path) -> None:
+    run_sft(_open(config, folder))
+
+
+def _rl_only(config: Config, folder: pathlib.Path) -> None:
+    run_rl(_open(config, folder))
+
+
+def _evaluate_only(config: Config, folder: pathlib.Path) -> None:
+    _evaluate(_open(config, folder))
+
+
+def _recommend_only(config: Config, folder: pathlib.Path) -> None:
+    work = _open(config, folder)
+    stage = next((stage for stage in reversed(STAGES) if best_folder(work, stage).is_dir()), "sft")
+    recommend(work, load_params(best_folder(work, stage), work.first_params), say=_say)
+
+
+MODES: dict[str, Callable[[Config, pathlib.Path], None]] = {
+    "all": run_all,
+    "prepare": _prepare_only,
+    "sft": _sft_only,
+    "rl": _rl_only,
+    "evaluate": _evaluate_only,
+    "recommend": _recommend_only,
+}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _open(config: Config, folder: pathlib.Path) -> Workspace:
+    work = open_workspace(config, folder, _say)
+    with atomic_path(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    return work
+
+
+def _evaluate(work: Workspace) -> None:
+    """Ranks of the whole test split by popularity and by every trained stage; table, results.json, plots."""
+    rows = positions(work.dataset, "test")
+    found = {"popularity": popularity_ranks(work.dataset, rows)}
+    config = work.config
+    search = make_search(
+        work.policy, work.trie(config.scoring), num_beams=config.eval.num_beams, scoring=config.scoring
+    )
+    batches = eval_batches(work.dataset, work.builder, rows, config.eval.batch_size)
+    best_steps = {}
+    for stage in STAGES:
+        folder = best_folder(work, stage)
+        if not folder.is_dir():
+            continue
+        with BestCheckpoint(folder, read_only=True) as checkpoint:
+            params, best = checkpoint.load(work.first_params)
+        best_steps[stage] = best.step
+        with Progress(len(rows), f"test of {stage}", unit="users") as progress:
+            found[stage] = evaluate(search, params, batches, on_batch=progress.update)
+    for stage, ranks in found.items():
+        ranks.save(work.folder / "ranks" / f"{stage}.npz")
+    _report(work, found, best_steps)
+
+
+def _report(work: Workspace, found: dict[str, Ranks], best_steps: dict[str, int]) -> None:
+    """The table on the terminal, results.json and plots."""
+    config = work.config
+    facts: dict[str, Any] = {
+        "recall_at": config.eval.recall_at,
+        "ndcg_at": config.eval.ndcg_at,
+        "num_items": work.catalog.num_items,
+        "scoring": config.scoring,
+    }
+    run_facts = {
+        "num_beams": config.eval.num_beams,
+        "best_steps": best_steps,
+        "data": work.dataset.fingerprint,
+        "catalog": work.catalog.fingerprint,
+        "config": dataclasses.asdict(config),
+    }
+    write_results(work.folder / "results.json", {**summarise(found, **facts), **run_facts})
+    plot_training(work.folder / "metrics.jsonl", work.folder / "plots")
+    plot_stages(
+        found, work.folder / "plots" / "stages.png", recall_at=config.eval.recall_at, ndcg_at=config.eval.ndcg_at
+    )
+    print(final_table(found, **facts))
