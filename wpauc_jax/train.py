@@ -42,12 +42,8 @@ def run_rl(work: Workspace) -> FitResult[TrainState]:
     plan = dataclasses.replace(_plan(work, settings, len(work.rl_positions)), eval_at_start=True)
     optimizer = make_optimizer(settings.optim, plan.total_steps)
     scoring = work.config.scoring
-    step = make_rl_step(
-        work.policy, work.trie(scoring), optimizer, settings, scoring=scoring, seed=work.config.seed
-    )
-    batches = prompt_batches(
-        work.dataset, work.builder, work.rl_positions, settings.batch_size, seed=work.config.seed
-    )
+    step = make_rl_step(work.policy, work.trie(scoring), optimizer, settings, scoring=scoring, seed=work.config.seed)
+    batches = prompt_batches(work.dataset, work.builder, work.rl_positions, settings.batch_size, seed=work.config.seed)
     state = init_state(params, optimizer, reference=settings.kl_coef > 0)
     identity = {
         **work.identity(),
