@@ -82,7 +82,8 @@ def masked_std(x: jax.Array, where: jax.Array, *, rule: str = "sample") -> jax.A
     check_choice("std", rule, STD_RULES)
     if rule == "none":
         return jnp.ones_like(x[..., :1])
-    squares = total(jnp.square(x - masked_mean(x, where, keepdims=True)), where, axis=-1)
+    difference = jnp.where(where, x - masked_mean(x, where, keepdims=True), 0)
+    squares = total(jnp.square(difference), where, axis=-1)
     variance = safe_divide(squares.sum, jnp.maximum(squares.count - (rule == "sample"), 0))[..., None]
     positive = variance > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)  # no infinite slope at 0

@@ -202,7 +202,8 @@ def catalogue_cross_entropy(
     counted = as_mask(where, targets.shape) & (targets >= 0)
     column = jnp.where(counted, targets, 0)[..., None]
     items = jax.lax.broadcasted_iota(column.dtype, scores.shape, scores.ndim - 1)
-    competing = as_mask(item_mask, scores.shape) | (items == column)
+    competing = counted[..., None] & (as_mask(item_mask, scores.shape) | (items == column))
+    scores = jnp.where(competing, scores, 0)
     target_scores = jnp.take_along_axis(scores, column, axis=-1)[..., 0]
     return total(masked_logsumexp(scores, competing) - target_scores, counted)
 
