@@ -46,10 +46,10 @@ def test_order_of_users_items_and_times(tmp_path):
 
 
 def test_repeats_first_keeps_the_first_meeting(tmp_path):
-    dataset = prepared(tmp_path, [*WORLD, ("9", "c", 10)], repeats="first")
-    assert sequences(dataset)["9"] == ["b", "2", "c"]
+    dataset = prepared(tmp_path, [*WORLD, ("9", "b", 10), ("9", "c", 11)], repeats="first")
+    assert sequences(dataset) == {"9": ["b", "2", "c"], "10": ["10", "b", "2"], "x": ["2"]}
     manifest = json.loads((tmp_path / "prepared" / MANIFEST).read_text())
-    assert manifest["statistics"]["dropped"]["repeats"] == 1
+    assert manifest["statistics"]["dropped"]["repeats"] == 2
 
 
 def test_fractions_of_a_second_order_the_rows(tmp_path):
@@ -261,6 +261,11 @@ def test_train_rows_partition_the_training_samples(protocol, fraction):
             max(int((n - 1) * fraction + 1e-9), 1) if n >= 3 and fraction else int((n - 1) * fraction) for n in lengths
         ]
         assert np.bincount(dataset.user_of(held_out), minlength=8).tolist() == expected
+
+
+def test_a_share_that_is_whole_is_not_rounded_down():
+    assert 100 * 0.29 < 29  # in floating point
+    assert len(train_rows(dataset_of([103]), 0.29)[1]) == 29  # 103 less the last two less the first
 
 
 def test_train_rows_refuses_a_fraction_of_everything():

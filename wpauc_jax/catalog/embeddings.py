@@ -58,7 +58,7 @@ def cooccurrence_embeddings(dataset: Dataset, width: int, seed: int) -> np.ndarr
         ones = np.ones(len(left), np.float32)
         counts = counts + scipy.sparse.csr_matrix((ones, (left, right)), shape=(size, size))
     counts = (counts + counts.T).tocoo()
-    totals = np.maximum(np.asarray(counts.sum(1)).ravel(), 1)
+    totals = np.asarray(counts.sum(1)).ravel()
     ratio = counts.data * (totals.sum() / (totals[counts.row] * totals[counts.col]))
     information = np.maximum(np.log(ratio), 0).astype(np.float32)
     return _reduced(scipy.sparse.csr_matrix((information, (counts.row, counts.col)), shape=(size, size)), width, seed)

@@ -28,8 +28,9 @@ Progress = Callable[[str], None]
 
 
 def prepare(config: DataConfig, directory: str | pathlib.Path, progress: Progress | None = None) -> Dataset:
-    """Prepares `directory`, or re-uses it if it was prepared with the same settings from the same files.
+    """Prepares `directory`, or re-uses it if it was prepared with the same settings.
 
+    A prepared directory stands for itself: the files it was made from are not read again, and need not exist.
     `progress` receives one line of text a stage. The directory appears whole or not at all.
 
     Raises ConfigError if the directory holds something else, and DataError for input that cannot be used.
