@@ -22,6 +22,7 @@ from wpauc_jax.config import (
     Config,
     ConfigError,
     DataConfig,
+    ModelConfig,
     OptimConfig,
     RlConfig,
     SftConfig,
@@ -51,7 +52,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         Config(
             data=DATA[arg],
             catalog=CATALOG[arg],
-            sft=SftConfig(batch_size=128, epochs=30, optim=OptimConfig(learning_rate=1e-3)),
+            model=ModelConfig(num_layers=2, width=128, num_heads=4, num_kv_heads=2, head_dim=32, ffn_width=352),
+            sft=SftConfig(batch_size=128, epochs=15, evals=15, optim=OptimConfig(learning_rate=1e-3)),
             rl=RlConfig(
                 rows="latest",
                 holdout=0.2,

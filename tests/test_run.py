@@ -109,7 +109,11 @@ def test_a_second_call_trains_nothing_and_changes_nothing(finished):
     ("change", "error", "message"),
     [
         ({"seed": 1}, CheckpointError, "seed"),
-        ({"catalog": CatalogConfig(embedding="cooccurrence", levels=3)}, ConfigError, "levels=2, this run has 3"),
+        (
+            {"catalog": CatalogConfig(embedding="cooccurrence", embedding_width=9)},
+            ConfigError,
+            "catalog.embedding_width=8, this run has 9",
+        ),
         ({"data": DataConfig(source="recbole", path="elsewhere", k_core=0)}, ConfigError, "data.path="),
     ],
 )

@@ -101,7 +101,8 @@ def open_workspace(config: Config, folder: pathlib.Path, say: Say) -> Workspace:
 def _open_catalog(config: Config, folder: pathlib.Path, dataset: Dataset, say: Say) -> Catalog:
     """The catalogue of this work directory, built once; refused where its settings or its data have changed."""
     path, facts_path = folder / "catalog.npz", folder / "catalog.json"
-    facts = {"data": dataset.fingerprint, **dataclasses.asdict(config.catalog)}
+    settings = {f"catalog.{name}": value for name, value in dataclasses.asdict(config.catalog).items()}
+    facts = {"data": dataset.fingerprint, **settings}
     if path.exists() and facts_path.exists():
         before = json.loads(facts_path.read_text())["settings"]
         for name, value in facts.items():

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# SFT, then RL from it with plain beam negatives and with TAWin, the same budget, for each seed. What is done is not done again.
+#   benchmarks/weightings.sh DATA OUT NAME SEEDS [--config.NAME=VALUE ...]
+#   benchmarks/weightings.sh ../data runs/weightings office "0 1 2"
+set -euo pipefail
+data=$1 out=$2 name=$3 seeds=$4
+shift 4
+python=${PYTHON:-python}
+
+main() {
+  "$python" -m wpauc_jax.main --config="configs/amazon.py:$name" --config.data.root="$data" \
+    --config.data.dir="$out/$name-data" "$@"
+}
+
+for seed in $seeds; do
+  sft=$out/$name-seed$seed-sft
+  main --workdir="$sft" --config.mode=sft --config.seed="$seed" "$@"
+  for weighting in none tawin; do
+    main --workdir="$out/$name-seed$seed-$weighting" --config.seed="$seed" --config.sft_from="$sft" \
+      --config.rl.weighting="$weighting" "$@"
+  done
+done
+
+runs() { # rank files of one kind over all seeds
+  for seed in $seeds; do printf '%s,' "$out/$name-seed$seed-$1/ranks/$2.npz"; done | sed 's/,$//'
+}
+for pair in "none:sft none:rl" "none:sft tawin:rl" "none:rl tawin:rl"; do
+  read -r a b <<<"$pair"
+  echo "== A = ${a/:/ }, B = ${b/:/ }, $name, seeds $seeds"
+  "$python" -m wpauc_jax.compare "$(runs "${a%:*}" "${a#*:}")" "$(runs "${b%:*}" "${b#*:}")"
+done
