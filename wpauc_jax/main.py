@@ -18,7 +18,9 @@ from wpauc_jax.data.sources import DataError
 from wpauc_jax.loop import NonFiniteError
 from wpauc_jax.ranks import RanksError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, after a colon its argument", True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "a file of configs/, after a colon its argument", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where everything of this run is kept; the same again resumes it")
 
 # What a user can mend: shown as one line, without a traceback.
