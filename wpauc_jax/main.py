@@ -31,7 +31,9 @@ def main(argv: Sequence[str]) -> None:
     """Parses, says where it runs, and calls one function."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}; settings are given as --config.name=value")
-    logging.info("JAX %s on %d %s device(s)", jax.__version__, jax.device_count(), jax.default_backend())
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # the libraries' own notes on every save are not the user's concern
+    print(f"JAX {jax.__version__} on {jax.device_count()} {jax.default_backend()} device(s)", file=sys.stderr)
     try:
         config = from_config_dict(_CONFIG.value)
         workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_name()}")
