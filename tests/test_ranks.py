@@ -40,11 +40,12 @@ def make_dataset(seed, num_users=12, num_items=9):
 
 
 def test_metrics_by_hand():
-    metrics = make_ranks([0, 2, -1, 9]).metrics((1, 3, 10), (3, 10))
+    metrics = make_ranks([0, 2, -1, 9, 1, 3, 10, 19]).metrics((1, 3, 10), (3, 10))
     assert list(metrics) == ["recall@1", "recall@3", "recall@10", "ndcg@3", "ndcg@10"]
-    assert metrics["recall@1"] == 1 / 4 and metrics["recall@3"] == 2 / 4 and metrics["recall@10"] == 3 / 4
-    assert metrics["ndcg@3"] == pytest.approx((1 + 1 / 2) / 4, rel=1e-12)
-    assert metrics["ndcg@10"] == pytest.approx((1 + 1 / 2 + 1 / np.log2(11)) / 4, rel=1e-12)
+    assert metrics["recall@1"] == 1 / 8 and metrics["recall@3"] == 3 / 8 and metrics["recall@10"] == 5 / 8
+    top_3 = 1 + 1 / np.log2(3) + 1 / 2
+    assert metrics["ndcg@3"] == pytest.approx(top_3 / 8, rel=1e-12)
+    assert metrics["ndcg@10"] == pytest.approx((top_3 + 1 / np.log2(5) + 1 / np.log2(11)) / 8, rel=1e-12)
 
 
 @given(st.lists(st.integers(-1, 19), min_size=1, max_size=30))
