@@ -35,13 +35,14 @@ LAYERS = (
     # L3: decoding
     ("decode",),
     ("rollout",),
-    # L4: steps, evaluation, checkpoints
-    ("checkpoint", "evaluate", "report", "steps"),
-    # L5: loops, stages, pictures
-    ("compare", "loop", "plots", "workspace"),
-    ("recommend", "train"),
-    # L6: the command line
+    # L4: steps, evaluation, checkpoints, the loop
+    ("checkpoint", "evaluate", "steps"),
+    ("loop",),
+    # L5: stages on a work directory, tables and plots
+    ("report", "workspace"),
+    ("compare", "plots", "recommend", "train"),
     ("run",),
+    # L6: flags
     ("main",),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
