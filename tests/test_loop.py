@@ -230,16 +230,16 @@ def sigterm():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def compare_after_sigterm(tmp_path, expected_step, **hooks):
+def compare_after_sigterm(tmp_path, expected_step, plan=toy_run.PLAN, **hooks):
     """Stops a run by SIGTERM, checks what it leaves, goes on, and compares with a run that was left alone."""
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Preempted) as caught:
-        toy_run.run(tmp_path / "stopped", **hooks)
+        toy_run.run(tmp_path / "stopped", plan=plan, **hooks)
     assert caught.value.code == PREEMPTED_EXIT_CODE == 75
     assert signal.getsignal(signal.SIGTERM) is handler
     assert saved_steps(tmp_path / "stopped")[-1] == expected_step
-    again = toy_run.run(tmp_path / "stopped")
-    alone = toy_run.run(tmp_path / "alone")
+    again = toy_run.run(tmp_path / "stopped", plan=plan)
+    alone = toy_run.run(tmp_path / "alone", plan=plan)
     assert_same_bits(again.state, alone.state)
     assert dataclasses.replace(again, state=None) == dataclasses.replace(alone, state=None)
     for stage in ("toy", "toy/valid"):
@@ -259,8 +259,10 @@ def test_sigterm_in_a_step_saves_after_it(tmp_path):
     compare_after_sigterm(tmp_path, 8, step=step)
 
 
-@pytest.mark.parametrize("count", [3, 8])
-def test_sigterm_gives_up_an_evaluation_and_the_resumed_run_does_it_again(tmp_path, count):
+@pytest.mark.parametrize(
+    ("count", "patience"), [(3, 3), (8, 3), (9, 0)], ids=["on the way", "where patience ends", "at the end"]
+)
+def test_sigterm_gives_up_an_evaluation_and_the_resumed_run_does_it_again(tmp_path, count, patience):
     calls, completed = [], []
 
     def evaluate(params):
@@ -270,5 +272,6 @@ def test_sigterm_gives_up_an_evaluation_and_the_resumed_run_does_it_again(tmp_pa
             completed.append("never reached: the signal comes before the next line")
         return toy_run.evaluate(params)
 
-    compare_after_sigterm(tmp_path, 3 * (count - 1), evaluate=evaluate)
+    plan = dataclasses.replace(toy_run.PLAN, patience=patience)
+    compare_after_sigterm(tmp_path, 3 * (count - 1), plan, evaluate=evaluate)
     assert not completed

@@ -90,7 +90,8 @@ def build_trie(sequences: Sequence[Sequence[int]], *, eos: int | None = None, tr
     if trim:
         lengths = np.minimum(lengths, np.maximum(shared[:-1], shared[1:]) + 1)
 
-    starts, node_of, token, rows, slot, frontier = 1, [], [[-1]], [], [[0]], []
+    starts, node_of, rows, frontier = 1, [], [], []
+    token, slot = [np.array([-1])], [np.array([0])]  # the root
     for t in range(int(lengths.max())):
         first = new[:, t] & (lengths > t)  # the first item of each node at this depth
         node_of.append(np.where(lengths > t, starts + np.cumsum(first) - 1, -1))
