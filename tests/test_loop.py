@@ -190,6 +190,14 @@ def test_the_best_is_kept_and_patience_stops(tmp_path):
     ]
 
 
+def test_what_a_killed_run_found_after_its_last_checkpoint_is_found_anew(tmp_path):
+    with BestCheckpoint(tmp_path / "best") as best:
+        best.save(5, {"w": jnp.full(toy_run.WIDTH, 9.0), "b": jnp.ones(())}, {"closeness": 9.0})
+    result = toy_run.run(tmp_path, plan=dataclasses.replace(SHORT, total_steps=4))
+    with BestCheckpoint(tmp_path / "best") as best:
+        assert best.latest().step == result.best_step < 5
+
+
 def test_no_patience_means_to_the_end(tmp_path):
     scores = iter([0.5, 0.4, 0.3, 0.2, 0.1])
     plan = Plan(total_steps=10, evals=5, select="score")
