@@ -61,7 +61,7 @@ class _Manager:
     ) -> None:
         self.directory = pathlib.Path(directory).absolute()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=not read_only, create=not read_only, read_only=read_only
+            max_to_keep=keep, cleanup_tmp_directories=True, create=not read_only, read_only=read_only
         )
         self._orbax = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
         if not read_only:
