@@ -270,7 +270,7 @@ class _Placed:
 
 
 class _Feed:
-    """A Grain iterator read one batch ahead, whose saved place is that of the batch not yet taken."""
+    """A Grain iterator read one batch ahead; Grain's checkpoint handler saves the place of the batch not yet taken."""
 
     def __init__(self, batches: Any, place: Callable[[Batch], Any]) -> None:
         self._iterator = iter(batches)
@@ -291,7 +291,6 @@ class _Feed:
             host = next(self._iterator, None)
             self._ahead = None if host is None else _Placed(host, self._place(host))
 
-    # The protocol of Grain's checkpoint handler.
     def get_state(self) -> bytes:
         return json.dumps(self._iterator.get_state()).encode() if self._ahead is None else self._before_ahead
 
