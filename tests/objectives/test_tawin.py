@@ -143,10 +143,16 @@ def test_window_shares_the_mass(scores, is_positive, where, start, size):
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
 
-def test_no_gradient_flows_into_scores():
+def test_weights_are_constants():
     scores, is_positive = one_hit()
-    gradient = jax.grad(lambda s: jnp.sum(tawin_weights(s, is_positive, anchor=1) * jnp.arange(16)))(scores)
-    np.testing.assert_array_equal(gradient, np.zeros(16))
+
+    def weighted_sum(scores, anchor, temperature):
+        weights = tawin_weights(scores, is_positive, anchor=anchor, temperature=temperature)
+        return jnp.sum(weights * jnp.arange(16))
+
+    gradients = jax.grad(weighted_sum, argnums=(0, 1, 2))(scores, 1.0, 0.5)
+    np.testing.assert_array_equal(gradients[0], np.zeros(16))
+    assert gradients[1:] == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,10 @@
 """Every objective under jit, vmap, grad and shard_map, in float32 and bfloat16, on groups of every degenerate kind."""
 
 import functools
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +16,7 @@ from jax.sharding import PartitionSpec
 
 from wpauc_jax import objectives as o
 
+ROOT = pathlib.Path(__file__).parents[2]
 GROUP, TOKENS = 6, 2
 HALF = GROUP // 2
 
@@ -183,6 +188,15 @@ def test_bfloat16_is_read_and_float32_returned(name):
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), outputs, expected)
     for leaf in jax.tree.leaves(outputs):
         assert leaf.dtype == jnp.float32
+
+
+def test_shard_map_on_four_devices():
+    """The test below once more: the number of host devices is fixed when JAX starts, so in a process of its own."""
+    test = f"{__file__}::test_shard_map_sums_are_those_of_the_batch"
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
 
 
 def test_shard_map_sums_are_those_of_the_batch():
