@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.checkpoint import BestCheckpoint
 from wpauc_jax.config import ModelConfig
 from wpauc_jax.models import init
@@ -80,8 +81,6 @@ def outcome(workdir: pathlib.Path) -> dict:
 
 
 def _vocab_size(workdir: pathlib.Path) -> int:
-    from wpauc_jax.catalog.items import Catalog
-
     return Catalog.load(workdir / "catalog.npz").vocab_size
 
 
@@ -90,7 +89,7 @@ def test_killed_in_rl_and_started_again_it_ends_as_if_never_killed(movielens, tm
     broken = start(movielens, tmp_path / "broken")
     metrics = tmp_path / "broken" / "metrics.jsonl"
     while broken.poll() is None and not (metrics.exists() and '"stage": "rl", "step": 11' in metrics.read_text()):
-        time.sleep(0.01)
+        time.sleep(0.1)
     broken.kill()
     assert broken.wait() == -9, "the run was over before it could be killed"
     printed = whole.communicate()[0]
