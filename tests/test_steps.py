@@ -252,6 +252,17 @@ def test_norms_and_biases_do_not_decay():
     np.testing.assert_allclose(update["embed"], -0.1 * params["embed"], rtol=1e-5)
 
 
-def test_a_target_k_beyond_the_group_is_named():
-    with pytest.raises(ConfigError, match=r"rl.target_k=6 needs a negative of rank 5.*rl.group_size=6"):
-        RlConfig(group_size=6, target_k=6)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"group_size": 6, "target_k": 6}, r"rl.target_k=6 needs a negative of rank 5.*rl.group_size=6"),
+        ({"temperature": 0.0}, "rl.temperature=0.0 must be above 0"),
+        ({"mass": 0.0}, "rl.mass=0.0 must be above 0"),
+        ({"kind": "dr_grpo"}, "set rl.std='none'"),
+        ({"rows": "latest", "holdout": 1.0}, "rl.holdout=1.0 must lie between 0 and 1"),
+        ({"negatives": "best"}, "rl.negatives='best' is unknown; choose one of beam, sample, random"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(change, message):
+    with pytest.raises(ConfigError, match=message):
+        RlConfig(**change)

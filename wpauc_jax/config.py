@@ -172,6 +172,11 @@ class RlConfig(StageConfig, section="rl."):
                 f"rl.target_k={self.target_k} needs a negative of rank {self.target_k - 1} in the group, "
                 f"but rl.group_size={self.group_size}; enlarge the group or lower target_k"
             )
+        for name in ("temperature", "mass"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"rl.{name}={getattr(self, name)!r} must be above 0")
+        if self.kind == "dr_grpo" and self.std != "none":
+            raise ConfigError(f"rl.kind='dr_grpo' has no standard deviation: set rl.std='none' (it is {self.std!r})")
         if self.rows == "latest" and not 0 < self.holdout < 1:
             raise ConfigError(f"rl.holdout={self.holdout} must lie between 0 and 1 when rl.rows='latest'")
 
