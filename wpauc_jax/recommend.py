@@ -8,7 +8,6 @@ import numpy as np
 
 from wpauc_jax.config import ConfigError
 from wpauc_jax.data.histories import read_histories
-from wpauc_jax.evaluate import make_search
 from wpauc_jax.files import atomic_path
 from wpauc_jax.models import Params
 from wpauc_jax.workspace import Workspace
@@ -42,7 +41,7 @@ def _answers(work: Workspace, params: Params, histories: list[tuple[str, np.ndar
     """One list of answers a batch. Every batch has one shape, so that one program serves all."""
     config, size = work.config, work.config.eval.batch_size
     width = max(config.eval.num_beams, config.recommend.top_k)
-    search = make_search(work.policy, work.trie(config.scoring), num_beams=width, scoring=config.scoring)
+    search = work.search(width)
     limit = work.builder.max_history
     for start in range(0, len(histories), size):
         batch = histories[start : start + size]

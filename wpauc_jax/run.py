@@ -11,7 +11,7 @@ from wpauc_jax.checkpoint import BestCheckpoint, load_params
 from wpauc_jax.config import Config
 from wpauc_jax.data.dataset import positions
 from wpauc_jax.data.pipeline import eval_batches
-from wpauc_jax.evaluate import evaluate, make_search
+from wpauc_jax.evaluate import evaluate
 from wpauc_jax.files import atomic_path
 from wpauc_jax.plots import plot_stages, plot_training
 from wpauc_jax.ranks import Ranks, popularity_ranks
@@ -81,9 +81,7 @@ def _evaluate(work: Workspace) -> None:
     rows = positions(work.dataset, "test")
     found = {"popularity": popularity_ranks(work.dataset, rows)}
     config = work.config
-    search = make_search(
-        work.policy, work.trie(config.scoring), num_beams=config.eval.num_beams, scoring=config.scoring
-    )
+    search = work.search(config.eval.num_beams)
     batches = eval_batches(work.dataset, work.builder, rows, config.eval.batch_size)
     best_steps = {}
     for stage in STAGES:

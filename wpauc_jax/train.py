@@ -10,7 +10,7 @@ import jax
 from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints, load_params
 from wpauc_jax.config import ConfigError, StageConfig
 from wpauc_jax.data.pipeline import eval_batches, prompt_batches, sft_batches, sft_pieces, steps_per_epoch
-from wpauc_jax.evaluate import evaluate, make_search
+from wpauc_jax.evaluate import evaluate
 from wpauc_jax.loop import FitResult, Plan, fit
 from wpauc_jax.models import Params
 from wpauc_jax.optim import make_optimizer
@@ -109,9 +109,7 @@ class _Validation:
     def __init__(self, work: Workspace) -> None:
         config = work.config.eval
         self._config = config
-        self._search = make_search(
-            work.policy, work.trie(work.config.scoring), num_beams=config.num_beams, scoring=work.config.scoring
-        )
+        self._search = work.search(config.num_beams)
         self._batches = eval_batches(work.dataset, work.builder, work.valid_positions, config.batch_size)
 
     def __call__(self, params: Params) -> dict[str, float]:

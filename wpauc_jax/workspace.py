@@ -17,6 +17,7 @@ from wpauc_jax.config import Config, ConfigError
 from wpauc_jax.data.dataset import Dataset, positions, train_rows
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.prompts import PromptBuilder
+from wpauc_jax.evaluate import Search, make_search
 from wpauc_jax.files import atomic_path
 from wpauc_jax.models import Params, Policy
 
@@ -61,6 +62,11 @@ class Workspace:
         if len(rows) <= wanted:
             return rows
         return np.sort(np.random.default_rng(_VALID_DRAW).choice(rows, wanted, replace=False))
+
+    def search(self, num_beams: int) -> Search:
+        """Beam search with this run's model, catalogue and scoring rule."""
+        scoring = self.config.scoring
+        return make_search(self.policy, self.trie(scoring), num_beams=num_beams, scoring=scoring)
 
     @property
     def _holdout(self) -> float:
