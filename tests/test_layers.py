@@ -25,7 +25,7 @@ LAYERS = (
     ("data.sources.movielens",),
     ("data.sources",),
     ("catalog.embeddings", "catalog.items", "data.histories", "data.prepare", "ranks"),
-    ("catalog.sid", "data.prompts"),
+    ("baselines", "catalog.sid", "data.prompts"),
     ("catalog", "data.pipeline"),
     # L2: models
     ("models.attention",),

@@ -1,21 +1,16 @@
-"""Ranks, the two simple baselines and the paired bootstrap, each against a slow plain version."""
-
-import dataclasses
+"""Ranks and the paired bootstrap, each against a slow plain version."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wpauc_jax.data.dataset import Dataset
 from wpauc_jax.ranks import (
     Ranks,
     RanksError,
     _bootstrap_means,
-    last_item_ranks,
     paired_bootstrap,
     parse_metric,
-    popularity_ranks,
 )
 
 
@@ -23,20 +18,6 @@ def make_ranks(rank, user=None, sample=None, num_candidates=20):
     n = len(rank)
     sample = np.arange(n) if sample is None else sample
     return Ranks(sample, np.arange(n) if user is None else user, np.asarray(sample) + 100, rank, num_candidates)
-
-
-def make_dataset(seed, num_users=12, num_items=9):
-    """Random sequences; each user's last item is test, the one before it is validation; one user has no row."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(3, 8, num_users)
-    lengths[3] = 0
-    split = np.concatenate([np.array([0] * (n - 2) + [1, 2], np.int8) for n in lengths if n])
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    item = rng.integers(0, num_items - 2, split.size).astype(np.int32)  # two items never occur in training
-    item[offsets[1] - 1] = num_items - 1
-    names = [str(i) for i in range(num_items)]
-    users = [str(u) for u in range(num_users)]
-    return Dataset(users, names, names, names, item, np.arange(item.size), split, offsets, fingerprint="")
 
 
 def test_metrics_by_hand():
@@ -119,42 +100,6 @@ def test_files_without_an_array_or_with_objects_are_refused(tmp_path):
             Ranks.load(tmp_path / name)
     with pytest.raises(RanksError, match=r"absent\.npz: there is no such file"):
         Ranks.load(tmp_path / "absent.npz")
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_popularity_equals_sorting_by_count_and_id(seed):
-    data = make_dataset(seed)
-    positions = np.flatnonzero(data.split == 2)
-    ranks = popularity_ranks(data, positions)
-    train = list(data.item[data.split == 0])
-    order = sorted(range(9), key=lambda i: (-train.count(i), i))
-    assert ranks.rank.tolist() == [order.index(t) for t in data.item[positions]]
-    assert ranks.num_candidates == 9 and (ranks.sample == positions).all()
-    for p, user in zip(positions, ranks.user, strict=True):
-        assert data.offsets[user] <= p < data.offsets[user + 1]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_last_item_equals_sorting_by_transitions(seed):
-    data = make_dataset(seed)
-    positions = np.flatnonzero(data.split == 2)
-    starts = set(data.offsets[:-1])
-    train = list(data.item[data.split == 0])
-    follows = [(data.item[p - 1], data.item[p]) for p in np.flatnonzero(data.split == 0) if p not in starts]
-    expected = []
-    for p in positions:
-        last = data.item[p - 1]
-        order = sorted(range(9), key=lambda i: (-follows.count((last, i)), -train.count(i), i))
-        expected.append(order.index(data.item[p]))
-    assert last_item_ranks(data, positions).rank.tolist() == expected
-
-
-def test_last_item_without_any_transition_is_popularity():
-    data = make_dataset(0)
-    is_start = np.isin(np.arange(data.item.size), data.offsets)
-    data = dataclasses.replace(data, split=np.where(is_start, data.split, 1))
-    positions = np.flatnonzero(~is_start)
-    np.testing.assert_array_equal(last_item_ranks(data, positions).rank, popularity_ranks(data, positions).rank)
 
 
 def test_bootstrap_draws_equal_drawing_users_one_by_one():

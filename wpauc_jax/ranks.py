@@ -7,10 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from wpauc_jax.data.dataset import SPLITS, Dataset
 from wpauc_jax.files import atomic_path
-
-_TRAIN = SPLITS.index("train")
 
 _ARRAYS = {"sample": np.int64, "user": np.int32, "target": np.int32, "rank": np.int32}
 
@@ -125,53 +122,6 @@ def parse_metric(metric: str) -> tuple[str, int]:
 def metric_names(recall_at: Iterable[int], ndcg_at: Iterable[int]) -> list[str]:
     """Names in a table's order: recall, then ndcg."""
     return [f"recall@{k}" for k in recall_at] + [f"ndcg@{k}" for k in ndcg_at]
-
-
-def popularity_ranks(dataset: Dataset, positions: np.ndarray) -> Ranks:
-    """Every item ranked by its training count, the same list for everybody; ties by item id, nothing left out."""
-    return _ranks(dataset, positions, _popularity_places(dataset)[dataset.item[positions]])
-
-
-def last_item_ranks(dataset: Dataset, positions: np.ndarray) -> Ranks:
-    """Every item ranked by how often it followed the history's last item in training; ties by popularity, then id.
-
-    A first-order Markov chain, the simplest model that looks at the history. Each position needs a history.
-    """
-    num_items = dataset.num_items
-    place = _popularity_places(dataset)
-    is_start = np.zeros(dataset.item.size, bool)
-    is_start[dataset.offsets[:-1][np.diff(dataset.offsets) > 0]] = True
-    after = np.flatnonzero((dataset.split == _TRAIN) & ~is_start)
-    # One key for each pair (last item, next item), the next item named by its popularity place.
-    pair, count = np.unique(
-        dataset.item[after - 1].astype(np.int64) * num_items + place[dataset.item[after]], return_counts=True
-    )
-    first = np.searchsorted(pair, np.arange(num_items + 1) * num_items)  # where each last item's pairs begin
-    order = np.lexsort((pair, -count, pair // num_items))
-    place_in_block = np.empty(pair.size, np.int64)
-    place_in_block[order] = np.arange(pair.size) - first[pair[order] // num_items]
-
-    last, target_place = dataset.item[positions - 1], place[dataset.item[positions]]
-    wanted = last.astype(np.int64) * num_items + target_place
-    found = np.searchsorted(pair, wanted)
-    # An item that never followed comes after all that did, and after the more popular ones of the rest.
-    rank = first[last + 1] - first[last] + target_place - (found - first[last])
-    inside = np.minimum(found, max(pair.size - 1, 0))
-    if pair.size:
-        rank = np.where(pair[inside] == wanted, place_in_block[inside], rank)
-    return _ranks(dataset, positions, rank)
-
-
-def _popularity_places(dataset: Dataset) -> np.ndarray:
-    """int64[I]: each item's place in the order of training counts."""
-    count = np.bincount(dataset.item[dataset.split == _TRAIN], minlength=dataset.num_items)
-    place = np.empty(count.size, np.int64)
-    place[np.argsort(-count, kind="stable")] = np.arange(count.size)
-    return place
-
-
-def _ranks(dataset: Dataset, positions: np.ndarray, rank: np.ndarray) -> Ranks:
-    return Ranks(positions, dataset.user_of(positions), dataset.item[positions], rank, dataset.num_items)
 
 
 @dataclasses.dataclass(frozen=True)

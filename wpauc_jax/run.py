@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from wpauc_jax.baselines import popularity_ranks
 from wpauc_jax.checkpoint import BestCheckpoint, load_params
 from wpauc_jax.config import Config
 from wpauc_jax.data.dataset import positions
@@ -14,7 +15,7 @@ from wpauc_jax.data.pipeline import eval_batches
 from wpauc_jax.evaluate import evaluate
 from wpauc_jax.files import atomic_path
 from wpauc_jax.plots import plot_stages, plot_training
-from wpauc_jax.ranks import Ranks, popularity_ranks
+from wpauc_jax.ranks import Ranks
 from wpauc_jax.recommend import recommend
 from wpauc_jax.report import final_table, summarise, write_results
 from wpauc_jax.train import best_folder, run_rl, run_sft
