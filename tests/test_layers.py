@@ -21,7 +21,7 @@ LAYERS = (
     ("objectives",),
     # L1: data and catalogue, and what needs no model
     ("data", "data.sources.tables", "optim", "writers"),
-    ("catalog.trie", "data.dataset", "data.fetch", "data.sources.recbole"),
+    ("catalog.trie", "data.dataset", "data.fetch", "data.sources.minionerec", "data.sources.recbole"),
     ("data.sources.movielens",),
     ("data.sources",),
     ("catalog.embeddings", "catalog.items", "data.histories", "data.prepare", "ranks"),

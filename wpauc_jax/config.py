@@ -52,15 +52,25 @@ class _Checked:
 class DataConfig(_Checked, section="data."):
     """Where interactions come from and how they become training rows."""
 
-    source: str = choice("movielens100k", "recbole")
+    source: str = choice("movielens100k", "recbole", "minionerec")
     root: str = ""  # a folder that holds several data sets; a relative path starts there
     path: str = ""  # a file or folder; "" lets movielens100k fetch the archive by itself
     cache: str = ""  # downloads; "" is $XDG_CACHE_HOME/wpauc_jax or ~/.cache/wpauc_jax
     dir: str = ""  # the prepared directory; "" is <workdir>/data
     k_core: int = at_least(5, 0)  # drop users and items with fewer interactions, to the fixed point; 0: keep all
     repeats: str = choice("keep", "first")  # an item that a user meets again: keep it, or only the first time
-    split: str = choice("leave_one_out", "chronological")  # chronological: 8:1:1 by time over all samples
+    split: str = choice(
+        "leave_one_out", "chronological", "published"
+    )  # 8:1:1 by time over all samples; as the files say
     max_history: int = at_least(10, 1)  # items of history in a prompt
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.split == "published" and (self.k_core or self.repeats != "keep"):
+            raise ConfigError(
+                f"data.split='published' keeps every row: set data.k_core=0 (it is {self.k_core}) and "
+                f"data.repeats='keep' (it is {self.repeats!r})"
+            )
 
     @property
     def location(self) -> str:

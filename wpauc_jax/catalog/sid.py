@@ -11,6 +11,7 @@ from wpauc_jax.catalog.embeddings import item_embeddings
 from wpauc_jax.catalog.items import Catalog, catalog_from_codes
 from wpauc_jax.config import CatalogConfig, ConfigError
 from wpauc_jax.data.dataset import Dataset
+from wpauc_jax.data.sources.minionerec import read_codes
 from wpauc_jax.data.sources.recbole import parse_atomic
 from wpauc_jax.data.sources.tables import DataError, read_file, reject_duplicates, require
 
@@ -49,19 +50,15 @@ def residual_kmeans(points: np.ndarray, levels: int, codes: int, seed: int) -> n
 def read_sid(path: str | pathlib.Path, item_ids: list[str]) -> tuple[np.ndarray, list[int]]:
     """The codes of `item_ids` in a RecBole atomic file `item_id:token  sid:token_seq`, optionally gzip.
 
-    A sid is tokens between spaces, such as `<a_232> <b_229>`. A token's place is its level; a level's distinct
-    tokens, numbers in them by value, become its codes 0, 1, 2, ... Items that are not asked for are ignored, as
-    k-core drops items.
+    By its name (.txt, .json) the file may also be MiniOneRec's info or index file. A sid is tokens between spaces,
+    such as `<a_232> <b_229>`. A token's place is its level; a level's distinct tokens, numbers in them by value,
+    become its codes 0, 1, 2, ... Items that are not asked for are ignored, as k-core drops items.
 
     Returns int32[I, L] with -1 behind a shorter sid, and the number of codes at each level.
     Raises DataError for a malformed file, naming the line, and for an item without a sid, naming the item.
     """
     label = str(path)
-    table, types = parse_atomic(read_file(pathlib.Path(path)), label, ["item_id"])
-    if "sid" not in types:
-        raise DataError(f"{label}, line 1: the header has no field 'sid'; it has {', '.join(types)}")
-    require(table, ["sid"], label)
-    reject_duplicates(table, "item_id", label)
+    table = _sid_table(pathlib.Path(path))
     wanted = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String})
     found = wanted.join(table, on="item_id", how="left", maintain_order="left")
     missing = found.filter(pl.col("sid").is_null())["item_id"]
@@ -79,6 +76,19 @@ def read_sid(path: str | pathlib.Path, item_ids: list[str]) -> tuple[np.ndarray,
         codes[:, level] = [code_of[row[level]] if len(row) > level else -1 for row in rows]
         sizes.append(len(tokens))
     return codes, sizes
+
+
+def _sid_table(path: pathlib.Path) -> pl.DataFrame:
+    """item_id and sid, whichever of the layouts the file has."""
+    if path.name.removesuffix(".gz").endswith((".txt", ".json")):
+        return read_codes(path)
+    label = str(path)
+    table, types = parse_atomic(read_file(path), label, ["item_id"])
+    if "sid" not in types:
+        raise DataError(f"{label}, line 1: the header has no field 'sid'; it has {', '.join(types)}")
+    require(table, ["sid"], label)
+    reject_duplicates(table, "item_id", label)
+    return table
 
 
 def _token_key(token: str) -> tuple[int, str]:

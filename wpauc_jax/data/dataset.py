@@ -86,7 +86,7 @@ def train_rows(dataset: Dataset, fraction: float) -> tuple[np.ndarray, np.ndarra
     """Keeps the latest `fraction` of the training samples out of SFT.
 
     leave_one_out: the latest of each user's samples, rounded down, but at least one of a user with three or more
-    training items. chronological: the latest on the common time line, rounded down.
+    training items. chronological, published: the latest on the common time line, rounded down.
 
     Returns limits int64[U], the number of leading items of each user that SFT may use, and the held-out samples
     int64, ascending. fraction = 0 holds out nothing.
@@ -94,7 +94,7 @@ def train_rows(dataset: Dataset, fraction: float) -> tuple[np.ndarray, np.ndarra
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction={fraction} must be at least 0 and below 1")
     lengths = dataset.train_lengths()
-    if dataset.protocol == "chronological":
+    if dataset.protocol != "leave_one_out":
         samples = positions(dataset, "train")
         in_time = samples[np.argsort(dataset.time[samples], kind="stable")]
         held_out = np.sort(in_time[len(samples) - _share(len(samples), fraction) :])

@@ -76,10 +76,15 @@ def _check_reusable(config: DataConfig, folder: pathlib.Path) -> None:
 def build_tables(raw: RawData, config: DataConfig) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
     """The three prepared tables by file name, and the manifest's statistics. Raises DataError if nothing is left.
 
-    The items are those that keep an interaction; an item that the items table lacks has no title and no text.
+    The items are those that keep an interaction, with data.split=published all that are described; an item that the
+    items table lacks has no title and no text.
     """
+    published = config.split == "published"
+    if published and "split" not in raw.interactions.columns:
+        raise DataError(f"data.split='published' needs data that comes with its splits; {config.source!r} does not")
+    catalogue = raw.items["item"] if published else pl.Series([], dtype=pl.String)
     user_ids, user = _factorise(raw.interactions["user"])
-    item_ids, item = _factorise(raw.interactions["item"])
+    item_ids, item = _factorise(raw.interactions["item"], catalogue)
     time = raw.interactions["time"].to_numpy()
     order = np.lexsort((raw.interactions["line"].to_numpy(), time, user))
     user, item, time = user[order], item[order], time[order]
@@ -87,8 +92,11 @@ def build_tables(raw: RawData, config: DataConfig) -> tuple[dict[str, pl.DataFra
     kept, repeats = _kept(user, item, config)
     user, item, time = user[kept], item[kept], time[kept]
     users, user = np.unique(user, return_inverse=True)
-    items, item = np.unique(item, return_inverse=True)
-    split = leave_one_out(user) if config.split == "leave_one_out" else chronological(user, time)
+    if published:
+        items, split = np.arange(len(item_ids)), raw.interactions["split"].to_numpy()[order]
+    else:
+        items, item = np.unique(item, return_inverse=True)
+        split = leave_one_out(user) if config.split == "leave_one_out" else chronological(user, time)
 
     described = raw.items.rename({"item": "item_id"})
     item_table = pl.DataFrame({"item_id": item_ids.gather(items)}).join(
@@ -102,7 +110,7 @@ def build_tables(raw: RawData, config: DataConfig) -> tuple[dict[str, pl.DataFra
         "items.parquet": item_table,
         "users.parquet": pl.DataFrame({"user_id": user_ids.gather(users)}),
     }
-    statistics = _statistics(user, item, split, config)
+    statistics = _statistics(user, item, split, len(items), config)
     statistics["items_without_title"] = item_table["title"].null_count()
     statistics["dropped"] = {
         "repeats": repeats,
@@ -127,9 +135,10 @@ def _kept(user: np.ndarray, item: np.ndarray, config: DataConfig) -> tuple[np.nd
     return kept, repeats
 
 
-def _factorise(ids: pl.Series) -> tuple[pl.Series, np.ndarray]:
-    """The distinct ids, numbers by value and then words, and each row's place among them."""
-    distinct = pl.Series("id", sorted(ids.unique().to_list(), key=_id_key), pl.String)
+def _factorise(ids: pl.Series, others: pl.Series | None = None) -> tuple[pl.Series, np.ndarray]:
+    """The distinct ids, `others` included, numbers by value and then words; and the place of each of `ids` in them."""
+    distinct = ids.unique() if others is None else pl.concat([ids.rename(""), others.rename("")]).unique()
+    distinct = pl.Series("id", sorted(distinct.to_list(), key=_id_key), pl.String)
     place = pl.DataFrame({"id": distinct, "place": np.arange(len(distinct), dtype=np.int32)})
     rows = pl.DataFrame({"id": ids}).join(place, on="id", how="left", maintain_order="left")
     return distinct, rows["place"].to_numpy()
@@ -197,9 +206,11 @@ def chronological(user: np.ndarray, time: np.ndarray) -> np.ndarray:
     return split
 
 
-def _statistics(user: np.ndarray, item: np.ndarray, split: np.ndarray, config: DataConfig) -> dict[str, Any]:
+def _statistics(
+    user: np.ndarray, item: np.ndarray, split: np.ndarray, num_items: int, config: DataConfig
+) -> dict[str, Any]:
     lengths = np.bincount(user)
-    popularity = np.bincount(item)
+    popularity = np.bincount(item, minlength=num_items)
     is_sample = np.ones(len(user), bool)
     is_sample[np.cumsum(lengths) - lengths] = False
     return {
@@ -212,7 +223,7 @@ def _statistics(user: np.ndarray, item: np.ndarray, split: np.ndarray, config: D
         "protocol": config.split,
         "samples": {name: int((is_sample & (split == code)).sum()) for code, name in enumerate(SPLITS)},
         "users_without_history": int((lengths == 1).sum()),
-        "items_without_training": int((np.bincount(item, split == 0) == 0).sum()),
+        "items_without_training": int((np.bincount(item, split == 0, num_items) == 0).sum()),
     }
 
 

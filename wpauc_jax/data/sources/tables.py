@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import pathlib
 import zlib
+from collections.abc import Iterator
 
 import polars as pl
 
@@ -19,7 +20,8 @@ class DataError(ValueError):
 class RawData:
     """One data set as its files have it, before any filter.
 
-    interactions: user str, item str, time int64 or float64, line uint32 (the order of equal times).
+    interactions: user str, item str, time int64 or float64, line uint32 (the order of equal times); and, where the
+        data set comes with its splits, split int8 (0 train, 1 valid, 2 test). Then `items` is its whole catalogue.
     items: item str (unique), title str or null, text str or null (all that is known of the item, for embeddings).
     files: what was read, as (label, sha256 of the bytes as stored), for the manifest.
     """
@@ -50,6 +52,17 @@ def unpacked(stored: bytes, label: str) -> bytes:
         return gzip.decompress(stored)
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{label}: damaged gzip file ({error}); fetch it again") from error
+
+
+def text_lines(content: bytes, label: str) -> Iterator[tuple[int, str]]:
+    """The lines of UTF-8 text that are not blank, with their numbers. Raises DataError naming one that is not UTF-8."""
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, line.removesuffix(b"\r").decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{label}, line {number}: not UTF-8 text: {_shown(line)}") from error
 
 
 def read_delimited(
