@@ -27,6 +27,9 @@ LAYERS = (
     ("catalog.embeddings", "catalog.items", "data.histories", "data.prepare", "ranks"),
     ("baselines", "catalog.sid", "data.prompts"),
     ("catalog", "data.pipeline"),
+    # L1, too: the parts of the loop
+    ("feed", "termination"),
+    ("ledger",),
     # L2: models
     ("models.attention",),
     ("models.decoder",),

@@ -12,7 +12,9 @@ import pytest
 import toy_run
 
 from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints
-from wpauc_jax.loop import PREEMPTED_EXIT_CODE, NonFiniteError, Plan, Preempted, spread
+from wpauc_jax.ledger import NonFiniteError
+from wpauc_jax.loop import Plan, spread
+from wpauc_jax.termination import PREEMPTED_EXIT_CODE, Preempted
 from wpauc_jax.writers import MetricWriter, read_metrics
 
 SHORT = Plan(total_steps=6, evals=2, saves=3, select="closeness")

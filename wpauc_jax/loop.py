@@ -14,23 +14,17 @@ any moment and started again takes the same steps and ends with the same paramet
 
 import dataclasses
 import functools
-import json
 import math
-import signal
-import threading
-import time
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import jax
-import numpy as np
 
 from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints
+from wpauc_jax.feed import Batch, Feed
+from wpauc_jax.ledger import Ledger, NonFiniteError
+from wpauc_jax.termination import Preempted, Termination
 from wpauc_jax.writers import MetricWriter, Progress
-
-PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, start the same command again
-
-Batch = Mapping[str, np.ndarray]
 
 
 class State(Protocol):
@@ -46,18 +40,6 @@ class State(Protocol):
 
 
 S = TypeVar("S", bound=State)
-T = TypeVar("T")
-
-
-class NonFiniteError(FloatingPointError):
-    """A loss, gradient norm or validation metric became NaN or infinite."""
-
-
-class Preempted(SystemExit):
-    """SIGTERM came; the state is saved and, uncaught, this ends the process with `PREEMPTED_EXIT_CODE`."""
-
-    def __init__(self) -> None:
-        super().__init__(PREEMPTED_EXIT_CODE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +136,7 @@ def fit(
     """
     if plan.evals and evaluate is None:
         raise ValueError(f"{name}: plan.evals={plan.evals} needs an evaluate function")
-    feed = _Feed(batches, place)
+    feed = Feed(batches, place)
     restored = checkpoints.restore(state, feed)
     if restored:
         state, record, done = restored.state, Record(**restored.record), restored.step
@@ -166,10 +148,10 @@ def fit(
     writer.rewind(f"{name}/valid", record.evaluated)
     best.rewind(record.best_step)
     rows = (plan.total_steps * rows_per_step, done * rows_per_step)
-    with _Termination() as stop, Progress(rows[0], name, rows[1], unit=unit) as progress:
+    with Termination() as stop, Progress(rows[0], name, rows[1], unit=unit) as progress:
         if restored:
             progress.note(f"goes on after step {done} of {plan.total_steps}")
-        ledger = _Ledger(name, plan, writer, progress, rows_per_step, unit)
+        ledger = Ledger(name, plan.must_be_finite, writer, progress, rows_per_step, unit)
         run = _Run(name, plan, evaluate, checkpoints, best, writer, progress, stop, record, done if restored else -1)
         while True:
             if stop.requested or done in plan.eval_steps or done in plan.save_steps:
@@ -202,11 +184,11 @@ class _Run:
     best: BestCheckpoint
     writer: MetricWriter
     progress: Progress
-    stop: "_Termination"
+    stop: Termination
     record: Record
     saved: int  # the step of the newest checkpoint, -1 without one
 
-    def evaluate_and_save(self, state: State, done: int, feed: "_Feed") -> bool:
+    def evaluate_and_save(self, state: State, done: int, feed: Feed) -> bool:
         """Does what is due after `done` updates; True when the stage is finished. Raises Preempted after SIGTERM."""
         evaluated = self._evaluate(state, done)
         exhausted = 0 < self.plan.patience <= self.record.bad_evals
@@ -231,7 +213,7 @@ class _Run:
         self._select(state, done, {key: float(value) for key, value in metrics.items()})
         return True
 
-    def _save(self, state: State, done: int, feed: "_Feed", finished: bool) -> None:
+    def _save(self, state: State, done: int, feed: Feed, finished: bool) -> None:
         """A checkpoint goes to disk only after what it counts on: the metric lines and the best parameters."""
         if finished:
             if self.record.best_step < 0:
@@ -259,141 +241,3 @@ class _Run:
             self.record = Record(evaluated=done, best_step=done, best_metrics=metrics)
         else:
             self.record = dataclasses.replace(self.record, evaluated=done, bad_evals=self.record.bad_evals + 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Placed:
-    """A batch on the host and on the device."""
-
-    host: Batch
-    placed: Any
-
-
-class _Feed:
-    """A Grain iterator read one batch ahead; Grain's checkpoint handler saves the place of the batch not yet taken."""
-
-    def __init__(self, batches: Any, place: Callable[[Batch], Any]) -> None:
-        self._iterator = iter(batches)
-        self._place = place
-        self._ahead: _Placed | None = None
-        self._before_ahead = b""
-
-    def take(self, done: int) -> _Placed:
-        self.prefetch()
-        if self._ahead is None:
-            raise ValueError(f"the data ended after step {done}; give a pipeline that repeats")
-        batch, self._ahead = self._ahead, None
-        return batch
-
-    def prefetch(self) -> None:
-        if self._ahead is None:
-            self._before_ahead = self.get_state()
-            host = next(self._iterator, None)
-            self._ahead = None if host is None else _Placed(host, self._place(host))
-
-    def get_state(self) -> bytes:
-        return json.dumps(self._iterator.get_state()).encode() if self._ahead is None else self._before_ahead
-
-    def set_state(self, state: bytes) -> None:
-        self._ahead = None
-        self._iterator.set_state(json.loads(state))
-
-    def start_prefetch(self) -> None:
-        self._iterator.start_prefetch()
-
-
-class _Ledger:
-    """Reads metrics one step late, checks them and writes them."""
-
-    def __init__(
-        self, name: str, plan: Plan, writer: MetricWriter, progress: Progress, rows_per_step: int, unit: str
-    ) -> None:
-        self._name, self._plan, self._writer, self._progress = name, plan, writer, progress
-        self._rows_per_step, self._unit = rows_per_step, unit
-        self._waiting: tuple[int, Batch, Any] | None = None
-        self._clock = time.perf_counter()
-
-    def add(self, done: int, batch: Batch, metrics: Mapping[str, Any]) -> None:
-        """Starts the copy to the host; `read` will find it there."""
-        jax.tree.map(lambda leaf: leaf.copy_to_host_async(), metrics)
-        self._waiting = (done, batch, metrics)
-
-    def restart_clock(self) -> None:
-        """Leaves out of the rate what was not training."""
-        self._clock = time.perf_counter()
-
-    def read(self) -> None:
-        """Writes what waits. Raises NonFiniteError naming step and samples."""
-        if self._waiting is None:
-            return
-        (done, batch, metrics), self._waiting = self._waiting, None
-        values = {key: _mean(value) for key, value in jax.device_get(dict(metrics)).items()}
-        for key in self._plan.must_be_finite:
-            if key in values and not np.all(np.isfinite(values[key])):
-                raise NonFiniteError(
-                    f"{self._name}: {key} is {values[key]} in step {done}{_who(batch)}. "
-                    "A lower learning rate or a tighter max_grad_norm may help; the checkpoint before it is kept."
-                )
-        now = time.perf_counter()
-        rate = self._rows_per_step / max(now - self._clock, 1e-9)
-        self._clock = now
-        self._writer.write(self._name, done, values | {f"{self._unit}_per_s": round(rate, 2)})
-        shown = {"loss": float(values["loss"])} if "loss" in values else {}
-        self._progress.update(self._rows_per_step, **shown)
-
-
-def _mean(value: Any) -> np.ndarray:
-    """A (sum, count) pair's mean, in double precision; NaN where nothing was counted."""
-    if not isinstance(value, tuple):
-        return np.asarray(value)
-    total, count = (np.asarray(part, np.float64) for part in value)
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count != 0)
-
-
-def _who(batch: Batch) -> str:
-    """Which rows a batch held, as far as it says so."""
-    parts = [f"{key}s {batch[key].tolist()}" for key in ("sample", "user") if key in batch]
-    return f"; the batch's {', '.join(parts)}" if parts else ""
-
-
-class _InterruptError(Exception):
-    """Raised by the signal handler where work may be given up."""
-
-
-class _Termination:
-    """SIGTERM, the notice of pre-emption, as a flag that the loop looks at between steps.
-
-    An evaluation may last longer than the notice: it is given up at once, and done again by the resumed run.
-    Signals reach the main thread only; in another thread the loop runs without this.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._may_interrupt = False
-        self._previous: Any = None
-        self._in_main = threading.current_thread() is threading.main_thread()
-
-    def __enter__(self) -> Self:
-        if self._in_main:
-            self._previous = signal.signal(signal.SIGTERM, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._in_main:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def interruptible(self, work: Callable[[], T]) -> T | None:
-        """The result of `work`, or None if SIGTERM came before its end."""
-        try:
-            self._may_interrupt = not self.requested
-            result = work() if self._may_interrupt else None
-            self._may_interrupt = False  # inside the try: the handler may raise until here
-        except _InterruptError:
-            return None
-        return result
-
-    def _handle(self, *_: object) -> None:
-        self.requested = True
-        if self._may_interrupt:
-            self._may_interrupt = False
-            raise _InterruptError

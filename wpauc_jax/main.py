@@ -15,7 +15,7 @@ from wpauc_jax import run
 from wpauc_jax.checkpoint import CheckpointError
 from wpauc_jax.config import ConfigError, from_config_dict
 from wpauc_jax.data.sources import DataError
-from wpauc_jax.loop import NonFiniteError
+from wpauc_jax.ledger import NonFiniteError
 from wpauc_jax.ranks import RanksError
 
 _CONFIG = config_flags.DEFINE_config_file(
