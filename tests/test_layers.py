@@ -31,9 +31,10 @@ LAYERS = (
     ("feed", "termination"),
     ("ledger",),
     # L2: models
-    ("models.attention",),
+    ("models.attention", "models.hf", "models.rope"),
     ("models.decoder",),
     ("models.policy",),
+    ("models.pretrained",),
     ("models",),
     # L3: decoding
     ("decode",),

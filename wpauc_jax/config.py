@@ -92,9 +92,29 @@ class CatalogConfig(_Checked, section="catalog."):
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(_Checked, section="model."):
-    """A decoder of the Qwen2 family."""
+class RopeScalingConfig(_Checked, section="model.rope_scaling."):
+    """How rotary frequencies are stretched for a longer context than the model was first trained on."""
 
+    kind: str = choice("none", "llama3")
+    factor: float = at_least(8.0, 1.0)  # by which the lowest frequencies are divided
+    low_freq_factor: float = at_least(1.0, 0.0)  # waves longer than original_length / this are stretched in full
+    high_freq_factor: float = at_least(4.0, 0.0)  # waves shorter than original_length / this stay
+    original_length: int = at_least(8192, 1)  # tokens of context before
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ConfigError(
+                f"model.rope_scaling.low_freq_factor={self.low_freq_factor} must be below "
+                f"model.rope_scaling.high_freq_factor={self.high_freq_factor}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(_Checked, section="model."):
+    """A decoder of the Qwen2 and Llama families: they differ in `attention_bias` and `rope_scaling`."""
+
+    pretrained: str = ""  # a Hugging Face folder or hub id, whose config.json then gives the shape; "": from scratch
     num_layers: int = at_least(4, 1)
     width: int = at_least(128, 1)
     num_heads: int = at_least(4, 1)
@@ -103,8 +123,9 @@ class ModelConfig(_Checked, section="model."):
     ffn_width: int = at_least(352, 1)
     vocab_size: int = at_least(0, 0)  # 0: what the catalogue needs
     rope_theta: float = 10_000.0
+    rope_scaling: RopeScalingConfig = RopeScalingConfig()
     norm_eps: float = 1e-6
-    attention_bias: bool = True  # on query, key and value, as in Qwen2
+    attention_bias: bool = True  # on query, key and value: true in Qwen2, false in Llama
     tie_embeddings: bool = True
     init_std: float = 0.02
     dtype: str = choice("float32", "bfloat16")  # of the computation

@@ -8,19 +8,6 @@ import jax
 import jax.numpy as jnp
 
 
-def rope(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-    """Rotary position embedding (Su et al., arXiv 2104.09864), halves rotated as in Hugging Face's models.
-
-    x[..., S, heads, H], positions int[..., S] -> like x.
-    """
-    half = x.shape[-1] // 2
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions[..., None, None].astype(jnp.float32) * frequency.reshape((1,) * (positions.ndim + 1) + (half,))
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    low, high = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1).astype(x.dtype)
-
-
 def causal_attention(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> jax.Array:
     """Each token attends to itself and what stands before it -> [B, T, N, H].
 

@@ -1,4 +1,4 @@
-"""A decoder-only language model of the Qwen2 family in Flax NNX.
+"""A decoder-only language model of the Qwen2 and Llama families in Flax NNX.
 
 Grouped-query attention, rotary positions, RMSNorm, SwiGLU; layers are stacked and scanned. The module is split once
 into structure and parameters (`wpauc_jax.models.policy`); nothing outside this package sees it.
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from wpauc_jax.config import ModelConfig
-from wpauc_jax.models.attention import causal_attention, group_attention, rope
+from wpauc_jax.models.attention import causal_attention, group_attention
+from wpauc_jax.models.rope import rope, rope_frequencies
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["tokens", "lengths"], meta_fields=[])
@@ -63,7 +64,8 @@ class Attention(nnx.Module):
         q = self.q(x).reshape(*x.shape[:-1], config.num_heads, config.head_dim)
         k = self.k(x).reshape(*x.shape[:-1], config.num_kv_heads, config.head_dim)
         v = self.v(x).reshape(*x.shape[:-1], config.num_kv_heads, config.head_dim)
-        return rope(q, positions, config.rope_theta), rope(k, positions, config.rope_theta), v
+        frequencies = rope_frequencies(config)
+        return rope(q, positions, frequencies), rope(k, positions, frequencies), v
 
     def merge(self, heads: jax.Array) -> jax.Array:
         """[..., N, H] -> [..., D]."""

@@ -46,8 +46,8 @@ class Policy:
         return nnx.merge(self.graphdef, params)
 
 
-def init(config: ModelConfig, seed: int = 0) -> tuple[Policy, Params]:
-    """A freshly initialised model.
+def make_policy(config: ModelConfig) -> tuple[Policy, Params]:
+    """A model without weights: its functions, and the parameters' shapes as `jax.ShapeDtypeStruct`s.
 
     Raises ConfigError where heads do not divide, or where the vocabulary size is not set.
     """
@@ -59,10 +59,16 @@ def init(config: ModelConfig, seed: int = 0) -> tuple[Policy, Params]:
         )
     if config.head_dim % 2:
         raise ConfigError(f"model.head_dim={config.head_dim} must be even: rotary positions turn pairs")
+    model = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
+    return Policy(config, nnx.graphdef(model)), nnx.to_pure_dict(nnx.state(model))
+
+
+def init(config: ModelConfig, seed: int = 0) -> tuple[Policy, Params]:
+    """A freshly initialised model. Raises ConfigError as `make_policy`."""
+    policy, _ = make_policy(config)
 
     @jax.jit
     def create(key: jax.Array):
         return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(key))))
 
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0))))
-    return Policy(config, graphdef), create(jax.random.key(seed))
+    return policy, create(jax.random.key(seed))

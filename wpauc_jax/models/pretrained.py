@@ -1,0 +1,172 @@
+"""A Hugging Face checkpoint onto the devices, tensor by tensor.
+
+Each stored tensor goes straight to its shards and there into its place among the stacked layers. The host holds one
+stored tensor (of a sharded one, this process's part) at a time.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from safetensors import SafetensorError, safe_open
+
+from wpauc_jax.config import ModelConfig
+from wpauc_jax.models.hf import PretrainedError, Weight, model_config, read_config, weights
+from wpauc_jax.models.policy import Params, Policy, make_policy
+
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_BLOCK = 4096  # rows compared at a time
+_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")  # what the hub is asked for
+
+
+def load_pretrained(
+    path_or_id: str | pathlib.Path,
+    *,
+    dtype: str | None = None,
+    mesh: Mesh | None = None,
+    settings: ModelConfig | None = None,
+) -> tuple[Policy, Params]:
+    """A Qwen2 or Llama checkpoint of Hugging Face's as a policy and its parameters.
+
+    Args:
+      path_or_id: a folder with config.json and safetensors files, or the name of one on the hub.
+      dtype: of the parameters; None keeps what is stored (the widest, where a parameter's layers differ).
+      mesh: devices that share the parameters, which are replicated on it; None: the default device.
+      settings: how to compute (`dtype`, `remat`, ...); its shape fields are not looked at.
+
+    Raises:
+      PretrainedError: the folder is not there, is of another family or damaged, or its weights are not the model's;
+        every missing, unexpected or mis-shaped weight is named.
+    """
+    folder = local_folder(path_or_id)
+    config = model_config(read_config(folder), settings or ModelConfig())
+    policy, shapes = make_policy(config)
+    wanted = {_name(path): shape for path, shape in jax.tree_util.tree_leaves_with_path(shapes)}
+    with _Stored(folder) as stored:
+        _check(folder, stored, wanted, config)
+        sharding = (
+            SingleDeviceSharding(jax.local_devices()[0]) if mesh is None else NamedSharding(mesh, PartitionSpec())
+        )
+        leaves = {path: _load(stored, path, shape.shape, dtype, sharding) for path, shape in wanted.items()}
+    return policy, jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path)], shapes)
+
+
+def local_folder(path_or_id: str | pathlib.Path) -> pathlib.Path:
+    """The folder of a checkpoint, fetched from the hub (or found in its cache) where it is no local one.
+
+    Raises PretrainedError where there is neither.
+    """
+    folder = pathlib.Path(path_or_id).expanduser()
+    if folder.is_dir():
+        return folder
+    try:
+        return pathlib.Path(snapshot_download(str(path_or_id), allow_patterns=list(_FILES)))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise PretrainedError(
+            f"model.pretrained={str(path_or_id)!r} is neither a folder nor a model that the hub gives out ({error})"
+        ) from error
+
+
+class _Stored:
+    """The tensors of a folder's safetensors files. They are read, not mapped, so that memory stays as stated."""
+
+    def __init__(self, folder: pathlib.Path):
+        index = folder / "model.safetensors.index.json"
+        try:
+            names = json.loads(index.read_text())["weight_map"].values() if index.exists() else ["model.safetensors"]
+            self._files = [safe_open(folder / name, "np", backend="pread") for name in sorted(set(names))]
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise PretrainedError(f"{folder} holds no whole safetensors checkpoint ({error})") from error
+        self._slices = {name: file.get_slice(name) for file in self._files for name in file.keys()}  # noqa: SIM118
+
+    def __enter__(self) -> "_Stored":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for file in self._files:
+            file.__exit__(*error)
+
+    @property
+    def names(self) -> set[str]:
+        return set(self._slices)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._slices[name].get_shape())
+
+    def dtype(self, name: str) -> str:
+        """A name that NumPy knows, or the file's own where it is none of a parameter's."""
+        stored = self._slices[name].get_dtype()
+        return _DTYPES.get(stored, stored)
+
+    def read(self, name: str, sharding: Sharding) -> jax.Array:
+        """The tensor on its devices, each shard read by itself. Returns when the host's copy is not needed any more."""
+        part = self._slices[name]
+        return jax.make_array_from_callback(self.shape(name), sharding, lambda index: part[index]).block_until_ready()
+
+    def equal(self, one: str, other: str) -> bool:
+        """Whether two tensors hold the same numbers, compared a block of rows at a time."""
+        a, b = self._slices[one], self._slices[other]
+        rows = [slice(start, start + _BLOCK) for start in range(0, self.shape(one)[0], _BLOCK)]
+        return self.shape(one) == self.shape(other) and all(np.array_equal(a[part], b[part]) for part in rows)
+
+
+def _check(folder: pathlib.Path, stored: _Stored, wanted: dict[str, jax.ShapeDtypeStruct], config: ModelConfig) -> None:
+    """Raises PretrainedError that lists what is missing, unexpected, of another shape or of an unusable type."""
+    parts = [part for path in wanted for part in weights(path, config.num_layers)]
+    shapes = {part.name: _stored_shape(wanted[part.path].shape, part) for part in parts}
+    extra = stored.names - shapes.keys()
+    if (
+        config.tie_embeddings
+        and "lm_head.weight" in extra
+        and stored.equal("lm_head.weight", "model.embed_tokens.weight")
+    ):
+        extra.remove("lm_head.weight")  # tied and stored twice
+    both = sorted(stored.names & shapes.keys())
+    wrong = [f"{name}: missing, wanted as {list(shapes[name])}" for name in sorted(shapes.keys() - stored.names)]
+    wrong += [f"{name}: unexpected, found as {list(stored.shape(name))}" for name in sorted(extra)]
+    wrong += [
+        f"{name}: {list(stored.shape(name))}, wanted as {list(shapes[name])}"
+        for name in both
+        if stored.shape(name) != shapes[name]
+    ]
+    wrong += [
+        f"{name}: stored as {stored.dtype(name)}; {', '.join(_DTYPES)} can be read"
+        for name in both
+        if stored.dtype(name) not in _DTYPES.values()
+    ]
+    if wrong:
+        raise PretrainedError("\n  ".join([f"{folder} holds other weights than its config.json says:", *wrong]))
+
+
+def _stored_shape(shape: tuple[int, ...], part: Weight) -> tuple[int, ...]:
+    own = shape if part.layer is None else shape[1:]
+    return own[::-1] if part.transposed else own
+
+
+def _load(stored: _Stored, path: str, shape: tuple[int, ...], dtype: str | None, sharding: Sharding) -> jax.Array:
+    """One parameter, its layers written one by one into a stack that is updated in place."""
+    parts = list(weights(path, shape[0]))
+    kind = jnp.dtype(dtype) if dtype else jnp.result_type(*{jnp.dtype(stored.dtype(part.name)) for part in parts})
+    if parts[0].layer is None:
+        return stored.read(parts[0].name, sharding).astype(kind)
+    put = jax.jit(_put_layer, donate_argnums=0, static_argnames="transposed", out_shardings=sharding)
+    stack = jnp.zeros(shape, kind, device=sharding)
+    for part in parts:
+        stack = put(stack, stored.read(part.name, sharding), part.layer, transposed=part.transposed)
+        stack.block_until_ready()  # else the host would run ahead, with a piece in hand for each layer
+    return stack
+
+
+def _put_layer(stack: jax.Array, piece: jax.Array, layer: jax.Array, *, transposed: bool) -> jax.Array:
+    piece = (piece.T if transposed else piece).astype(stack.dtype)
+    return jax.lax.dynamic_update_index_in_dim(stack, piece, layer, 0)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")

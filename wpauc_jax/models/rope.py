@@ -1,0 +1,38 @@
+"""Rotary position embeddings (Su et al., arXiv 2104.09864), with Llama 3's stretched frequencies."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wpauc_jax.config import ModelConfig, RopeScalingConfig
+
+
+def rope_frequencies(config: ModelConfig) -> np.ndarray:
+    """Radians a position float32[H / 2], one frequency for each pair of a head's dimensions."""
+    half = config.head_dim // 2
+    frequencies = config.rope_theta ** (-np.arange(half, dtype=np.float32) / half)
+    if config.rope_scaling.kind == "llama3":
+        frequencies = _llama3(frequencies, config.rope_scaling)
+    return frequencies.astype(np.float32)
+
+
+def _llama3(frequencies: np.ndarray, scaling: RopeScalingConfig) -> np.ndarray:
+    """Long waves divided by `factor`, short ones kept, those in between by linear interpolation in 1 / wavelength.
+
+    As Llama 3.1 defines it and `transformers` computes it (`rope_type: llama3`).
+    """
+    turns = scaling.original_length * frequencies / (2 * np.pi)  # of a pair over the original context
+    span = scaling.high_freq_factor - scaling.low_freq_factor
+    kept = np.clip((turns - scaling.low_freq_factor) / span, 0.0, 1.0)
+    return frequencies * (kept + (1.0 - kept) / scaling.factor)
+
+
+def rope(x: jax.Array, positions: jax.Array, frequencies: np.ndarray) -> jax.Array:
+    """Turns pairs of dimensions by position times frequency, halves paired as in Hugging Face's models.
+
+    x[..., S, heads, H], positions int[..., S], frequencies [H / 2] -> like x.
+    """
+    angle = positions[..., None, None].astype(jnp.float32) * frequencies.reshape((1,) * (positions.ndim + 1) + (-1,))
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    low, high = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1).astype(x.dtype)
