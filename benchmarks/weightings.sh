@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# SFT, then RL from it with plain beam negatives and with TAWin, the same budget, for each seed. What is done is not done again.
+# SFT without the latest rows, then RL on those with plain beam negatives and with TAWin, the same budget, for each seed;
+# and as the control SFT on all rows (`all`), for as many epochs. What is done is not done again.
 #   benchmarks/weightings.sh DATA OUT NAME SEEDS [--config.NAME=VALUE ...]
 #   benchmarks/weightings.sh ../data runs/weightings office "0 1 2"
 set -euo pipefail
@@ -13,18 +14,21 @@ main() {
 }
 
 for seed in $seeds; do
-  sft=$out/$name-seed$seed-sft
+  sft=$out/$name-seed$seed-sft all=$out/$name-seed$seed-all
   main --workdir="$sft" --config.mode=sft --config.seed="$seed" "$@"
   for weighting in none tawin; do
     main --workdir="$out/$name-seed$seed-$weighting" --config.seed="$seed" --config.sft_from="$sft" \
       --config.rl.weighting="$weighting" "$@"
+  done
+  for mode in sft evaluate; do
+    main --workdir="$all" --config.mode="$mode" --config.seed="$seed" --config.rl.rows=same "$@"
   done
 done
 
 runs() { # rank files of one kind over all seeds
   for seed in $seeds; do printf '%s,' "$out/$name-seed$seed-$1/ranks/$2.npz"; done | sed 's/,$//'
 }
-for pair in "none:sft none:rl" "none:sft tawin:rl" "none:rl tawin:rl"; do
+for pair in "none:sft none:rl" "none:sft tawin:rl" "none:rl tawin:rl" "all:sft none:rl" "all:sft tawin:rl"; do
   read -r a b <<<"$pair"
   echo "== A = ${a/:/ }, B = ${b/:/ }, $name, seeds $seeds"
   "$python" -m wpauc_jax.compare "$(runs "${a%:*}" "${a#*:}")" "$(runs "${b%:*}" "${b#*:}")"

@@ -38,7 +38,7 @@ LAYERS = (
     ("models",),
     # L3: decoding
     ("decode",),
-    ("rollout",),
+    ("rollout", "exact"),
     # L4: steps, evaluation, checkpoints, the loop
     ("checkpoint", "evaluate", "steps"),
     ("loop",),

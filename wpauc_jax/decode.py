@@ -76,7 +76,7 @@ def search(
     logps = jnp.zeros((B, 1, 0))
     hidden, past = cache.hidden[:, None], None
     for t in range(trie.depth):
-        child, logp = _expand(policy, params, hidden, node, trie, t, scoring)
+        child, logp = expand(policy, params, hidden, node, trie, t, scoring)
         totals = score[..., None] + logp
         priorities = totals if key is None else _perturb(jax.random.fold_in(key, t), totals, priority)
         width = min(num_beams, trie.frontier[t])
@@ -139,10 +139,13 @@ def path_logps(
     return jnp.where(nodes != trie.dead, jnp.stack(steps, axis=-1), 0.0)
 
 
-def _expand(policy, params, hidden, node, trie: Trie, depth: int, scoring: str) -> tuple[jax.Array, jax.Array]:
-    """Each beam's continuations int32[B, W, K] and their log-probabilities; -inf where there is none.
+def expand(
+    policy: Policy, params: Params, hidden: jax.Array, node: jax.Array, trie: Trie, depth: int, scoring: str
+) -> tuple[jax.Array, jax.Array]:
+    """The continuations int32[B, W, K] of nodes int32[B, W] of one depth and their log-probabilities; -inf for none.
 
-    A beam that has reached its item continues with itself at no cost.
+    `hidden` [B, W, D] are the states behind the nodes' tokens. A node in which an item ends continues with itself at
+    no cost.
     """
     _, logits, has = _child_logits(policy, params, hidden, node, trie, depth)
     child, exists = trie.children(node, depth)

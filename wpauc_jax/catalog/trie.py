@@ -19,7 +19,7 @@ ROOT = 0
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["token", "slot", "first_child", "item", "rows", "paths", "lengths"],
+    data_fields=["token", "slot", "first_child", "item", "rows", "inner", "paths", "lengths"],
     meta_fields=["branching", "frontier"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Trie:
     first_child: jax.Array  # int32[N + 1], node n's children are first_child[n] .. first_child[n + 1] - 1
     item: jax.Array  # int32[N], the item that ends in a node, or -1
     rows: tuple[jax.Array, ...]  # C of int32[R_t], the vocabulary ids that occur at depth t, ascending
+    inner: tuple[jax.Array, ...]  # C of int32[M_t], the nodes of depth t that have children, ascending
     paths: jax.Array  # int32[I, C], the nodes of an item's path; the dead node past its end
     lengths: jax.Array  # int32[I]
     branching: tuple[int, ...]  # C, the most children that a node of depth t has
@@ -103,7 +104,7 @@ def build_trie(sequences: Sequence[Sequence[int]], *, eos: int | None = None, tr
         frontier.append(int(first.sum() + (lengths <= t).sum()))
     paths = np.stack(node_of, axis=1)
     dead = starts
-    first_child, branching = _offsets(paths, dead)
+    first_child, branching, inner = _offsets(paths, dead)
     item = np.full(dead + 1, -1)
     item[paths[np.arange(num_items), lengths - 1]] = order
     paths[paths < 0] = dead
@@ -119,6 +120,7 @@ def build_trie(sequences: Sequence[Sequence[int]], *, eos: int | None = None, tr
         first_child=put(first_child),
         item=put(item),
         rows=tuple(put(live) for live in rows),
+        inner=tuple(put(nodes) for nodes in inner),
         paths=put(paths[by_item]),
         lengths=put(lengths[by_item]),
         branching=branching,
@@ -157,8 +159,8 @@ def _check_distinct(order: np.ndarray, lengths: np.ndarray, shared: np.ndarray) 
     raise ValueError(f"item {first}'s sequence is a prefix of item {second}'s; pass eos= so that it can end")
 
 
-def _offsets(paths: np.ndarray, dead: int) -> tuple[np.ndarray, tuple[int, ...]]:
-    """`first_child` of all nodes, and each depth's branching, from the sorted items' paths (-1 past the end)."""
+def _offsets(paths: np.ndarray, dead: int) -> tuple[np.ndarray, tuple[int, ...], list[np.ndarray]]:
+    """`first_child` of all nodes; each depth's branching and inner nodes; from sorted paths (-1 past the end)."""
     parent = np.full(dead, -1)
     parent[paths[:, 0]] = ROOT
     for t in range(1, paths.shape[1]):
@@ -167,4 +169,6 @@ def _offsets(paths: np.ndarray, dead: int) -> tuple[np.ndarray, tuple[int, ...]]
     count = np.bincount(parent[1:], minlength=dead + 1)
     first_child = np.concatenate([[1], 1 + np.cumsum(count)])
     last = [-1, ROOT, *(int(column.max()) for column in paths.T[:-1])]  # the last node of each depth, from depth -1
-    return first_child, tuple(int(count[a + 1 : b + 1].max()) for a, b in itertools.pairwise(last))
+    depths = [(a + 1, b + 1) for a, b in itertools.pairwise(last)]
+    inner = [a + np.flatnonzero(count[a:b]) for a, b in depths]
+    return first_child, tuple(int(count[a:b].max()) for a, b in depths), inner

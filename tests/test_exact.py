@@ -1,0 +1,55 @@
+"""Exact scores of the whole catalogue against brute force, beams and memory's bounds."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from worlds import beam_search, brute_force_logps, some_prompts, tiny_policy, trie_for, variable_length_items
+
+from wpauc_jax.exact import score_catalogue
+
+ITEMS = variable_length_items()
+exact = jax.jit(score_catalogue, static_argnums=0, static_argnames=("scoring", "block_size"))
+
+
+@functools.cache
+def truth(scoring: str) -> np.ndarray:
+    return brute_force_logps(*tiny_policy(), some_prompts(), ITEMS, scoring)
+
+
+@pytest.mark.parametrize("scoring", ["constrained", "vocab"])
+@pytest.mark.parametrize("block_size", [1, 4, 5, 256])
+def test_every_item_is_scored_as_by_brute_force(scoring, block_size):
+    scores = exact(*tiny_policy(), some_prompts(), trie_for(ITEMS, scoring), scoring=scoring, block_size=block_size)
+    assert scores.shape == (3, len(ITEMS))
+    np.testing.assert_allclose(scores, truth(scoring), atol=1e-5)
+
+
+def test_the_catalogue_is_a_distribution():
+    scores = exact(*tiny_policy(), some_prompts(), trie_for(ITEMS, "constrained"))
+    np.testing.assert_allclose(jnp.exp(scores).sum(1), 1.0, atol=1e-6)
+
+
+def test_a_wide_beam_ranks_alike():
+    trie = trie_for(ITEMS, "constrained")
+    found = beam_search(*tiny_policy(), some_prompts(), trie, num_beams=len(ITEMS))
+    scores = exact(*tiny_policy(), some_prompts(), trie)
+    np.testing.assert_array_equal(found.items, np.argsort(-np.asarray(scores), axis=1, kind="stable"))
+
+
+@pytest.mark.parametrize("items", [[(3,)], [(3,), (4,)], [(3, 4), (5,)]])
+def test_tiny_catalogues(items):
+    policy, params = tiny_policy()
+    scores = exact(policy, params, some_prompts(), trie_for(items, "vocab"), scoring="vocab")
+    np.testing.assert_allclose(scores, brute_force_logps(policy, params, some_prompts(), items, "vocab"), atol=1e-5)
+
+
+def test_only_nodes_with_children_are_run():
+    trie = trie_for(ITEMS, "constrained")
+    parents = {int(node) for path in np.asarray(trie.paths) for node in (0, *path[:-1]) if node != trie.dead}
+    children = np.diff(np.asarray(trie.first_child))
+    inner = np.concatenate([np.asarray(nodes) for nodes in trie.inner])
+    assert set(inner.tolist()) == {node for node in parents if children[node]}
+    assert (np.diff(inner) > 0).all()
