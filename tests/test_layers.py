@@ -22,7 +22,7 @@ LAYERS = (
     # L1: data and catalogue, and what needs no model
     ("data", "data.sources.tables", "optim", "writers"),
     ("catalog.trie", "data.dataset", "data.fetch", "data.sources.minionerec", "data.sources.recbole"),
-    ("data.sources.movielens",),
+    ("data.sources.movielens", "data.sources.synthetic"),
     ("data.sources",),
     ("catalog.embeddings", "catalog.items", "data.histories", "data.prepare", "ranks"),
     ("baselines", "catalog.sid", "data.prompts"),

@@ -8,9 +8,11 @@ once, at the place of its first item, and the rank is that of the target's label
 import numpy as np
 
 from wpauc_jax.data.dataset import SPLITS, Dataset
+from wpauc_jax.data.sources.synthetic import World
 from wpauc_jax.ranks import Ranks
 
 _TRAIN = SPLITS.index("train")
+_CHUNK = 10_000_000  # probabilities computed at a time
 
 
 def popularity_ranks(dataset: Dataset, positions: np.ndarray, labels: np.ndarray | None = None) -> Ranks:
@@ -67,6 +69,28 @@ def transition_ranks(dataset: Dataset, positions: np.ndarray) -> Ranks:
     if pair.size:
         rank = np.where(pair[inside] == wanted, place_in_block[inside], rank)
     return _ranks(dataset, positions, rank)
+
+
+def optimal_ranks(world: World, dataset: Dataset, positions: np.ndarray, limit: int) -> Ranks:
+    """Items by their true probability after the last `limit` items of the history: no ranking is better on average.
+
+    `dataset` must be drawn from `world`, with every interaction kept; ties by item number.
+    """
+    rank = np.empty(len(positions), np.int64)
+    for rows in np.array_split(np.arange(len(positions)), -(-len(positions) * dataset.num_items // _CHUNK)):
+        law = optimal_law(world, dataset, positions[rows], limit)
+        target = dataset.item[positions[rows]]
+        p = np.take_along_axis(law, target[:, None], axis=1)
+        ahead = (law > p) | ((law == p) & (np.arange(dataset.num_items) < target[:, None]))
+        rank[rows] = ahead.sum(1)
+    return _ranks(dataset, positions, rank)
+
+
+def optimal_law(world: World, dataset: Dataset, positions: np.ndarray, limit: int) -> np.ndarray:
+    """float64[N, I]: the true law of each sample's target given the last `limit` items, over the catalogue's items."""
+    number = np.array([int(raw) for raw in dataset.item_ids])  # a world's raw ids are its item numbers
+    histories = dataset.histories(positions, limit)
+    return world.next_item(np.where(histories >= 0, number[histories], -1))[:, number]
 
 
 def popularity_places(dataset: Dataset) -> np.ndarray:

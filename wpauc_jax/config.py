@@ -49,10 +49,38 @@ class _Checked:
 
 
 @dataclasses.dataclass(frozen=True)
+class SyntheticConfig(_Checked, section="data.synthetic."):
+    """data.source=synthetic: a world whose law is known; `data/sources/synthetic.py` states it."""
+
+    users: int = at_least(2000, 1)
+    items: int = at_least(200, 2)
+    topics: int = at_least(10, 1)
+    kinds: int = at_least(6, 1)  # of users
+    follow: float = at_least(0.2, 0.0)  # how often the next item is the last one's successor
+    stay: float = at_least(0.1, 0.0)  # how often a drawn item is of the last one's topic
+    skew: float = at_least(1.0, 0.0)  # of an item's popularity in its topic: the exponent of Zipf's law
+    shortest: int = at_least(5, 1)  # interactions of a user
+    longest: int = at_least(20, 1)
+    seed: int = at_least(0, 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.topics > self.items:
+            raise ConfigError(f"data.synthetic.topics={self.topics} is more than data.synthetic.items={self.items}")
+        if self.longest < self.shortest:
+            raise ConfigError(f"data.synthetic.longest={self.longest} is below data.synthetic.shortest={self.shortest}")
+        for name in ("follow", "stay"):
+            if getattr(self, name) >= 1:
+                raise ConfigError(
+                    f"data.synthetic.{name}={getattr(self, name)} must be below 1: a user's kind must show"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig(_Checked, section="data."):
     """Where interactions come from and how they become training rows."""
 
-    source: str = choice("movielens100k", "recbole", "minionerec")
+    source: str = choice("movielens100k", "recbole", "minionerec", "synthetic")
     root: str = ""  # a folder that holds several data sets; a relative path starts there
     path: str = ""  # a file or folder; "" lets movielens100k fetch the archive by itself
     cache: str = ""  # downloads; "" is $XDG_CACHE_HOME/wpauc_jax or ~/.cache/wpauc_jax
@@ -63,14 +91,16 @@ class DataConfig(_Checked, section="data."):
         "leave_one_out", "chronological", "published"
     )  # 8:1:1 by time over all samples; as the files say
     max_history: int = at_least(10, 1)  # items of history in a prompt
+    synthetic: SyntheticConfig = SyntheticConfig()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.split == "published" and (self.k_core or self.repeats != "keep"):
-            raise ConfigError(
-                f"data.split='published' keeps every row: set data.k_core=0 (it is {self.k_core}) and "
-                f"data.repeats='keep' (it is {self.repeats!r})"
-            )
+        for field, value in (("split", "published"), ("source", "synthetic")):
+            if getattr(self, field) == value and (self.k_core or self.repeats != "keep"):
+                raise ConfigError(
+                    f"data.{field}={value!r} keeps every row: set data.k_core=0 (it is {self.k_core}) and "
+                    f"data.repeats='keep' (it is {self.repeats!r})"
+                )
 
     @property
     def location(self) -> str:

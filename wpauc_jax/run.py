@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from wpauc_jax.baselines import popularity_ranks
+from wpauc_jax.baselines import optimal_ranks, popularity_ranks
 from wpauc_jax.checkpoint import BestCheckpoint, load_params
 from wpauc_jax.config import Config
 from wpauc_jax.data.dataset import positions
 from wpauc_jax.data.pipeline import eval_batches
+from wpauc_jax.data.sources.synthetic import make_world
 from wpauc_jax.evaluate import evaluate
 from wpauc_jax.files import atomic_path
 from wpauc_jax.plots import plot_stages, plot_training
@@ -80,8 +81,11 @@ def _open(config: Config, folder: pathlib.Path) -> Workspace:
 def _evaluate(work: Workspace) -> None:
     """Ranks of the whole test split by popularity and by every trained stage; table, results.json, plots."""
     rows = positions(work.dataset, "test")
-    found = {"popularity": popularity_ranks(work.dataset, rows)}
     config = work.config
+    found = {"popularity": popularity_ranks(work.dataset, rows)}
+    if config.data.source == "synthetic":
+        world = make_world(config.data.synthetic)
+        found["optimum"] = optimal_ranks(world, work.dataset, rows, config.data.max_history)
     search = work.search(config.eval.num_beams)
     batches = eval_batches(work.dataset, work.builder, rows, config.eval.batch_size)
     best_steps = {}

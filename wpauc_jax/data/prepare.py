@@ -5,6 +5,7 @@ interactions are sorted by time, and equal times keep the order of the file. So 
 order of the lines as far as times tell them apart, and the same input gives the same bytes.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import polars as pl
 from wpauc_jax.config import ConfigError, DataConfig
 from wpauc_jax.data import fetch
 from wpauc_jax.data.dataset import FORMAT_VERSION, MANIFEST, SPLITS, TABLES, Dataset, load_dataset, load_manifest
-from wpauc_jax.data.sources import READERS, DataError, RawData
+from wpauc_jax.data.sources import READERS, DataError, RawData, synthetic
 
 # The settings that shape the prepared tables. max_history does not: it is applied to batches.
 SETTINGS = ("source", "path", "k_core", "repeats", "split")
@@ -43,21 +44,32 @@ def prepare(config: DataConfig, directory: str | pathlib.Path, progress: Progres
         _check_reusable(config, folder)
         say(f"using the prepared data in {folder}")
         return load_dataset(folder)
-    path = config.location
-    if config.source == "movielens100k" and not path:
-        path = str(fetch.movielens100k(config.cache, say))
-    elif not path:
-        raise ConfigError(f"data.path is empty; data.source={config.source!r} needs a file or a folder")
-    say(f"reading {path}")
-    raw = READERS[config.source](path)
+    raw = _read(config, say)
     say(f"preparing {len(raw.interactions):,} interactions")
     tables, statistics = build_tables(raw, config)
     _write(folder, tables, {"settings": _settings(config), "input": dict(raw.files), "statistics": statistics})
     return load_dataset(folder)
 
 
+def _read(config: DataConfig, say: Progress) -> RawData:
+    """The interactions from a file, or drawn."""
+    if config.source == "synthetic":
+        say("drawing a synthetic world")
+        return synthetic.draw(config.synthetic)
+    path = config.location
+    if config.source == "movielens100k" and not path:
+        path = str(fetch.movielens100k(config.cache, say))
+    elif not path:
+        raise ConfigError(f"data.path is empty; data.source={config.source!r} needs a file or a folder")
+    say(f"reading {path}")
+    return READERS[config.source](path)
+
+
 def _settings(config: DataConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in SETTINGS}
+    settings = {name: getattr(config, name) for name in SETTINGS}
+    if config.source == "synthetic":
+        settings |= {f"synthetic.{name}": value for name, value in dataclasses.asdict(config.synthetic).items()}
+    return settings
 
 
 def _check_reusable(config: DataConfig, folder: pathlib.Path) -> None:
