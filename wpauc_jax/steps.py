@@ -9,7 +9,6 @@ one prompt pass.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +16,13 @@ import optax
 
 from wpauc_jax.catalog.trie import Trie
 from wpauc_jax.config import RlConfig
-from wpauc_jax.decode import path_logps, score
-from wpauc_jax.models import Params, Policy, Prompts
+from wpauc_jax.decode import path_logps, score, score_items
+from wpauc_jax.models import Params, Policy, PromptCache, Prompts
 from wpauc_jax.objectives import group_advantages, negative_ranks, policy_loss, tawin_weights, window_weights
 from wpauc_jax.rollout import rollout
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-Step = Callable[["TrainState", Batch], tuple["TrainState", Metrics]]
 
 
 @functools.partial(
@@ -38,6 +36,22 @@ class TrainState:
     params: Params
     opt_state: optax.OptState
     ref_params: Params | None  # RL with a KL term: the policy that training must not leave; otherwise None
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A compiled program (state, trie, batch) -> (state, metrics) bound to its catalogue. The state is donated."""
+
+    program: jax.stages.Wrapped
+    trie: Trie
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """One step; metrics stay on the device."""
+        return self.program(state, self.trie, batch)
+
+    def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
+        """The program for arrays, or shapes, like these."""
+        return self.program.lower(state, self.trie, batch)
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, *, reference: bool = False) -> TrainState:
@@ -60,7 +74,7 @@ def make_sft_step(policy: Policy, trie: Trie, optimizer: optax.GradientTransform
         metrics = {"loss": value, "targets": count, "grad_norm": optax.tree.norm(grads)}
         return _updated(state, optimizer, grads), metrics
 
-    return lambda state, batch: step(state, trie, batch)
+    return Step(step, trie)
 
 
 def sft_loss(policy: Policy, params: Params, trie: Trie, batch: Batch, *, loss: str) -> tuple[jax.Array, jax.Array]:
@@ -110,7 +124,7 @@ def make_rl_step(
         metrics["grad_norm"] = optax.tree.norm(grads)
         return _synced(_updated(state, optimizer, grads), config), metrics
 
-    return lambda state, batch: step(state, trie, batch)
+    return Step(step, trie)
 
 
 def rl_loss(
@@ -139,11 +153,36 @@ def rl_loss(
         inject_target=config.inject_target,
         scoring=scoring,
     )
-    logps = score(policy, params, cache, trie, items, scoring=scoring)
     ref_logps = None
     if config.kl_coef > 0:
-        ref_logps = score(policy, ref_params, policy.prefill(ref_params, prompts), trie, items, scoring=scoring)
+        ref_logps = score_items(policy, ref_params, prompts, trie, items, scoring=scoring)
+    return group_loss(
+        policy,
+        params,
+        cache,
+        trie,
+        items,
+        target=target,
+        ref_logps=ref_logps,
+        config=config,
+        scoring=scoring,
+    )
 
+
+def group_loss(
+    policy: Policy,
+    params: Params,
+    cache: PromptCache,
+    trie: Trie,
+    items: jax.Array,
+    *,
+    target: jax.Array,
+    ref_logps: jax.Array | None,
+    config: RlConfig,
+    scoring: str,
+) -> tuple[jax.Array, Metrics]:
+    """The loss of given groups int32[B, G] behind prompts that have been run, with gradients to both, and metrics."""
+    logps = score(policy, params, cache, trie, items, scoring=scoring)
     valid = items >= 0
     hit = items == target[:, None]
     scores = jax.lax.stop_gradient(logps).sum(-1)

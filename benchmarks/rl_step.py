@@ -1,0 +1,185 @@
+"""One RL step: rollout, reference and update, timed apart and whole, against this machine's matrix-product peak.
+
+    python -m benchmarks.rl_step                                # the mini shape; --shape=qwen05
+    python -m benchmarks.rl_step --set='{"group": 64}'          # any field of benchmarks.shapes.Shape
+    python -m benchmarks.rl_step --model='{"remat": "layer"}'   # any field of ModelConfig; --rl: of RlConfig
+    python -m benchmarks.rl_step --peer --peer-python=PYTHON    # and Hugging Face with PyTorch, in turns
+
+The peer's interpreter needs torch and transformers: `pip install '.[bench]'` puts them into this one. The last line is
+one JSON object. Rollout, reference and update are programs of their own, each with its own pass over the prompts; the
+step shares one pass between rollout and update, so that it takes less than their sum.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+from benchmarks.measure import matmul_peak, median, peak_memory_bytes, seconds
+from benchmarks.setup import Bench, model_config, part_seconds, rl_config
+from benchmarks.shapes import SHAPES, Shape
+from wpauc_jax.steps import TrainState
+
+WARM_UP = 2  # steps
+PARTS = ("rollout_s", "reference_s", "update_s", "step_s")
+
+
+class Runner:
+    """Steps, one after another, and their seconds."""
+
+    def __init__(self, bench: Bench):
+        self._bench, self._seed = bench, 0
+        self._state: TrainState | None = None
+
+    def steps(self, count: int) -> list[float]:
+        """Seconds of each of `count` steps. The first call compiles."""
+        if self._state is None:
+            self._state = self._bench.new_state()
+        return seconds(self._one, count)
+
+    def drop(self) -> None:
+        """Gives back the state's memory; the next call of `steps` makes a new one."""
+        self._state = None
+
+    def _one(self) -> Any:
+        assert self._state is not None
+        batch = self._bench.batch(self._seed)
+        self._seed += 1
+        self._state, metrics = self._bench.step(self._state, batch)
+        return self._state, metrics
+
+
+class Peer:
+    """`benchmarks.peer_hf` as a process."""
+
+    def __init__(self, python: str, shape: str, changes: str):
+        command = [python, "-m", "benchmarks.peer_hf", f"--shape={shape}", f"--set={changes}"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def step(self) -> dict[str, float]:
+        """One step; it waits between steps. Raises RuntimeError where the process has ended."""
+        assert self._process.stdin and self._process.stdout
+        try:
+            self._process.stdin.write("step\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the peer ended with status {self._process.wait()}; its error stands above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def mini_step_seconds(repeats: int = 10) -> tuple[float, int]:
+    """(median seconds of the mini shape's step, its users)."""
+    shape = SHAPES["mini"]
+    runner = Runner(Bench(shape, model_config(shape), rl_config(shape)))
+    runner.steps(WARM_UP)
+    return median(runner.steps(repeats)), shape.users
+
+
+def measure(bench: Bench, repeats: int, *, parts: bool = True) -> dict[str, Any]:
+    """The step's numbers, by their names in the JSON line."""
+    flops, peak = bench.flops, matmul_peak()
+    start = time.perf_counter()
+    compiled = bench.compile()
+    result: dict[str, Any] = {"compile_s": time.perf_counter() - start}
+    runner = Runner(bench)
+    runner.steps(WARM_UP)
+    result["step_s"] = median(runner.steps(repeats))
+    result["peak_memory_bytes"] = peak_memory_bytes()
+    runner.drop()
+    if parts:
+        result |= part_seconds(bench, repeats)
+    peak = max(peak, matmul_peak())
+    return result | {
+        "users_per_s": bench.shape.users / result["step_s"],
+        "useful_flops": flops.step,
+        "compiler_flops": (compiled.cost_analysis() or {}).get("flops"),
+        "matmul_peak_flops_per_s": peak,
+        "matmul_peak_share": flops.step / result["step_s"] / peak,
+        "shape": dataclasses.asdict(bench.shape),
+    }
+
+
+def alternate(bench: Bench, peer: Peer, rounds: int, *, peer_users: int, peer_warm_up: int) -> dict[str, Any]:
+    """Both in turns; the ratio of users per second in each round, its median and its spread."""
+    runner = Runner(bench)
+    for _ in range(peer_warm_up):
+        peer.step()
+    ours, theirs = [], []
+    for _ in range(rounds):
+        runner.steps(WARM_UP)
+        ours.append(median(runner.steps(3)))
+        runner.drop()  # so that both fit into memory where the model is large
+        theirs.append(peer.step())
+    ratios = [
+        (bench.shape.users / mine) / (peer_users / other["step_s"]) for mine, other in zip(ours, theirs, strict=True)
+    ]
+    return {
+        "ratio": median(ratios),
+        "ratio_spread": [min(ratios), max(ratios)],
+        "peer_users": peer_users,
+        "peer": {name: median([row[name] for row in theirs]) for name in theirs[0]},
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The numbers for people."""
+    users = result["shape"]["users"]
+    rows = [("what", "seconds", "users/s")]
+    timed = [(name, users, result[name]) for name in PARTS if name in result]
+    timed += [(f"peer {name}", result["peer_users"], value) for name, value in result.get("peer", {}).items()]
+    rows += [(name[:-2], f"{value:.4f}", f"{count / value:.2f}") for name, count, value in timed]
+    lines = [f"{a:<16}{b:>10}{c:>10}" for a, b, c in rows]
+    lines.append(
+        f"useful {result['useful_flops'] / 1e9:.1f} GFLOP a step, {result['matmul_peak_share']:.2f} of "
+        f"{result['matmul_peak_flops_per_s'] / 1e9:.0f} GFLOP/s; peak memory {result['peak_memory_bytes'] / 2**30:.2f} "
+        f"GiB; compiled in {result['compile_s']:.1f} s"
+    )
+    if "ratio" in result:
+        low, high = result["ratio_spread"]
+        lines.append(f"{result['ratio']:.1f} times the peer's users per second ({low:.1f} to {high:.1f})")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="mini")
+    parser.add_argument("--set", type=json.loads, default={}, help="JSON object: fields of the shape to replace")
+    parser.add_argument("--model", type=json.loads, default={}, help="JSON object: fields of ModelConfig to replace")
+    parser.add_argument("--rl", type=json.loads, default={}, help="JSON object: fields of RlConfig to replace")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--no-parts", action="store_true", help="time the whole step only")
+    parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--peer-users", type=int, help="the peer's batch, where the shape's does not fit into memory")
+    parser.add_argument("--peer-warm-up", type=int, default=WARM_UP)
+    parser.add_argument("--rounds", type=int, default=5, help="alternations with the peer")
+    options = parser.parse_args()
+
+    shape: Shape = dataclasses.replace(SHAPES[options.shape], **options.set)
+    bench = Bench(shape, model_config(shape, **options.model), rl_config(shape, **options.rl))
+    result = measure(bench, options.repeats, parts=not options.no_parts)
+    if options.peer:
+        users = options.peer_users or shape.users
+        peer = Peer(options.peer_python, options.shape, json.dumps(options.set | {"users": users}))
+        try:
+            result |= alternate(bench, peer, options.rounds, peer_users=users, peer_warm_up=options.peer_warm_up)
+        finally:
+            peer.close()
+    print(table(result))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What the benchmarks of one shape share: settings, model, catalogue, batches and the step's programs."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.flops import StepFlops, step_flops
+from benchmarks.measure import median, seconds
+from benchmarks.shapes import EOS, KL_COEF, LEARNING_RATE, MAX_GRAD_NORM, Shape, catalogue, prompts
+from wpauc_jax.catalog.trie import Trie, build_trie
+from wpauc_jax.config import ModelConfig, OptimConfig, RlConfig
+from wpauc_jax.decode import score_items
+from wpauc_jax.models import Prompts, init
+from wpauc_jax.optim import make_optimizer
+from wpauc_jax.rollout import rollout
+from wpauc_jax.steps import Batch, TrainState, group_loss, init_state, make_rl_step
+
+SCORING = "constrained"
+
+
+class Bench:
+    """The programs of one shape, compiled at once, and the state that they take in turns."""
+
+    def __init__(self, shape: Shape, model: ModelConfig, config: RlConfig):
+        self.shape, self.config = shape, config
+        self.trie = build_trie(catalogue(shape).tolist(), eos=EOS)
+        self.policy, _ = init(model)
+        self.optimizer = make_optimizer(config.optim, total_steps=1000)
+        self.step = make_rl_step(self.policy, self.trie, self.optimizer, config, scoring=SCORING, seed=0)
+
+    def new_state(self) -> TrainState:
+        """A first state, always the same."""
+        return init_state(init(self.policy.config)[1], self.optimizer, reference=self.config.kl_coef > 0)
+
+    def batch(self, seed: int) -> Batch:
+        """Prompts without padding, and targets."""
+        tokens = jnp.asarray(prompts(self.shape, seed))
+        B, T = tokens.shape
+        return {"tokens": tokens, "lengths": jnp.full(B, T, jnp.int32), "target": jnp.arange(B, dtype=jnp.int32)}
+
+    def compile(self) -> jax.stages.Compiled:
+        """The step's program, compiled once more."""
+        state = jax.eval_shape(self.new_state)
+        return self.step.lower(state, self.batch(0)).compile()
+
+    @property
+    def flops(self) -> StepFlops:
+        """The step's useful FLOPs."""
+        rows = [len(live) for live in self.trie.rows]
+        return step_flops(self.shape, rows, with_reference=self.config.kl_coef > 0)
+
+
+def model_config(shape: Shape, **changes: Any) -> ModelConfig:
+    return ModelConfig(
+        num_layers=shape.layers,
+        width=shape.width,
+        num_heads=shape.heads,
+        num_kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        ffn_width=shape.ffn,
+        vocab_size=shape.vocab,
+        **changes,
+    )
+
+
+def rl_config(shape: Shape, **changes: Any) -> RlConfig:
+    """GRPO's group of beams, its target put in where beam search missed it, so that no group is dead."""
+    optim = OptimConfig(learning_rate=LEARNING_RATE, schedule="constant", warmup=0, max_grad_norm=MAX_GRAD_NORM)
+    settings: dict[str, Any] = {
+        "kl_coef": KL_COEF,
+        "inject_target": "if_missing",
+        "target_k": min(3, shape.group - 1),
+    } | changes
+    return RlConfig(group_size=shape.group, batch_size=shape.users, optim=optim, **settings)
+
+
+def part_seconds(bench: Bench, repeats: int) -> dict[str, float]:
+    """Median seconds of rollout, reference and update as programs of their own."""
+    policy, trie, config, optimizer = bench.policy, bench.trie, bench.config, bench.optimizer
+
+    @jax.jit
+    def roll(params: Any, batch: Batch, trie: Trie) -> jax.Array:
+        cache = policy.prefill(params, Prompts(batch["tokens"], batch["lengths"]))
+        return rollout(
+            policy,
+            params,
+            cache,
+            trie,
+            batch["target"],
+            jax.random.key(0),
+            negatives=config.negatives,
+            group_size=config.group_size,
+            inject_target=config.inject_target,
+            scoring=SCORING,
+        )
+
+    @jax.jit
+    def refer(params: Any, batch: Batch, trie: Trie, items: jax.Array) -> jax.Array:
+        return score_items(policy, params, Prompts(batch["tokens"], batch["lengths"]), trie, items, scoring=SCORING)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def update(state: TrainState, batch: Batch, trie: Trie, items: jax.Array, ref_logps: jax.Array) -> TrainState:
+        def loss(params: Any) -> jax.Array:
+            cache = policy.prefill(params, Prompts(batch["tokens"], batch["lengths"]))
+            return group_loss(
+                policy,
+                params,
+                cache,
+                trie,
+                items,
+                target=batch["target"],
+                ref_logps=ref_logps,
+                config=config,
+                scoring=SCORING,
+            )[0]
+
+        updates, opt_state = optimizer.update(jax.grad(loss)(state.params), state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state, state.ref_params)
+
+    batch = bench.batch(0)
+    holder = [bench.new_state()]
+    items = roll(holder[0].params, batch, trie)
+    ref_logps = refer(holder[0].params, batch, trie, items)
+
+    def run_update() -> TrainState:
+        holder[0] = update(holder[0], batch, trie, items, ref_logps)
+        return holder[0]
+
+    run_update()
+    return {
+        "rollout_s": median(seconds(lambda: roll(holder[0].params, batch, trie), repeats)),
+        "reference_s": median(seconds(lambda: refer(holder[0].params, batch, trie, items), repeats)),
+        "update_s": median(seconds(run_update, repeats)),
+    }
