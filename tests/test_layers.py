@@ -44,7 +44,11 @@ LAYERS = (
     ("loop",),
     # L5: stages on a work directory, tables and plots
     ("report", "workspace"),
-    ("compare", "plots", "recommend", "train"),
+    ("compare", "doctor.findings", "plots", "recommend", "train"),
+    ("doctor.catalogue", "doctor.checkpoints", "doctor.population", "doctor.prompts", "doctor.splits"),
+    ("doctor.tables",),
+    ("doctor.examination",),
+    ("doctor",),
     ("run",),
     # L6: flags
     ("main",),

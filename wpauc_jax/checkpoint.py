@@ -178,13 +178,11 @@ class Checkpoints(_Manager):
 
     def _check_run(self, step: int, saved: Mapping[str, Any]) -> None:
         before, now = _flat(saved), _flat(self._run)
-        fields = [name for name in sorted(before | now) if before.get(name, _ABSENT) != now.get(name, _ABSENT)]
-        if fields:
-            changes = "\n".join(
-                f"  {name}: {before.get(name, _ABSENT)!r} then, {now.get(name, _ABSENT)!r} now" for name in fields
-            )
+        changes = _changes(before, now, sorted(before | now))
+        if changes:
+            lines = "\n".join(f"  {change}" for change in changes)
             raise CheckpointError(
-                f"{self.directory / str(step)} was written by another run than this one:\n{changes}\n"
+                f"{self.directory / str(step)} was written by another run than this one:\n{lines}\n"
                 "Use another work directory, or set these back."
             )
 
@@ -238,6 +236,29 @@ def load_params(directory: str | os.PathLike[str], params_like: State) -> State:
         raise FileNotFoundError(f"no trained parameters in {directory}; train this stage first")
     with BestCheckpoint(directory, read_only=True) as best:
         return best.load(params_like)[0]
+
+
+def changed_settings(directory: str | os.PathLike[str], meta: Mapping[str, Any]) -> list[str]:
+    """How the newest resumable checkpoint in `directory` differs from `meta`, a line for each field that `meta` has.
+
+    None where they agree, or where there is no checkpoint.
+    """
+    if not pathlib.Path(directory).is_dir():
+        return []
+    handlers = {"meta": ocp.JsonCheckpointHandler()}
+    with _Manager(directory, handlers, keep=None, read_only=True) as manager:
+        steps = manager.steps()
+        saved = manager._meta(steps[-1])["run"] if steps else meta
+    now = _flat(json.loads(json.dumps(meta)))
+    return _changes(_flat(saved), now, sorted(now))
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    return [
+        f"{name}: {before.get(name, _ABSENT)!r} then, {now.get(name, _ABSENT)!r} now"
+        for name in names
+        if before.get(name, _ABSENT) != now.get(name, _ABSENT)
+    ]
 
 
 def _abstract(tree: State) -> State:

@@ -282,7 +282,7 @@ class RecommendConfig(_Checked, section="recommend."):
 class Config(_Checked):
     """A whole run."""
 
-    mode: str = choice("all", "prepare", "sft", "rl", "evaluate", "recommend")
+    mode: str = choice("all", "prepare", "doctor", "sft", "rl", "evaluate", "recommend")
     seed: int = 0
     scoring: str = choice("constrained", "vocab")  # one rule for rollout, update, reference and evaluation
     sft_from: str = ""  # start RL from the SFT of another work directory; "": from this one's

@@ -27,7 +27,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "where everything of this run is
 _USER_ERRORS = (ConfigError, DataError, CheckpointError, RanksError, NonFiniteError, FileNotFoundError)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> int | None:
     """Parses, says where it runs, and calls one function."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}; settings are given as --config.name=value")
@@ -37,10 +37,10 @@ def main(argv: Sequence[str]) -> None:
     try:
         config = from_config_dict(_CONFIG.value)
         workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_name()}")
-        run.MODES[config.mode](config, workdir)
+        return run.MODES[config.mode](config, workdir)
     except _USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
 
 
 def _config_name() -> str:

@@ -13,6 +13,7 @@ from wpauc_jax.config import Config
 from wpauc_jax.data.dataset import positions
 from wpauc_jax.data.pipeline import eval_batches
 from wpauc_jax.data.sources.synthetic import make_world
+from wpauc_jax.doctor import examine
 from wpauc_jax.evaluate import evaluate
 from wpauc_jax.files import atomic_path
 from wpauc_jax.plots import plot_stages, plot_training
@@ -57,9 +58,17 @@ def _recommend_only(config: Config, folder: pathlib.Path) -> None:
     recommend(work, load_params(best_folder(work, stage), work.first_params), say=_say)
 
 
-MODES: dict[str, Callable[[Config, pathlib.Path], None]] = {
+def _doctor(config: Config, folder: pathlib.Path) -> int:
+    examination = examine(open_workspace(config, folder, _say))
+    print(examination.page())
+    return 1 if examination.problems else 0
+
+
+# The program ends with what a mode returns, None being 0.
+MODES: dict[str, Callable[[Config, pathlib.Path], int | None]] = {
     "all": run_all,
     "prepare": _prepare_only,
+    "doctor": _doctor,
     "sft": _sft_only,
     "rl": _rl_only,
     "evaluate": _evaluate_only,

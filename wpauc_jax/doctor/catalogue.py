@@ -1,0 +1,133 @@
+"""Checks of the catalogue and its trie: is every item reachable, under the tokens it is taught by, and alone there?"""
+
+import itertools
+
+import numpy as np
+
+from wpauc_jax.catalog.items import Catalog
+from wpauc_jax.catalog.trie import ROOT, Trie
+from wpauc_jax.data.dataset import Dataset, positions
+from wpauc_jax.doctor.findings import Finding, items, note, problem, share
+
+
+def catalogue_fits(dataset: Dataset, catalog: Catalog) -> list[Finding]:
+    """The catalogue has a sequence for each item of the data."""
+    if catalog.num_items == dataset.num_items:
+        return []
+    text = f"the catalogue has {catalog.num_items:,} items, the data {dataset.num_items:,}"
+    return [problem(f"{text}; delete catalog.npz and catalog.json and run again")]
+
+
+def tokens_are_sound(dataset: Dataset, catalog: Catalog) -> list[Finding]:
+    """Sequences are not empty, have no gap, hold no special token, and stay inside the vocabulary."""
+    inside = np.arange(catalog.tokens.shape[1]) < catalog.lengths[:, None]
+    found = []
+    for text, wrong in (
+        ("have no token", catalog.lengths < 1),
+        ("have a gap in their tokens", (inside & (catalog.tokens < 0)).any(1)),
+        ("go on behind their end", (~inside & (catalog.tokens >= 0)).any(1)),
+        ("hold a token set aside for prompts", (inside & (catalog.tokens < catalog.first_code)).any(1)),
+        ("hold a token beyond the vocabulary", (inside & (catalog.tokens >= catalog.vocab_size)).any(1)),
+    ):
+        if wrong.any():
+            found.append(problem(f"items that {text}: {int(wrong.sum()):,}", items(dataset, np.flatnonzero(wrong))))
+    return found
+
+
+def sequences_are_unique(dataset: Dataset, catalog: Catalog) -> list[Finding]:
+    """No item's sequence equals or begins another's: a hit is a hit of one item."""
+    sequences = [tuple(sequence) for sequence in catalog.sequences()]
+    order = sorted(range(len(sequences)), key=sequences.__getitem__)  # a beginning comes just before what it begins
+    found = []
+    for verb, clash in (("equals", lambda a, b: a == b), ("begins", lambda a, b: len(a) < len(b) and b[: len(a)] == a)):
+        pairs = [(a, b) for a, b in itertools.pairwise(order) if clash(sequences[a], sequences[b])]
+        if pairs:
+            text = f"items whose sequence {verb} another's: {len(pairs):,}; one such pair is"
+            found.append(problem(text, items(dataset, pairs[0])))
+    return found
+
+
+def items_are_reachable(dataset: Dataset, catalog: Catalog, trie: Trie) -> list[Finding]:
+    """From the root, the tokens that SFT teaches lead to each item's own leaf, and to no other item on the way.
+
+    The walk follows the trie's edges by their tokens; the trie may stop where the rest of a sequence is forced.
+    """
+    token, first_child, item = (np.asarray(column) for column in (trie.token, trie.first_child, trie.item))
+    node = np.full(catalog.num_items, ROOT)
+    for step in range(catalog.tokens.shape[1]):
+        walking = (item[node] < 0) & (node != trie.dead) & (step < catalog.lengths)
+        node[walking] = _child(node[walking], catalog.tokens[walking, step], token, first_child, trie.dead)
+    lost = np.flatnonzero(item[node] != np.arange(catalog.num_items))
+    if not len(lost):
+        return []
+    test = dataset.item[positions(dataset, "test")]
+    return [
+        problem(
+            f"items that their tokens do not lead to in the trie: {len(lost):,}; they are the targets of "
+            f"{share(int(np.isin(test, lost).sum()), len(test))} test samples",
+            items(dataset, lost),
+        )
+    ]
+
+
+def _child(node: np.ndarray, wanted: np.ndarray, token: np.ndarray, first_child: np.ndarray, dead: int) -> np.ndarray:
+    """The child of each node on the edge `wanted`, or the dead node. Children are consecutive, their tokens ascend."""
+    low, end = first_child[node].copy(), first_child[node + 1]
+    high = end.copy()
+    while (low < high).any():
+        middle = (low + high) // 2
+        below = (low < high) & (token[np.minimum(middle, len(token) - 1)] < wanted)
+        high = np.where((low < high) & ~below, middle, high)
+        low = np.where(below, middle + 1, low)
+    found = (low < end) & (token[np.minimum(low, len(token) - 1)] == wanted)
+    return np.where(found, low, dead)
+
+
+def code_labels(catalog: Catalog) -> np.ndarray | None:
+    """int[I]: which items share their semantic id before the disambiguating code; None where items are titles."""
+    if not catalog.level_sizes:
+        return None
+    codes = catalog.tokens - catalog.first_code
+    codes = np.where((codes >= 0) & (codes < sum(catalog.level_sizes)), codes, -1)
+    return np.unique(codes, axis=0, return_inverse=True)[1].ravel()
+
+
+def title_labels(dataset: Dataset) -> np.ndarray | None:
+    """int[I]: which items share their title; an item without one shares it with none. None where none has a title."""
+    if not any(dataset.titles):
+        return None
+    names = [title or f"\0{number}" for number, title in enumerate(dataset.titles)]
+    return np.unique(names, return_inverse=True)[1]
+
+
+def shared_labels(dataset: Dataset, labels: np.ndarray, what: str) -> list[Finding]:
+    """Items that are one under `labels` (their `what`), and what that does to a metric that is scored by it."""
+    sizes = np.bincount(labels)
+    grouped = sizes[labels] > 1
+    if not grouped.any():
+        return []
+    shared, groups = int(grouped.sum()), int((sizes > 1).sum())
+    found = [
+        note(
+            f"items that share their {what} with another: {shared:,}, of which {shared - groups:,} beyond the first of "
+            f"their group; groups: {groups:,}, the largest of {sizes.max():,} items",
+            items(dataset, np.flatnonzero(labels == sizes.argmax())),
+        )
+    ]
+    test = dataset.item[positions(dataset, "test")]
+    if len(test) and grouped[test].any():
+        found.append(_effect(dataset, labels, test, grouped, what))
+    return found
+
+
+def _effect(dataset: Dataset, labels: np.ndarray, test: np.ndarray, grouped: np.ndarray, what: str) -> Finding:
+    by_label = np.bincount(labels[test][grouped[test]], minlength=labels.max() + 1)
+    top = int(by_label.argmax())
+    members = np.flatnonzero(labels == top)
+    by_item = np.bincount(test, minlength=dataset.num_items)[members]
+    return note(
+        f"{share(int(grouped[test].sum()), len(test))} test targets are such items. Always naming the most frequent "
+        f"{what} among them has Recall@1 {by_label[top] / len(test):.4f} if scored by {what}, "
+        f"{by_item.max() / len(test):.4f} if scored by item id",
+        items(dataset, members[np.argsort(-by_item, kind="stable")]),
+    )

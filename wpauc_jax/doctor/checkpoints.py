@@ -1,0 +1,90 @@
+"""Checks of what was trained: is it of this data and catalogue, is it finite, and does it name only items?"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wpauc_jax.checkpoint import CheckpointError, changed_settings, load_params
+from wpauc_jax.data.dataset import positions
+from wpauc_jax.data.pipeline import eval_batches
+from wpauc_jax.decode import score_items
+from wpauc_jax.doctor.findings import Finding, problem, rows
+from wpauc_jax.models import Params, Prompts
+from wpauc_jax.ranks import Ranks, RanksError
+from wpauc_jax.train import best_folder
+from wpauc_jax.workspace import Workspace
+
+_ROWS = 32  # test samples that are searched
+_TOLERANCE = 1e-3  # of a log-probability computed in two ways, in bfloat16 too
+
+
+def checkpoint_is_of_this_run(work: Workspace, stage: str) -> list[Finding]:
+    """The newest resumable checkpoint was written with this data, catalogue, model and scoring rule."""
+    changes = changed_settings(work.folder / stage / "checkpoints", work.identity())
+    return [problem(f"the checkpoint of {stage} was written by another run: {change}") for change in changes]
+
+
+def parameters_load(work: Workspace, stage: str) -> tuple[Params | None, list[Finding]]:
+    """The best parameters have this model's shapes, and every value is finite."""
+    try:
+        params = load_params(best_folder(work, stage), work.first_params)
+    except CheckpointError as error:
+        return None, [problem(f"the parameters of {stage} cannot be used: {error}")]
+    broken = [
+        jax.tree_util.keystr(path, simple=True, separator=".")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if not np.isfinite(np.asarray(leaf, np.float32)).all()
+    ]
+    if not broken:
+        return params, []
+    return None, [problem(f"arrays of {stage}'s parameters with a value that is not finite: {len(broken)}", broken[:3])]
+
+
+def lists_are_of_the_catalogue(work: Workspace, stage: str, params: Params) -> list[Finding]:
+    """Beams hold distinct items of the catalogue in descending order, as many as asked for, with their true scores."""
+    samples = positions(work.dataset, "test")[:_ROWS]
+    batch = eval_batches(work.dataset, work.builder, samples, len(samples))[0]
+    width = work.config.eval.num_beams
+    found = work.search(width)(params, batch)
+    items, scores, valid = np.asarray(found.items), np.asarray(found.scores, np.float64), np.asarray(found.valid)
+    expected = min(width, work.catalog.num_items)
+    ordered = np.where(valid, scores, -np.inf)
+    out = []
+    for text, wrong in (
+        (f"do not hold {expected} items", valid.sum(1) != expected),
+        ("name an item outside the catalogue", ((items < 0) | (items >= work.catalog.num_items))[:, :expected].any(1)),
+        ("name an item twice", np.array([len(set(row[ok])) < ok.sum() for row, ok in zip(items, valid, strict=True)])),
+        ("have a score that is not a number", (valid & ~np.isfinite(scores)).any(1)),
+        ("are not in descending order", (ordered[:, 1:] > ordered[:, :-1]).any(1)),
+        ("have more than all of the probability", np.exp(ordered).sum(1) > 1 + _TOLERANCE),
+        ("have other scores than the model gives their items", _misscored(work, params, batch, items, scores, valid)),
+    ):
+        if wrong.any():
+            out.append(problem(f"lists of {stage} that {text}: {int(wrong.sum())}", rows(work.dataset, samples[wrong])))
+    return out
+
+
+def _misscored(work: Workspace, params: Params, batch: dict, items: np.ndarray, scores: np.ndarray, valid: np.ndarray):
+    scoring = work.config.scoring
+    score = jax.jit(score_items, static_argnums=0, static_argnames="scoring")
+    prompts = Prompts(jnp.asarray(batch["tokens"]), jnp.asarray(batch["lengths"]))
+    logps = score(work.policy, params, prompts, work.trie(scoring), jnp.asarray(items), scoring=scoring)
+    again = np.asarray(logps, np.float64).sum(-1)
+    tolerance = _TOLERANCE * np.maximum(1, np.abs(scores))
+    return (valid & ~(np.abs(again - scores) <= tolerance)).any(1)
+
+
+def ranks_are_of_this_data(work: Workspace) -> list[Finding]:
+    """Each file of ranks holds the test samples of this data, with their targets."""
+    out = []
+    test = positions(work.dataset, "test")
+    for path in sorted((work.folder / "ranks").glob("*.npz")):
+        try:
+            ranks = Ranks.load(path)
+        except RanksError as error:
+            out.append(problem(str(error)))
+            continue
+        same = np.array_equal(np.sort(ranks.sample), test)
+        if not (same and np.array_equal(ranks.target, work.dataset.item[ranks.sample])):
+            out.append(problem(f"{path} was measured on other data; evaluate again"))
+    return out

@@ -1,0 +1,167 @@
+"""All checks in their order, and the page they make."""
+
+import dataclasses
+import functools
+import textwrap
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from wpauc_jax.doctor import catalogue, checkpoints, population, prompts, splits
+from wpauc_jax.doctor.findings import Finding
+from wpauc_jax.doctor.tables import baseline_table, length_table
+from wpauc_jax.train import best_folder
+from wpauc_jax.workspace import Workspace
+
+STAGES = ("sft", "rl")
+
+Check = tuple[str, Callable[[], list[Finding]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Examination:
+    """What every check found, by its name, and the tables."""
+
+    head: str
+    findings: dict[str, list[Finding]]
+    tables: dict[str, str]
+
+    @property
+    def problems(self) -> int:
+        """How many findings are problems."""
+        return sum(finding.is_problem for found in self.findings.values() for finding in found)
+
+    def page(self) -> str:
+        """One page of text: each check on a line, what it found below, then the tables and the verdict."""
+        lines = [self.head, ""]
+        for check, found in self.findings.items():
+            mark = "PROBLEM" if any(finding.is_problem for finding in found) else "note" if found else "ok"
+            lines.append(f"{mark:<8} {check}")
+            for finding in found:
+                lines += textwrap.wrap(finding.text, 112, initial_indent="         - ", subsequent_indent="           ")
+                lines += [f"             {reference}" for reference in finding.references]
+        for title, table in self.tables.items():
+            lines += ["", title, table]
+        verdict = f"{self.problems} problems" if self.problems != 1 else "1 problem"
+        if not self.tables:
+            verdict += "; mend them and examine again: the other checks need what is wrong here"
+        return "\n".join([*lines, "", verdict if self.problems else "no problem"])
+
+
+def examine(work: Workspace) -> Examination:
+    """Runs all checks. What needs sound tables or a sound catalogue is left out where they are not."""
+    dataset = work.dataset
+    head = (
+        f"{work.folder}: {dataset.num_users:,} users, {dataset.num_items:,} items, {len(dataset.item):,} interactions; "
+        f"data {dataset.fingerprint[:8]}, catalogue {work.catalog.fingerprint[:8]}"
+    )
+    findings = _run(_table_checks(work))
+    if not _sound(findings):
+        return Examination(head, findings, {})
+    findings |= _run(_split_checks(work))
+    findings |= _run(_population_checks(work))
+    of_catalogue = _run(_catalogue_checks(work))
+    findings |= of_catalogue
+    if not _sound(of_catalogue):
+        return Examination(head, findings, {})
+    findings |= _run(_label_checks(work))
+    findings |= _run(_trie_checks(work))
+    findings |= _run(_prompt_checks(work))
+    findings |= _checkpoint_findings(work)
+    return Examination(head, findings, _tables(work))
+
+
+def _run(checks: Iterator[Check]) -> dict[str, list[Finding]]:
+    return {name: check() for name, check in checks}
+
+
+def _sound(findings: dict[str, list[Finding]]) -> bool:
+    return not any(finding.is_problem for found in findings.values() for finding in found)
+
+
+def _table_checks(work: Workspace) -> Iterator[Check]:
+    yield "the tables fit together", lambda: splits.tables_fit(work.dataset)
+    yield "every split has samples", lambda: splits.every_split_has_samples(work.dataset)
+
+
+def _split_checks(work: Workspace) -> Iterator[Check]:
+    yield "a history is the past", lambda: splits.time_runs_forward(work.dataset)
+    yield "a user's splits follow each other", lambda: splits.splits_follow_each_other(work.dataset)
+    yield "splits are apart in time", lambda: splits.splits_are_apart_in_time(work.dataset)
+    yield "leave-one-out leaves one out", lambda: splits.one_test_row_a_user(work.dataset)
+    yield "an interaction stands in one split", lambda: splits.rows_stand_in_one_split(work.dataset)
+
+
+def _population_checks(work: Workspace) -> Iterator[Check]:
+    dataset, limit = work.dataset, work.builder.max_history
+    yield "cold items", lambda: population.cold_items(dataset)
+    yield "cold users", lambda: population.cold_users(dataset)
+    yield "targets repeated from their history", lambda: population.repeated_targets(dataset, limit)
+    yield "histories shared by several targets", lambda: population.shared_histories(dataset, limit)
+    yield "items without a title", lambda: population.items_without_title(dataset)
+
+
+def _catalogue_checks(work: Workspace) -> Iterator[Check]:
+    dataset, catalog = work.dataset, work.catalog
+    yield "the catalogue is of this data", lambda: catalogue.catalogue_fits(dataset, catalog)
+    yield "items' tokens are sound", lambda: catalogue.tokens_are_sound(dataset, catalog)
+    yield "items' sequences are unique", lambda: catalogue.sequences_are_unique(dataset, catalog)
+
+
+def _label_checks(work: Workspace) -> Iterator[Check]:
+    for name, labels in _labels(work).items():
+        yield f"items share a {name}", functools.partial(catalogue.shared_labels, work.dataset, labels, name)
+
+
+def _trie_checks(work: Workspace) -> Iterator[Check]:
+    rules = {work.config.scoring, "constrained" if work.config.sft.loss == "catalogue" else "vocab"}
+    for rule in sorted(rules):
+        yield (
+            f"items are reachable by their tokens ({rule})",
+            functools.partial(catalogue.items_are_reachable, work.dataset, work.catalog, work.trie(rule)),
+        )
+
+
+def _prompt_checks(work: Workspace) -> Iterator[Check]:
+    dataset, catalog, builder = work.dataset, work.catalog, work.builder
+    fed = list(prompts.batches_of(dataset, builder, work.rl_positions))
+    yield "targets are bound by id", lambda: prompts.targets_are_bound_by_id(dataset, fed)
+    yield "no prompt holds its answer", lambda: prompts.prompts_hold_no_answer(dataset, catalog, builder, fed)
+    yield "RL and evaluation ask alike", lambda: prompts.prompts_are_the_builders(dataset, builder, fed)
+    yield (
+        "SFT teaches what is asked",
+        lambda: prompts.sft_teaches_what_is_asked(dataset, catalog, builder, work.sft_limits),
+    )
+    if work.config.rl.rows == "latest":
+        yield (
+            "RL's rows are kept from SFT",
+            lambda: prompts.rl_rows_are_kept_from_sft(dataset, work.sft_limits, work.rl_positions),
+        )
+    yield "prompts begin alike and fit", lambda: prompts.prompts_begin_and_fit(builder, fed)
+
+
+def _checkpoint_findings(work: Workspace) -> dict[str, list[Finding]]:
+    found = {"ranks are of this data": checkpoints.ranks_are_of_this_data(work)}
+    for stage in STAGES:
+        if not best_folder(work, stage).is_dir():
+            continue
+        found[f"{stage}: the checkpoint is of this run"] = checkpoints.checkpoint_is_of_this_run(work, stage)
+        params, found[f"{stage}: the parameters are usable"] = checkpoints.parameters_load(work, stage)
+        if params is not None:
+            lists = checkpoints.lists_are_of_the_catalogue(work, stage, params)
+            found[f"{stage}: lists hold items of the catalogue"] = lists
+    return found
+
+
+def _labels(work: Workspace) -> dict[str, np.ndarray]:
+    """By which identities other than its id an item can be scored."""
+    labels = {"semantic id": catalogue.code_labels(work.catalog), "title": catalogue.title_labels(work.dataset)}
+    return {name: label for name, label in labels.items() if label is not None}
+
+
+def _tables(work: Workspace) -> dict[str, str]:
+    labels: dict[str, np.ndarray | None] = {"item id": None, **_labels(work)}
+    return {
+        "Tokens of the prompts": length_table(work.dataset, work.builder),
+        "Test split, without a model": baseline_table(work.dataset, labels, work.builder.max_history),
+    }
