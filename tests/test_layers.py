@@ -34,7 +34,8 @@ LAYERS = (
     ("models.attention", "models.hf", "models.rope"),
     ("models.decoder",),
     ("models.policy",),
-    ("models.pretrained",),
+    ("models.lora", "models.pretrained", "models.vocabulary"),
+    ("models.export", "models.partition"),
     ("models",),
     # L3: decoding
     ("decode",),

@@ -3,43 +3,41 @@
 import json
 import pathlib
 import shutil
+import tracemalloc
 
+import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from worlds import forward
 
-from wpauc_jax.models import load_pretrained
+from wpauc_jax.config import ConfigError, ModelConfig, RopeScalingConfig
+from wpauc_jax.models import PretrainedError, init, load_pretrained, pretrained, save_pretrained
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"  # made by benchmarks/golden_models.py
 NAMES = ("qwen2", "qwen2_5", "llama3")
+UP = "model.layers.1.mlp.up_proj.weight"
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of one checkpoint, in a single file, to be damaged."""
-    return single_file("qwen2_5", tmp_path / "model")
-
-
-def single_file(name, target):
+    """A copy of one checkpoint, in a single file, to be changed."""
+    target = tmp_path / "model"
     target.mkdir()
-    shutil.copy(GOLDEN / name / "config.json", target)
+    shutil.copy(GOLDEN / "qwen2_5" / "config.json", target)
     tensors = {}
-    for path in (GOLDEN / name).glob("*.safetensors"):
+    for path in (GOLDEN / "qwen2_5").glob("*.safetensors"):
         tensors |= load_file(path)
     save_file(tensors, target / "model.safetensors")
     return target
 
 
-def change(folder, **tensors):
-    """Replaces (or with None removes) tensors; `__` stands for a dot."""
-    stored = load_file(folder / "model.safetensors")
-    for name, value in tensors.items():
-        stored.pop(name.replace("__", "."), None)
-        if value is not None:
-            stored[name.replace("__", ".")] = value
-    save_file(stored, folder / "model.safetensors")
+def change(folder, tensors):
+    """Replaces tensors; None removes one."""
+    stored = load_file(folder / "model.safetensors") | tensors
+    save_file({name: value for name, value in stored.items() if value is not None}, folder / "model.safetensors")
 
 
 def configure(folder, **settings):
@@ -62,3 +60,130 @@ def test_the_golden_models_differ_where_the_families_do():
     assert [configs[name].attention_bias for name in NAMES] == [True, True, False]
     assert [configs[name].rope_scaling.kind for name in NAMES] == ["none", "none", "llama3"]
     assert configs["llama3"].head_dim == 16 != configs["llama3"].width // configs["llama3"].num_heads
+
+
+def test_how_to_compute_is_the_callers_choice():
+    settings = ModelConfig(dtype="bfloat16", remat="layer", num_layers=7)
+    policy, params = load_pretrained(GOLDEN / "qwen2_5", dtype="bfloat16", settings=settings)
+    assert (policy.config.dtype, policy.config.remat, policy.config.num_layers) == ("bfloat16", "layer", 2)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
+
+
+def test_stored_types_are_kept_and_the_wider_wins_within_a_stack(folder):
+    stored = load_file(folder / "model.safetensors")
+    half = {name: value.astype(ml_dtypes.bfloat16) for name, value in stored.items() if "norm" not in name}
+    change(folder, half | {UP: stored[UP]})
+    params = load_pretrained(folder)[1]
+    assert params["embed"].dtype == params["layers"]["mlp"]["down"]["kernel"].dtype == jnp.bfloat16
+    assert params["norm"]["scale"].dtype == params["layers"]["mlp"]["up"]["kernel"].dtype == jnp.float32
+    np.testing.assert_array_equal(params["layers"]["mlp"]["up"]["kernel"][1], stored[UP].T)
+    np.testing.assert_array_equal(params["embed"], half["model.embed_tokens.weight"])
+
+
+def test_a_mesh_replicates_the_parameters_on_its_devices():
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    params = load_pretrained(GOLDEN / "qwen2_5", mesh=mesh)[1]
+    assert all(leaf.sharding.mesh == mesh for leaf in jax.tree.leaves(params))
+
+
+def test_every_wrong_weight_is_named(folder):
+    change(
+        folder,
+        {
+            UP: None,
+            "model.norm.weight": np.ones(31, np.float32),
+            "model.layers.0.self_attn.o_proj.bias": np.ones(32, np.float32),
+            "model.layers.0.input_layernorm.weight": np.ones(32, np.int8),
+        },
+    )
+    with pytest.raises(PretrainedError, match=r"holds other weights") as error:
+        load_pretrained(folder)
+    assert str(error.value).splitlines()[1:] == [
+        f"  {UP}: missing, wanted as [40, 32]",
+        "  model.layers.0.self_attn.o_proj.bias: unexpected, found as [32]",
+        "  model.norm.weight: [31], wanted as [32]",
+        "  model.layers.0.input_layernorm.weight: stored as I8; F32, BF16, F16 can be read",
+    ]
+
+
+def test_a_tied_head_may_be_stored_as_well_if_it_is_the_embedding(folder):
+    table = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+    change(folder, {"lm_head.weight": table})
+    assert "head" not in load_pretrained(folder)[1]
+    table[-1, -1] += 1
+    change(folder, {"lm_head.weight": table})
+    with pytest.raises(PretrainedError, match=r"lm_head.weight: unexpected, found as \[48, 32\]"):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model_type": "gemma"}, r"config.json: model_type='gemma' is not supported; qwen2 and llama are"),
+        ({"hidden_act": "gelu"}, r"hidden_act='gelu' is not supported"),
+        ({"use_sliding_window": True}, r"use_sliding_window=True is not supported"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, r"rope_type='yarn'"),
+        ({"model_type": "llama", "attention_bias": True}, r"attention_bias=True is not supported"),
+        ({"model_type": "llama", "mlp_bias": True}, r"mlp_bias=True is not supported"),
+    ],
+)
+def test_another_architecture_is_refused(folder, settings, message):
+    configure(folder, **settings)
+    with pytest.raises(PretrainedError, match=message):
+        load_pretrained(folder)
+
+
+def test_a_damaged_folder_says_what_is_wrong(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(PretrainedError, match="holds no whole safetensors checkpoint"):
+        load_pretrained(folder)
+    path.unlink()
+    with pytest.raises(PretrainedError, match="holds no whole safetensors checkpoint"):
+        load_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "qwen2", "vocab_size": 48}')
+    with pytest.raises(PretrainedError, match=r"config.json: hidden_size, num_hidden_layers, .* missing"):
+        load_pretrained(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(PretrainedError, match=r"config.json cannot be read"):
+        load_pretrained(folder)
+
+
+def test_older_files_say_rope_in_their_own_fields(folder):
+    stored = json.loads((folder / "config.json").read_text())
+    del stored["rope_parameters"]
+    (folder / "config.json").write_text(json.dumps(stored | {"rope_theta": 5e5, "torch_dtype": "float32"}))
+    assert load_pretrained(folder)[0].config.rope_theta == 5e5
+
+
+def test_what_is_no_folder_is_asked_of_the_hub(monkeypatch):
+    asked = []
+
+    def snapshot(name, allow_patterns):
+        asked.append((name, "*.safetensors" in allow_patterns))
+        return GOLDEN / "qwen2_5"
+
+    monkeypatch.setattr(pretrained, "snapshot_download", snapshot)
+    assert load_pretrained("somebody/model")[0].config.width == 32
+    assert asked == [("somebody/model", True)]
+    monkeypatch.undo()
+    with pytest.raises(PretrainedError, match=r"model.pretrained='no/such/folder' is neither a folder nor a model"):
+        load_pretrained("no/such/folder")
+
+
+def test_llama3_frequencies_need_an_order():
+    with pytest.raises(ConfigError, match=r"low_freq_factor=4.0 must be below model.rope_scaling.high_freq_factor=4.0"):
+        RopeScalingConfig(kind="llama3", low_freq_factor=4.0)
+
+
+def test_the_host_holds_one_tensor_at_a_time(tmp_path):
+    config = ModelConfig(vocab_size=2000, num_layers=8, width=256, ffn_width=1024, head_dim=64)
+    save_pretrained(tmp_path / "model", *init(config))
+    sizes = [tensor.nbytes for tensor in load_file(tmp_path / "model" / "model.safetensors").values()]
+    load_pretrained(tmp_path / "model", dtype="bfloat16")  # compiled
+    tracemalloc.start()
+    load_pretrained(tmp_path / "model", dtype="bfloat16")  # another type, or the CPU would keep the host's own array
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.9 * max(sizes) < peak < 1.3 * max(sizes), "what the host allocates, apart from the device's memory"
+    assert sum(sizes) > 10 * max(sizes)

@@ -140,6 +140,23 @@ class RopeScalingConfig(_Checked, section="model.rope_scaling."):
             )
 
 
+_LINEAR_MAPS = ("q", "k", "v", "out", "gate", "up", "down")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig(_Checked, section="model.lora."):
+    """Low-rank adapters (arXiv 2106.09685) beside frozen linear maps; the product's scale is the learning rate's."""
+
+    rank: int = at_least(0, 0)  # 0: no adapter, every parameter is trained
+    targets: tuple[str, ...] = _LINEAR_MAPS  # which maps of a layer get one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = sorted(set(self.targets) - set(_LINEAR_MAPS))
+        if unknown or not self.targets:
+            raise ConfigError(f"model.lora.targets={self.targets!r} must be some of {', '.join(_LINEAR_MAPS)}")
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(_Checked, section="model."):
     """A decoder of the Qwen2 and Llama families: they differ in `attention_bias` and `rope_scaling`."""
@@ -161,6 +178,8 @@ class ModelConfig(_Checked, section="model."):
     dtype: str = choice("float32", "bfloat16")  # of the computation
     param_dtype: str = choice("float32", "bfloat16")
     remat: str = choice("none", "layer")  # recompute each layer's activations in the backward pass
+    lora: LoraConfig = LoraConfig()
+    freeze: bool = False  # train nothing but the rows of new tokens and the adapter; an adapter implies it
     seed: int = 0
 
 

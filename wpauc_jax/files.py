@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 
@@ -21,3 +22,21 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Yields a temporary folder beside `path`, which becomes `path` when the block ends without an exception.
+
+    After an exception nothing is left. Raises FileExistsError where there is something at `path` already.
+    """
+    final = pathlib.Path(path)
+    if final.exists():
+        raise FileExistsError(f"{final} exists; name another folder, or delete this one")
+    temporary = final.with_name(f".{final.name}.{os.getpid()}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

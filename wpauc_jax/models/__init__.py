@@ -1,18 +1,28 @@
 """Language models as pure functions over parameters."""
 
 from wpauc_jax.models.decoder import PromptCache, Prompts, SuffixCache
+from wpauc_jax.models.export import save_pretrained
 from wpauc_jax.models.hf import PretrainedError
+from wpauc_jax.models.lora import add_adapter, merge_adapter
+from wpauc_jax.models.partition import Partition, make_partition
 from wpauc_jax.models.policy import Params, Policy, init, make_policy
 from wpauc_jax.models.pretrained import load_pretrained
+from wpauc_jax.models.vocabulary import grow_vocabulary
 
 __all__ = [
     "Params",
+    "Partition",
     "Policy",
     "PretrainedError",
     "PromptCache",
     "Prompts",
     "SuffixCache",
+    "add_adapter",
+    "grow_vocabulary",
     "init",
     "load_pretrained",
+    "make_partition",
     "make_policy",
+    "merge_adapter",
+    "save_pretrained",
 ]

@@ -6,7 +6,7 @@ into structure and parameters (`wpauc_jax.models.policy`); nothing outside this 
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,10 +53,10 @@ class Attention(nnx.Module):
         self.config = config
         kv_width = config.num_kv_heads * config.head_dim
         linear = functools.partial(_linear, config, rngs=rngs)
-        self.q = linear(config.width, config.num_heads * config.head_dim, bias=config.attention_bias)
-        self.k = linear(config.width, kv_width, bias=config.attention_bias)
-        self.v = linear(config.width, kv_width, bias=config.attention_bias)
-        self.out = linear(config.num_heads * config.head_dim, config.width, bias=False)
+        self.q = linear("q", config.width, config.num_heads * config.head_dim, bias=config.attention_bias)
+        self.k = linear("k", config.width, kv_width, bias=config.attention_bias)
+        self.v = linear("v", config.width, kv_width, bias=config.attention_bias)
+        self.out = linear("out", config.num_heads * config.head_dim, config.width, bias=False)
 
     def project(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """x[..., S, D], positions int[..., S] -> q[..., S, N, H], k and v[..., S, K, H]."""
@@ -76,9 +76,9 @@ class Mlp(nnx.Module):
     """SwiGLU (Shazeer, arXiv 2002.05202)."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.gate = _linear(config, config.width, config.ffn_width, bias=False, rngs=rngs)
-        self.up = _linear(config, config.width, config.ffn_width, bias=False, rngs=rngs)
-        self.down = _linear(config, config.ffn_width, config.width, bias=False, rngs=rngs)
+        self.gate = _linear(config, "gate", config.width, config.ffn_width, bias=False, rngs=rngs)
+        self.up = _linear(config, "up", config.width, config.ffn_width, bias=False, rngs=rngs)
+        self.down = _linear(config, "down", config.ffn_width, config.width, bias=False, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., D] -> [..., D]."""
@@ -180,16 +180,21 @@ class Decoder(nnx.Module):
         return jax.lax.scan(step, x, (state, xs))
 
 
-def _linear(config: ModelConfig, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(
-        inputs,
-        outputs,
-        use_bias=bias,
-        dtype=jnp.dtype(config.dtype),
-        param_dtype=jnp.dtype(config.param_dtype),
-        kernel_init=nnx.initializers.normal(config.init_std),
-        rngs=rngs,
-    )
+def _linear(
+    config: ModelConfig, name: str, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs
+) -> nnx.Linear | nnx.LoRALinear:
+    """A linear map, with a float32 adapter beside it where `model.lora` names it."""
+    settings: dict[str, Any] = {
+        "use_bias": bias,
+        "dtype": jnp.dtype(config.dtype),
+        "param_dtype": jnp.dtype(config.param_dtype),
+        "kernel_init": nnx.initializers.normal(config.init_std),
+        "rngs": rngs,
+    }
+    if config.lora.rank and name in config.lora.targets:
+        settings |= {"lora_rank": config.lora.rank, "lora_dtype": jnp.dtype(config.dtype)}
+        return nnx.LoRALinear(inputs, outputs, **settings)
+    return nnx.Linear(inputs, outputs, **settings)
 
 
 def _norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.RMSNorm:

@@ -7,11 +7,12 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator
-from typing import Any
-
-from transformers import AutoConfig, LlamaConfig, PretrainedConfig, Qwen2Config
+from typing import TYPE_CHECKING, Any
 
 from wpauc_jax.config import ModelConfig, RopeScalingConfig
+
+if TYPE_CHECKING:  # a second that only runs with a pretrained model spend
+    from transformers import GenerationConfig, PretrainedConfig
 
 # A parameter's path in the model and its name in a checkpoint. A kernel is stored transposed.
 _OUTSIDE = {"embed": "model.embed_tokens.weight", "norm.scale": "model.norm.weight", "head": "lm_head.weight"}
@@ -57,8 +58,10 @@ def weights(path: str, num_layers: int) -> Iterator[Weight]:
         yield Weight(f"model.layers.{layer}.{name}", path, layer, transposed)
 
 
-def read_config(folder: pathlib.Path) -> PretrainedConfig:
+def read_config(folder: pathlib.Path) -> "PretrainedConfig":
     """The config.json of `folder`. Raises PretrainedError where it is missing, damaged or of another family."""
+    from transformers import AutoConfig
+
     path = folder / "config.json"
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -75,7 +78,7 @@ def read_config(folder: pathlib.Path) -> PretrainedConfig:
     return AutoConfig.from_pretrained(folder)
 
 
-def model_config(hf: PretrainedConfig, settings: ModelConfig) -> ModelConfig:
+def model_config(hf: "PretrainedConfig", settings: ModelConfig) -> ModelConfig:
     """`settings` with the shape that `hf` describes; how to compute (dtype, remat and so on) stays `settings`'.
 
     Raises PretrainedError for a setting that this decoder does not have, naming it.
@@ -107,11 +110,13 @@ def model_config(hf: PretrainedConfig, settings: ModelConfig) -> ModelConfig:
     )
 
 
-def hf_config(config: ModelConfig, *, dtype: str, source: PretrainedConfig | None = None) -> PretrainedConfig:
+def hf_config(config: ModelConfig, *, dtype: str, source: "PretrainedConfig | None" = None) -> "PretrainedConfig":
     """The config.json of a model, the inverse of `model_config`.
 
     `source` gives what the model does not know of, such as the context length and special tokens.
     """
+    from transformers import LlamaConfig, Qwen2Config
+
     family, name = (Qwen2Config, "Qwen2ForCausalLM") if config.attention_bias else (LlamaConfig, "LlamaForCausalLM")
     known = source.to_dict() if source is not None and source.model_type == family.model_type else {}
     known = {key: value for key, value in known.items() if key not in ("transformers_version", "model_type")}
@@ -132,6 +137,15 @@ def hf_config(config: ModelConfig, *, dtype: str, source: PretrainedConfig | Non
     if not config.attention_bias or config.head_dim != config.width // config.num_heads:
         own["head_dim"] = config.head_dim  # Qwen2Config has no such field of its own, but its model reads it
     return family(**{**known, **own})
+
+
+def generation_config(config: "PretrainedConfig", source: pathlib.Path | None) -> "GenerationConfig":
+    """The generation_config.json of the folder `source`; without one, what `config` says of special tokens."""
+    from transformers import GenerationConfig
+
+    if source is not None and (source / "generation_config.json").exists():
+        return GenerationConfig.from_pretrained(source)
+    return GenerationConfig.from_model_config(config)
 
 
 def _rope_scaling(parameters: dict[str, Any]) -> RopeScalingConfig:

@@ -4,6 +4,8 @@ Each stored tensor goes straight to its shards and there into its place among th
 stored tensor (of a sharded one, this process's part) at a time.
 """
 
+import gc
+import itertools
 import json
 import pathlib
 from typing import Any
@@ -83,7 +85,7 @@ class _Stored:
             self._files = [safe_open(folder / name, "np", backend="pread") for name in sorted(set(names))]
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise PretrainedError(f"{folder} holds no whole safetensors checkpoint ({error})") from error
-        self._slices = {name: file.get_slice(name) for file in self._files for name in file.keys()}  # noqa: SIM118
+        self._of = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118 - not a mapping
 
     def __enter__(self) -> "_Stored":
         return self
@@ -94,26 +96,35 @@ class _Stored:
 
     @property
     def names(self) -> set[str]:
-        return set(self._slices)
+        return set(self._of)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._slices[name].get_shape())
+        return tuple(self._of[name].get_slice(name).get_shape())
 
     def dtype(self, name: str) -> str:
         """A name that NumPy knows, or the file's own where it is none of a parameter's."""
-        stored = self._slices[name].get_dtype()
+        stored = self._of[name].get_slice(name).get_dtype()
         return _DTYPES.get(stored, stored)
 
     def read(self, name: str, sharding: Sharding) -> jax.Array:
-        """The tensor on its devices, each shard read by itself. Returns when the host's copy is not needed any more."""
-        part = self._slices[name]
-        return jax.make_array_from_callback(self.shape(name), sharding, lambda index: part[index]).block_until_ready()
+        """The tensor on its devices, each shard read by itself, when the host's copy of it is not needed any more."""
+        gc.collect(0)  # when JAX lets go of the host's copy of the tensor before
+        shape = self.shape(name)
+
+        def part(index: Any) -> np.ndarray:
+            whole = all(range(*cut.indices(size)) == range(size) for cut, size in zip(index, shape, strict=True))
+            # A slice is copied once more inside the library; a whole tensor is not.
+            return self._of[name].get_tensor(name) if whole else self._of[name].get_slice(name)[index]
+
+        return jax.make_array_from_callback(shape, sharding, part).block_until_ready()
 
     def equal(self, one: str, other: str) -> bool:
         """Whether two tensors hold the same numbers, compared a block of rows at a time."""
-        a, b = self._slices[one], self._slices[other]
-        rows = [slice(start, start + _BLOCK) for start in range(0, self.shape(one)[0], _BLOCK)]
-        return self.shape(one) == self.shape(other) and all(np.array_equal(a[part], b[part]) for part in rows)
+        if self.shape(one) != self.shape(other):
+            return False
+        a, b = (self._of[name].get_slice(name) for name in (one, other))
+        ends = [*range(0, self.shape(one)[0], _BLOCK), self.shape(one)[0]]
+        return all(np.array_equal(a[start:end], b[start:end]) for start, end in itertools.pairwise(ends))
 
 
 def _check(folder: pathlib.Path, stored: _Stored, wanted: dict[str, jax.ShapeDtypeStruct], config: ModelConfig) -> None:

@@ -1,0 +1,99 @@
+"""A policy as a Hugging Face folder: what `transformers` loads, and `load_pretrained` gives back bit for bit."""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
+
+from wpauc_jax.files import atomic_folder
+from wpauc_jax.models.hf import Weight, generation_config, hf_config, read_config, weights
+from wpauc_jax.models.lora import merge_adapter
+from wpauc_jax.models.policy import Params, Policy
+
+_FILE_BYTES = 2 * 10**9
+
+
+def save_pretrained(
+    path: str | pathlib.Path,
+    policy: Policy,
+    params: Params,
+    *,
+    dtype: str | None = None,
+    source: str | pathlib.Path | None = None,
+    file_bytes: int = _FILE_BYTES,
+    add_files: Callable[[pathlib.Path], None] | None = None,
+) -> None:
+    """Writes config.json, generation_config.json and safetensors files; an adapter is merged first.
+
+    The folder appears whole or not at all; the host holds one file's weights at a time.
+
+    Args:
+      path: the folder to make; it must not exist yet.
+      dtype: of the weights; None keeps each parameter's own.
+      source: the folder from which the model came, whose context length, special tokens and settings of generation
+        are carried on.
+      file_bytes: weights beyond so many bytes go into a further file.
+      add_files: called with the folder before it appears, to put more into it.
+
+    Raises:
+      FileExistsError: there is something at `path`.
+      PretrainedError: `source` cannot be read.
+    """
+    policy, params = merge_adapter(policy, params)
+    source = pathlib.Path(source) if source else None
+    leaves = {".".join(name): leaf for name, leaf in flatten_dict(params).items()}
+    parts = [part for name in leaves for part in weights(name, policy.config.num_layers)]
+    kind = dtype or str(leaves["layers.attention.q.kernel"].dtype)
+    config = hf_config(policy.config, dtype=kind, source=read_config(source) if source else None)
+    with atomic_folder(path) as folder:
+        config.save_pretrained(folder)
+        generation_config(config, source).save_pretrained(folder)
+        _write_weights(folder, parts, lambda part: _tensor(leaves[part.path], part, dtype), file_bytes)
+        if add_files:
+            add_files(folder)
+
+
+def _tensor(leaf: jax.Array, part: Weight, dtype: str | None) -> np.ndarray:
+    """One stored tensor, fetched from the device."""
+    piece = leaf if part.layer is None else leaf[part.layer]
+    return np.ascontiguousarray(np.asarray((piece.T if part.transposed else piece).astype(dtype or leaf.dtype)))
+
+
+def _write_weights(
+    folder: pathlib.Path, parts: Iterable[Weight], fetch: Callable[[Weight], np.ndarray], file_bytes: int
+) -> None:
+    """Files of about `file_bytes`, and an index where there is more than one."""
+    written: list[list[str]] = []
+    total, files = 0, _filled(parts, fetch, file_bytes)
+    for number, tensors in enumerate(files):
+        save_file(tensors, folder / f"{number}.safetensors", metadata={"format": "pt"})
+        written.append(list(tensors))
+        total += sum(tensor.nbytes for tensor in tensors.values())
+    if len(written) == 1:
+        (folder / "0.safetensors").rename(folder / "model.safetensors")
+        return
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(written):
+        file = f"model-{number + 1:05d}-of-{len(written):05d}.safetensors"
+        (folder / f"{number}.safetensors").rename(folder / file)
+        weight_map |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _filled(
+    parts: Iterable[Weight], fetch: Callable[[Weight], np.ndarray], file_bytes: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Tensors by name, a file's worth at a time; a tensor larger than that has a file of its own."""
+    tensors: dict[str, np.ndarray] = {}
+    for part in parts:
+        tensor = fetch(part)
+        if tensors and sum(other.nbytes for other in tensors.values()) + tensor.nbytes > file_bytes:
+            yield tensors
+            tensors = {}
+        tensors[part.name] = tensor
+    yield tensors

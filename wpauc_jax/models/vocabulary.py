@@ -1,0 +1,42 @@
+"""A vocabulary that grows: rows for new tokens in the input table and, where it has its own, in the output head."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wpauc_jax.models.policy import Params, Policy, make_policy
+
+
+def grow_vocabulary(
+    policy: Policy, params: Params, first: int, described: Sequence[Sequence[int]]
+) -> tuple[Policy, Params]:
+    """Makes new tokens `first`, `first` + 1, ..., one for each entry of `described`.
+
+    A new token's rows are the mean of the rows of the tokens that describe it, such as those of the titles of its
+    items; of all rows before `first` where its entry is empty. Tables grow only where they end too early: checkpoints
+    often have spare rows behind the tokenizer's last token.
+
+    Raises ValueError where `first` lies outside the table, or a description holds a token at or behind it.
+    """
+    old, count = policy.config.vocab_size, len(described)
+    if not 0 < first <= old:
+        raise ValueError(f"new tokens cannot start at {first}: the vocabulary has {old} rows")
+    flat = np.asarray([token for tokens in described for token in tokens], np.int32)
+    if flat.size and (flat.min() < 0 or flat.max() >= first):
+        raise ValueError(f"new tokens are described by tokens below {first}, not by {flat.min()} to {flat.max()}")
+    owner = np.repeat(np.arange(count), [len(tokens) for tokens in described])
+
+    @jax.jit
+    def grown(table_VD: jax.Array) -> jax.Array:
+        known = table_VD[:first].astype(jnp.float32)
+        sums = jax.ops.segment_sum(known[flat], owner, count)
+        counts = jnp.bincount(owner, length=count)[:, None]
+        rows = jnp.where(counts > 0, sums / jnp.maximum(counts, 1), known.mean(0, keepdims=True))
+        table_VD = jnp.pad(table_VD, ((0, max(first + count - old, 0)), (0, 0)))
+        return jax.lax.dynamic_update_slice_in_dim(table_VD, rows.astype(table_VD.dtype), first, 0)
+
+    new_policy, _ = make_policy(dataclasses.replace(policy.config, vocab_size=max(old, first + count)))
+    return new_policy, {**params, **{name: grown(params[name]) for name in ("embed", "head") if name in params}}
