@@ -31,7 +31,7 @@ LAYERS = (
     ("feed", "termination"),
     ("ledger",),
     # L2: models
-    ("models.attention", "models.hf", "models.rope"),
+    ("models.attention", "models.hf", "models.matmul", "models.rope"),
     ("models.decoder",),
     ("models.policy",),
     ("models.lora", "models.pretrained", "models.vocabulary"),

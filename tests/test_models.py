@@ -10,6 +10,7 @@ from worlds import TINY, forward, some_prompts, tiny_policy
 
 from wpauc_jax.config import ConfigError
 from wpauc_jax.models import init
+from wpauc_jax.models.matmul import rows_times_kernel
 
 
 @pytest.mark.parametrize("splits", [(3,), (1, 2), (1, 1, 1)])
@@ -103,3 +104,25 @@ def test_seed_decides_the_parameters():
 def test_impossible_models_are_named(change, message):
     with pytest.raises(ConfigError, match=message):
         init(dataclasses.replace(TINY, **change))
+
+
+def test_a_linear_maps_product_and_gradient_are_the_plain_ones():
+    x, kernel, out = (
+        jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(2, 5, 8), (8, 3), (2, 5, 3)])
+    )
+    dimensions = (((2,), (0,)), ((), ()))
+
+    @jax.jit
+    def both(x, kernel, out):
+        plain, plain_pull = jax.vjp(jnp.matmul, x, kernel)
+        ours, our_pull = jax.vjp(lambda x, kernel: rows_times_kernel(x, kernel, dimensions), x, kernel)
+        return (plain, *plain_pull(out)), (ours, *our_pull(out))
+
+    for one, other in zip(*both(x, kernel, out), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    half = [array.astype(jnp.bfloat16) for array in (x, kernel, out)]
+    for one, other in zip(both(*half)[1], both(*(array.astype(jnp.float32) for array in half))[0], strict=True):
+        assert one.dtype == jnp.bfloat16
+        np.testing.assert_allclose(one.astype(jnp.float32), other, rtol=2**-8)  # rounded once, at the end
+    with pytest.raises(ValueError, match="contracts x's last axis with the kernel's first"):
+        rows_times_kernel(x, kernel, (((1,), (0,)), ((), ())))

@@ -14,6 +14,7 @@ from flax import nnx
 
 from wpauc_jax.config import ModelConfig
 from wpauc_jax.models.attention import causal_attention, group_attention
+from wpauc_jax.models.matmul import rows_times_kernel
 from wpauc_jax.models.rope import rope, rope_frequencies
 
 
@@ -189,6 +190,7 @@ def _linear(
         "dtype": jnp.dtype(config.dtype),
         "param_dtype": jnp.dtype(config.param_dtype),
         "kernel_init": nnx.initializers.normal(config.init_std),
+        "dot_general": rows_times_kernel,
         "rngs": rngs,
     }
     if config.lora.rank and name in config.lora.targets:
