@@ -4,7 +4,8 @@
 
 The steps are explained in docs/tutorial.md. Users are of several kinds, which only the whole history tells; the row
 `optimum` ranks by the true probability. Expect SFT well above popularity and most of the way to the optimum, and RL
-with TAWin, on rows that SFT has not seen, between the two. `--config.data.synthetic.users=20000` brings both nearer.
+with TAWin, on rows that SFT has not seen, between the two.
+`--config.data.synthetic.num_users=20000` brings both nearer.
 """
 
 from ml_collections import ConfigDict

@@ -14,14 +14,16 @@ from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.sources.synthetic import best_recall, best_wpauc, draw, expected_recall, make_world
 from wpauc_jax.objectives.metrics import wpauc, wpauc_window
 
-TINY = SyntheticConfig(users=40, items=5, topics=2, kinds=3, follow=0.3, stay=0.25, shortest=3, longest=6)
-SMALL = SyntheticConfig(users=1500, items=60, topics=6, kinds=4)
+TINY = SyntheticConfig(
+    num_users=40, num_items=5, num_topics=2, num_kinds=3, follow=0.3, stay=0.25, shortest=3, longest=6
+)
+SMALL = SyntheticConfig(num_users=1500, num_items=60, num_topics=6, num_kinds=4)
 
 
 def matrices(world) -> np.ndarray:
     """[Z, I, I]: every kind's transition probabilities, entry by entry from the world's description."""
-    config, items = world.config, world.config.items
-    out = np.zeros((config.kinds, items, items))
+    config, items = world.config, world.config.num_items
+    out = np.zeros((config.num_kinds, items, items))
     for z, i, j in np.ndindex(out.shape):
         topic = config.stay * (world.topic[i] == world.topic[j]) + (1 - config.stay) * world.taste[z, world.topic[j]]
         out[z, i, j] = config.follow * (world.successor[i] == j) + (1 - config.follow) * topic * world.share[j]
@@ -40,7 +42,7 @@ def test_a_world_is_a_set_of_laws(seed):
     for law in (*world.taste, world.kinds, *world.start):
         assert law.min() > 0 and law.sum() == pytest.approx(1, abs=1e-9)
     np.testing.assert_allclose(np.bincount(world.topic, world.share), 1, rtol=1e-12)
-    for t in range(SMALL.topics):  # one circle through each topic
+    for t in range(SMALL.num_topics):  # one circle through each topic
         members = set(np.flatnonzero(world.topic == t).tolist())
         walk = [min(members)]
         while (following := int(world.successor[walk[-1]])) != walk[0]:
@@ -57,11 +59,11 @@ def test_the_start_is_stationary():
 def test_the_law_of_the_next_item_is_the_joint_law_divided(length):
     world = make_world(TINY)
     chain = matrices(world)
-    every = list(itertools.product(range(TINY.items), repeat=length))
+    every = list(itertools.product(range(TINY.num_items), repeat=length))
     histories = np.array(every, np.int64).reshape(len(every), length)
-    expected = np.empty((len(histories), TINY.items))
+    expected = np.empty((len(histories), TINY.num_items))
     for row, history in enumerate(histories):
-        for item in range(TINY.items):
+        for item in range(TINY.num_items):
             path = [*history, item]
             joint = world.kinds * world.start[:, path[0]]
             for i, j in itertools.pairwise(path):
@@ -84,9 +86,9 @@ def test_draws_follow_the_law(small):
         inside = (law >= low) & (law <= high)
         error = np.sqrt((law[inside] * (1 - law[inside])).sum())
         assert abs(happened[inside].sum() - law[inside].sum()) < 4 * error  # 20 bins: 4 is out of luck's reach
-    first = np.bincount(dataset.item[dataset.offsets[:-1]], minlength=SMALL.items)
+    first = np.bincount(dataset.item[dataset.offsets[:-1]], minlength=SMALL.num_items)
     start = world.kinds @ world.start * dataset.num_users
-    assert ((first - start) ** 2 / start).sum() < SMALL.items + 4 * np.sqrt(2 * SMALL.items)  # chi-squared
+    assert ((first - start) ** 2 / start).sum() < SMALL.num_items + 4 * np.sqrt(2 * SMALL.num_items)  # chi-squared
 
 
 def test_a_history_tells_the_kind(small):
@@ -100,8 +102,8 @@ def test_a_history_tells_the_kind(small):
 def test_no_ranking_beats_the_best():
     world = make_world(TINY)
     law = world.next_item(np.array([[0, 3, 2], [1, 1, 4]]))
-    orders = list(itertools.permutations(range(TINY.items)))
-    for k in range(1, TINY.items + 1):
+    orders = list(itertools.permutations(range(TINY.num_items)))
+    for k in range(1, TINY.num_items + 1):
         values = [[expected_recall(law[[row]], np.array([order]), k) for order in orders] for row in (0, 1)]
         assert best_recall(law, k) == pytest.approx(np.mean(np.max(values, axis=1)), rel=1e-12)
 
@@ -109,7 +111,7 @@ def test_no_ranking_beats_the_best():
 def test_the_best_wpauc_is_that_of_the_package_over_all_targets():
     world = make_world(TINY)
     law = world.next_item(np.array([[0, 3, 2], [1, 1, 4]]))
-    targets = np.eye(TINY.items, dtype=bool)
+    targets = np.eye(TINY.num_items, dtype=bool)
     measure = jax.jit(wpauc)
     for alpha, d in (wpauc_window(3, 1, 4), (0.1, 0.55), (0.0, 1.0)):
         values = [row @ np.asarray(measure(np.tile(row, (5, 1)), targets, alpha=alpha, d=d)) for row in law]
@@ -146,19 +148,19 @@ def test_a_drawn_set_is_a_function_of_its_settings():
 def test_titles_are_distinct_and_name_the_topic():
     world = make_world(SMALL)
     titles = draw(SMALL).items["title"].to_list()
-    assert len(set(titles)) == SMALL.items
+    assert len(set(titles)) == SMALL.num_items
     nouns = np.array([title.split()[1] for title in titles])
-    for t in range(SMALL.topics):
+    for t in range(SMALL.num_topics):
         assert len(set(nouns[world.topic == t])) == 1
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"topics": 6}, "topics=6 is more than data.synthetic.items=5"),
+        ({"num_topics": 6}, "num_topics=6 is more than data.synthetic.num_items=5"),
         ({"longest": 2}, "longest=2 is below data.synthetic.shortest=3"),
         ({"follow": 1.0}, r"data\.synthetic\.follow=1.0 must be below 1"),
-        ({"users": 0}, r"data\.synthetic\.users=0 must be at least 1"),
+        ({"num_users": 0}, r"data\.synthetic\.num_users=0 must be at least 1"),
     ],
 )
 def test_an_impossible_world_is_refused(change, message):

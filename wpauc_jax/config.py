@@ -52,10 +52,10 @@ class _Checked:
 class SyntheticConfig(_Checked, section="data.synthetic."):
     """data.source=synthetic: a world whose law is known; `data/sources/synthetic.py` states it."""
 
-    users: int = at_least(2000, 1)
-    items: int = at_least(200, 2)
-    topics: int = at_least(10, 1)
-    kinds: int = at_least(6, 1)  # of users
+    num_users: int = at_least(2000, 1)
+    num_items: int = at_least(200, 2)
+    num_topics: int = at_least(10, 1)
+    num_kinds: int = at_least(6, 1)  # of users
     follow: float = at_least(0.2, 0.0)  # how often the next item is the last one's successor
     stay: float = at_least(0.1, 0.0)  # how often a drawn item is of the last one's topic
     skew: float = at_least(1.0, 0.0)  # of an item's popularity in its topic: the exponent of Zipf's law
@@ -65,8 +65,10 @@ class SyntheticConfig(_Checked, section="data.synthetic."):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.topics > self.items:
-            raise ConfigError(f"data.synthetic.topics={self.topics} is more than data.synthetic.items={self.items}")
+        if self.num_topics > self.num_items:
+            raise ConfigError(
+                f"data.synthetic.num_topics={self.num_topics} is more than data.synthetic.num_items={self.num_items}"
+            )
         if self.longest < self.shortest:
             raise ConfigError(f"data.synthetic.longest={self.longest} is below data.synthetic.shortest={self.shortest}")
         for name in ("follow", "stay"):

@@ -11,8 +11,7 @@ from wpauc_jax.data.prompts import PromptBuilder
 from wpauc_jax.doctor.findings import Finding, problem, rows
 
 _BATCH = 256
-_LOOKED_AT = 4096  # samples of a split; a large split is looked at evenly
-_SFT_BATCHES = 4
+_LOOKED_AT = 2048  # samples of a split; a large split is looked at evenly
 _BATCHES_OF_RL = 4
 
 
@@ -117,20 +116,18 @@ def sft_teaches_what_is_asked(
     `limits[user]` that SFT may see. So SFT sees the prompts of RL and evaluation, the tokens of the trie, and no row of
     validation, test or the hold-out of RL.
     """
-    feed = iter(sft_batches(dataset, builder, _BATCH, limits=limits, seed=0))
+    batch = next(iter(sft_batches(dataset, builder, _BATCH, limits=limits, seed=0)))
     other_prompt, other_tokens = [], []
     seen = np.minimum(limits, dataset.train_lengths())
-    for _ in range(_SFT_BATCHES):
-        batch = next(feed)
-        for row, place in np.argwhere(batch["items"] >= 0):
-            item, start = int(batch["items"][row, place]), int(batch["starts"][row, place]) + 1
-            tokens, end = batch["tokens"][row], int(batch["lengths"][row])
-            user = int(batch["user"][row])
-            own = catalog.tokens[item, : catalog.lengths[item]]
-            if not np.array_equal(tokens[start : min(start + len(own), end)], own):
-                other_tokens.append((user, item))
-            if not _is_a_prompt(dataset, builder, tokens[:start], user, item, int(seen[user])):
-                other_prompt.append((user, item))
+    for row, place in np.argwhere(batch["items"] >= 0):
+        item, start = int(batch["items"][row, place]), int(batch["starts"][row, place]) + 1
+        tokens, end = batch["tokens"][row], int(batch["lengths"][row])
+        user = int(batch["user"][row])
+        own = catalog.tokens[item, : catalog.lengths[item]]
+        if not np.array_equal(tokens[start : min(start + len(own), end)], own):
+            other_tokens.append((user, item))
+        if not _is_a_prompt(dataset, builder, tokens[:start], user, item, int(seen[user])):
+            other_prompt.append((user, item))
     found = []
     for pairs, text in (
         (other_tokens, "targets that SFT teaches by other tokens than the catalogue's"),

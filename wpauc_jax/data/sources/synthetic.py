@@ -94,7 +94,7 @@ class World:
 def make_world(config: SyntheticConfig) -> World:
     """The world of these settings; the seed fixes it."""
     rng = np.random.default_rng([config.seed, 0])
-    items, topics, kinds = config.items, config.topics, config.kinds
+    items, topics, kinds = config.num_items, config.num_topics, config.num_kinds
     topic = rng.permutation(np.arange(items) % topics)
     place, successor = np.empty(items, np.int64), np.empty(items, np.int64)
     for t in range(topics):
@@ -109,12 +109,12 @@ def make_world(config: SyntheticConfig) -> World:
 
 
 def draw(config: SyntheticConfig) -> RawData:
-    """`config.users` users with `config.shortest` to `config.longest` interactions each, from `make_world(config)`."""
+    """The users of `make_world(config)`, with `config.shortest` to `config.longest` interactions each."""
     world = make_world(config)
     rng = np.random.default_rng([config.seed, 1])
-    lengths = rng.integers(config.shortest, config.longest + 1, config.users)
-    items = _walks(world, rng, config.users, config.longest)
-    start = rng.integers(0, 365 * 86_400, config.users)
+    lengths = rng.integers(config.shortest, config.longest + 1, config.num_users)
+    items = _walks(world, rng, config.num_users, config.longest)
+    start = rng.integers(0, 365 * 86_400, config.num_users)
     time = start[:, None] + rng.integers(60, 86_400, items.shape).cumsum(1)
     user, step = np.nonzero(np.arange(config.longest) < lengths[:, None])
     interactions = pl.DataFrame(
@@ -126,7 +126,7 @@ def draw(config: SyntheticConfig) -> RawData:
         }
     )
     titles = _titles(world)
-    described = pl.DataFrame({"item": [str(item) for item in range(config.items)], "title": titles, "text": titles})
+    described = pl.DataFrame({"item": [str(item) for item in range(config.num_items)], "title": titles, "text": titles})
     digest = hashlib.sha256(repr(config).encode()).hexdigest()
     return RawData(interactions, described, (("synthetic", digest),))
 
@@ -175,7 +175,7 @@ def _walks(world: World, rng: np.random.Generator, users: int, length: int) -> n
     items = np.empty((users, length), np.int64)
     for z, law in enumerate(world.start):
         here = np.flatnonzero(kind == z)
-        items[here, 0] = rng.choice(config.items, len(here), p=law / law.sum())
+        items[here, 0] = rng.choice(config.num_items, len(here), p=law / law.sum())
     for step in range(1, length):
         last = items[:, step - 1]
         liked = (rng.random(users)[:, None] > world.taste[kind].cumsum(1)[:, :-1]).sum(1)
@@ -186,8 +186,8 @@ def _walks(world: World, rng: np.random.Generator, users: int, length: int) -> n
 
 def _titles(world: World) -> list[str]:
     """A title for each item, all different: a colour, a noun for the topic, the numbers of the topic and in it."""
-    titles = [""] * world.config.items
-    for t in range(world.config.topics):
+    titles = [""] * world.config.num_items
+    for t in range(world.config.num_topics):
         for place, item in enumerate(np.flatnonzero(world.topic == t)):
             colour, noun = _COLOURS[place % len(_COLOURS)], _NOUNS[t % len(_NOUNS)]
             titles[item] = f"{colour} {noun} {t + 1}-{place + 1}"
