@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from worlds import beam_search, brute_force_logps, some_prompts, tiny_policy, trie_for, variable_length_items
 
+from wpauc_jax.evaluate import evaluate_exact, make_exact_search
 from wpauc_jax.exact import score_catalogue
 
 ITEMS = variable_length_items()
@@ -44,6 +45,32 @@ def test_tiny_catalogues(items):
     policy, params = tiny_policy()
     scores = exact(policy, params, some_prompts(), trie_for(items, "vocab"), scoring="vocab")
     np.testing.assert_allclose(scores, brute_force_logps(policy, params, some_prompts(), items, "vocab"), atol=1e-5)
+
+
+def test_ranks_among_all_items_and_what_beams_miss():
+    policy, params = tiny_policy()
+    trie, prompts, ks = trie_for(ITEMS, "constrained"), some_prompts(), (1, 3, 5)
+    batch = {
+        "tokens": np.asarray(prompts.tokens),
+        "lengths": np.asarray(prompts.lengths),
+        "target": np.array([7, 30, 2], np.int32),
+        "sample": np.arange(3),
+        "user": np.arange(3),
+        "valid": np.array([True, True, False]),
+    }
+    search = make_exact_search(policy, trie, num_beams=5, scoring="constrained", ks=ks)
+    found = evaluate_exact(search, params, [batch], num_items=len(ITEMS), ks=ks)
+
+    order = np.argsort(-truth("constrained"), axis=1, kind="stable")[:2]
+    beams = np.asarray(beam_search(policy, params, prompts, trie, num_beams=5).items)[:2]
+    np.testing.assert_array_equal(found.ranks.rank, (order == batch["target"][:2, None]).argmax(1))
+    missed = {
+        k: np.mean([1 - len({*best[:k]} & {*beam[:k]}) / k for best, beam in zip(order, beams, strict=True)])
+        for k in ks
+    }
+    assert found.missed == pytest.approx(missed)
+    assert any(missed.values())
+    assert found.metrics()["auc"] == pytest.approx(1 - found.ranks.rank.mean() / (len(ITEMS) - 1))
 
 
 def test_only_nodes_with_children_are_run():

@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wpauc_jax.objectives import auc, opauc, wpauc, wpauc_window
 from wpauc_jax.ranks import (
     Ranks,
     RanksError,
     _bootstrap_means,
+    area_names,
     paired_bootstrap,
     parse_metric,
 )
@@ -29,6 +31,27 @@ def test_metrics_by_hand():
     assert metrics["ndcg@10"] == pytest.approx((top_3 + 1 / np.log2(5) + 1 / np.log2(11)) / 8, rel=1e-12)
 
 
+def test_areas_of_exact_ranks_are_those_of_the_objectives():
+    items, k = 30, 7
+    scores = np.random.default_rng(0).permuted(np.tile(np.arange(items, dtype=np.float32), (12, 1)), axis=1)
+    target = np.arange(12)
+    rank = (scores > scores[target, target][:, None]).sum(1)
+    is_target = target[:, None] == np.arange(items)
+    ranks = make_ranks(rank, num_candidates=items)
+    alpha, d = wpauc_window(k, 1, items - 1)
+    expected = {
+        "auc": auc(scores, is_target),
+        "opauc@7": opauc(scores, is_target, beta=k / (items - 1), normalize=True),
+        "wpauc@7": wpauc(scores, is_target, alpha=alpha, d=d),
+    }
+    assert list(expected) == area_names([k])
+    for name, values in expected.items():
+        np.testing.assert_allclose(ranks.values(name), values, atol=1e-6, err_msg=name)
+    assert 0 < ranks.mean("wpauc@7") < 1
+    with pytest.raises(RanksError, match="auc needs the rank of every target among all items"):
+        make_ranks([0, -1]).mean("auc")
+
+
 @given(st.lists(st.integers(-1, 19), min_size=1, max_size=30))
 def test_metrics_grow_with_k_and_ndcg_never_passes_recall(rank):
     ranks = make_ranks(rank)
@@ -43,7 +66,7 @@ def test_a_cutoff_beyond_the_list_is_refused_only_where_a_rank_is_unknown():
         make_ranks([0, -1], num_candidates=5).mean("recall@10")
 
 
-@pytest.mark.parametrize("name", ["recall", "recall@0", "recall@-1", "hit@3", "ndcg@x"])
+@pytest.mark.parametrize("name", ["recall", "recall@0", "recall@-1", "hit@3", "ndcg@x", "auc@3", "opauc"])
 def test_an_unknown_metric_is_named(name):
     with pytest.raises(RanksError, match=f"unknown metric '{name}'"):
         parse_metric(name)

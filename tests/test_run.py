@@ -105,6 +105,19 @@ def test_a_second_call_trains_nothing_and_changes_nothing(finished):
             assert table["rank"].tolist() == Ranks.load(path).rank.tolist()
 
 
+def test_exact_evaluation_ranks_among_all_items(finished, capsys):
+    config, folder = finished
+    exact = dataclasses.replace(config, eval=dataclasses.replace(config.eval, exact=True))
+    run.MODES["evaluate"](exact, folder)
+    beams, everything = (Ranks.load(folder / "ranks" / f"{name}.npz") for name in ("rl", "rl-exact"))
+    assert everything.num_candidates == ITEMS and (everything.rank >= 0).all()
+    assert (everything.rank == beams.rank).mean() > 0.9  # a beam of 10 of 24 errs rarely in a certain world
+    results = json.loads((folder / "results.json").read_text())
+    assert results["exact"]["rl"]["auc"] == everything.mean("auc") > 0.9
+    assert {"opauc@10", "wpauc@10", "missed@10"} <= results["exact"]["sft"].keys()
+    assert "OPAUC@10" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

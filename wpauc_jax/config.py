@@ -273,6 +273,7 @@ class EvalConfig(_Checked, section="eval."):
     ndcg_at: tuple[int, ...] = (3, 5, 10)
     valid_users: int = at_least(2048, 1)  # validation rows in training, a fixed draw; test always takes every row
     select: str = "ndcg@10"  # the validation metric by which the best checkpoint is kept
+    exact: bool = False  # also score every item: exact ranks, AUC, OPAUC, WPAUC, and what beams miss
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,56 +1,137 @@
-"""Evaluation by constrained beam search over the whole catalogue: where does each sample's target come?"""
+"""Where does each sample's target come? By constrained beam search, or exactly, among all items of the catalogue."""
 
-from collections.abc import Callable, Iterable
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wpauc_jax.catalog.trie import Trie
-from wpauc_jax.decode import Candidates, constrained_beam_search
+from wpauc_jax.decode import Candidates, constrained_beam_search, search
+from wpauc_jax.exact import score_all
 from wpauc_jax.models import Params, Policy, Prompts
-from wpauc_jax.ranks import Ranks
+from wpauc_jax.objectives.ranking import descending_ranks
+from wpauc_jax.ranks import Ranks, area_names
 
-Search = Callable[[Params, dict[str, np.ndarray]], Candidates]
+Batch = dict[str, np.ndarray]
+Search = Callable[[Params, Batch], Candidates]
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["rank", "missed"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """B targets among all items, and what beams of the same prompts miss."""
+
+    rank: jax.Array  # int32[B], 0-based
+    missed: jax.Array  # float32[B, len(ks)], the share of the K best items that the beam's first K lack
+
+
+ExactSearch = Callable[[Params, Batch], Placed]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """An evaluation among all items."""
+
+    ranks: Ranks
+    missed: dict[int, float]  # K: the mean share of the K best items that the beam's first K lack
+
+    def metrics(self) -> dict[str, float]:
+        """AUC, OPAUC@K and WPAUC@K over all negatives, and missed@K, at each K of `missed`."""
+        areas = {name: self.ranks.mean(name) for name in area_names(self.missed)}
+        return areas | {f"missed@{k}": share for k, share in self.missed.items()}
 
 
 def make_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: str) -> Search:
     """Beam search of that width, compiled once: (params, batch with tokens and lengths) -> Candidates."""
 
     @jax.jit
-    def search(params: Params, trie: Trie, tokens: jax.Array, lengths: jax.Array) -> Candidates:
+    def run(params: Params, trie: Trie, tokens: jax.Array, lengths: jax.Array) -> Candidates:
         prompts = Prompts(tokens, lengths)
         return constrained_beam_search(policy, params, prompts, trie, num_beams=num_beams, scoring=scoring)
 
-    return lambda params, batch: search(params, trie, jnp.asarray(batch["tokens"]), jnp.asarray(batch["lengths"]))
+    return lambda params, batch: run(params, trie, jnp.asarray(batch["tokens"]), jnp.asarray(batch["lengths"]))
+
+
+def make_exact_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: str, ks: Sequence[int]) -> ExactSearch:
+    """Exact ranks, and the error of beams of that width at each K of `ks`, from one prefill; compiled once."""
+
+    @jax.jit
+    def run(params: Params, trie: Trie, tokens: jax.Array, lengths: jax.Array, target: jax.Array) -> Placed:
+        cache = policy.prefill(params, Prompts(tokens, lengths))
+        scores = score_all(policy, params, cache, trie, scoring=scoring)
+        beams = search(policy, params, cache, trie, num_beams=num_beams, scoring=scoring).items
+        best = jax.lax.top_k(scores, min(max(ks), trie.num_items))[1]
+        found = best[:, :, None] == beams[:, None, :]  # [B, K, W]
+        missed = [1.0 - found[:, :k, :k].any(-1).mean(-1) for k in ks]
+        rank = jnp.take_along_axis(descending_ranks(scores), target[:, None], axis=1)[:, 0]
+        return Placed(rank, jnp.stack(missed, axis=1))
+
+    names = ("tokens", "lengths", "target")
+    return lambda params, batch: run(params, trie, *(jnp.asarray(batch[name]) for name in names))
 
 
 def evaluate(
     search: Search,
     params: Params,
-    batches: Iterable[dict[str, np.ndarray]],
+    batches: Iterable[Batch],
     *,
     on_batch: Callable[[int], None] = lambda rows: None,
 ) -> Ranks:
-    """Ranks of all samples of finite `batches` (see `data.pipeline.eval_batches`), in their order.
+    """Ranks by beams of all samples of finite `batches` (see `data.pipeline.eval_batches`), in their order.
 
     `on_batch` is told how many samples each batch brought. The next batch is searched while one is read.
     """
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("sample", "user", "target", "rank")}
+    rows = _Rows()
     width = 0
     for batch, found in _one_ahead(search, params, batches):
-        items, valid = np.asarray(found.items), batch["valid"]
+        items = np.asarray(found.items)
         width = items.shape[1]
         hit = items == batch["target"][:, None]
-        columns["rank"].append(np.where(hit.any(axis=1), hit.argmax(axis=1), -1)[valid])
-        for name in ("sample", "user", "target"):
-            columns[name].append(batch[name][valid])
-        on_batch(int(valid.sum()))
-    return Ranks(**{name: np.concatenate(parts) for name, parts in columns.items()}, num_candidates=width)
+        on_batch(rows.add(batch, rank=np.where(hit.any(axis=1), hit.argmax(axis=1), -1)))
+    return rows.ranks(width)
 
 
-def _one_ahead(search: Search, params: Params, batches: Iterable[dict[str, np.ndarray]]):
-    """(batch, its candidates), the next search dispatched before these are handed out."""
+def evaluate_exact(
+    search: ExactSearch,
+    params: Params,
+    batches: Iterable[Batch],
+    *,
+    num_items: int,
+    ks: Sequence[int],
+    on_batch: Callable[[int], None] = lambda rows: None,
+) -> Exact:
+    """As `evaluate`, among all items; `ks` as given to `make_exact_search`."""
+    rows = _Rows()
+    for batch, found in _one_ahead(search, params, batches):
+        on_batch(rows.add(batch, rank=np.asarray(found.rank), missed=np.asarray(found.missed)))
+    missed = np.concatenate(rows.columns["missed"]).mean(axis=0, dtype=np.float64)
+    return Exact(rows.ranks(num_items), dict(zip(ks, missed.tolist(), strict=True)))
+
+
+class _Rows:
+    """Columns of samples gathered from batches, without the rows that only fill one up."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[np.ndarray]] = collections.defaultdict(list)
+
+    def add(self, batch: Batch, **found: np.ndarray) -> int:
+        """Returns how many samples came."""
+        for name, column in (found | {name: batch[name] for name in ("sample", "user", "target")}).items():
+            self.columns[name].append(column[batch["valid"]])
+        return int(batch["valid"].sum())
+
+    def ranks(self, num_candidates: int) -> Ranks:
+        columns = {name: np.concatenate(self.columns[name]) for name in ("sample", "user", "target", "rank")}
+        return Ranks(**columns, num_candidates=num_candidates)
+
+
+def _one_ahead(search: Callable[[Params, Batch], Any], params: Params, batches: Iterable[Batch]) -> Iterator:
+    """(batch, what was found), the next search dispatched before these are handed out."""
     waiting = None
     for batch in batches:
         dispatched = (batch, search(params, batch))

@@ -27,6 +27,19 @@ def score_catalogue(
     `block_size` nodes of a user are run at a time.
     """
     cache = policy.prefill(params, prompts)
+    return score_all(policy, params, cache, trie, scoring=scoring, block_size=block_size)
+
+
+def score_all(
+    policy: Policy,
+    params: Params,
+    cache: PromptCache,
+    trie: Trie,
+    *,
+    scoring: str = "constrained",
+    block_size: int = 256,
+) -> jax.Array:
+    """`score_catalogue` from prefilled prompts."""
     B = cache.lengths.shape[0]
     root = jnp.broadcast_to(trie.inner[0], (B, 1))
     scores, past = jnp.zeros((B, trie.num_items)), None

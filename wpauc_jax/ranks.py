@@ -56,17 +56,23 @@ class Ranks:
         return np.unique(self.user).size
 
     def values(self, metric: str) -> np.ndarray:
-        """float64[N]: a metric such as 'recall@10' or 'ndcg@3' of every sample.
+        """float64[N]: a metric such as 'recall@10', 'ndcg@3', 'auc' or 'opauc@10' of every sample.
 
-        With one target, Recall@K is 1 where rank < K and NDCG@K is 1/log2(rank + 2) there (METHOD: section 6).
+        With one target, Recall@K is 1 where rank < K and NDCG@K is 1/log2(rank + 2) there; AUC is the share of the
+        other items below the target, OPAUC@K the normalised partial AUC over false positive rates up to K of them, and
+        WPAUC@K, over the window of Recall@K, equals Recall@K (docs/theory.md).
         Raises RanksError for an unknown name, and for a K beyond lists that miss some target: its rank is not known.
         """
         name, k = parse_metric(metric)
+        if name == "auc":
+            return self._auc()
         if k > self.num_candidates and (self.rank < 0).any():
             raise RanksError(f"{metric} needs lists of at least {k}, these hold {self.num_candidates}; widen the beam")
         hit = (self.rank >= 0) & (self.rank < k)
-        if name == "recall":
+        if name in ("recall", "wpauc"):
             return hit.astype(np.float64)
+        if name == "opauc":
+            return np.where(hit, (k - self.rank) / k, 0.0)
         return np.where(hit, 1.0 / np.log2(np.maximum(self.rank, 0) + 2.0), 0.0)
 
     def metrics(self, recall_at: Iterable[int], ndcg_at: Iterable[int]) -> dict[str, float]:
@@ -106,22 +112,36 @@ class Ranks:
         except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise RanksError(f"{path}: not a file of ranks ({error})") from error
 
+    def _auc(self) -> np.ndarray:
+        if (self.rank < 0).any() or self.num_candidates < 2:
+            raise RanksError("auc needs the rank of every target among all items; evaluate with eval.exact")
+        return 1.0 - self.rank / (self.num_candidates - 1)
+
     def _need_samples(self, count: int, metric: str) -> None:
         if len(self) < count:
             raise RanksError(f"{metric} has no mean: there is no sample to evaluate")
 
 
 def parse_metric(metric: str) -> tuple[str, int]:
-    """'recall@10' -> ('recall', 10). Raises RanksError for any other form."""
+    """'recall@10' -> ('recall', 10), 'auc' -> ('auc', 0). Raises RanksError for any other form."""
     name, _, k = metric.partition("@")
-    if name not in ("recall", "ndcg") or not k.isdecimal() or int(k) < 1:
-        raise RanksError(f"unknown metric {metric!r}; use recall@K or ndcg@K with K of at least 1")
+    if metric == "auc":
+        return metric, 0
+    if name not in ("recall", "ndcg", "opauc", "wpauc") or not k.isdecimal() or int(k) < 1:
+        raise RanksError(
+            f"unknown metric {metric!r}; use auc, or recall@K, ndcg@K, opauc@K, wpauc@K with K of at least 1"
+        )
     return name, int(k)
 
 
 def metric_names(recall_at: Iterable[int], ndcg_at: Iterable[int]) -> list[str]:
     """Names in a table's order: recall, then ndcg."""
     return [f"recall@{k}" for k in recall_at] + [f"ndcg@{k}" for k in ndcg_at]
+
+
+def area_names(ks: Iterable[int]) -> list[str]:
+    """Areas under the ROC curve that exact ranks give: the whole, then the partial and the windowed one at each K."""
+    return ["auc", *(f"{name}@{k}" for name in ("opauc", "wpauc") for k in ks)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from wpauc_jax.evaluate import Exact
 from wpauc_jax.files import atomic_path
-from wpauc_jax.ranks import PairedDifference, Ranks, RanksError, metric_names, parse_metric
+from wpauc_jax.ranks import PairedDifference, Ranks, RanksError, metric_names
 
 
 def final_table(
@@ -71,6 +72,13 @@ def summarise(
     }
 
 
+def exact_table(exact: Mapping[str, Exact]) -> str:
+    """Stages by areas under the ROC curve over all negatives, and by what beams miss of the exact K best."""
+    rows = [[stage, *(f"{value:.4f}" for value in found.metrics().values())] for stage, found in exact.items()]
+    names = list(next(iter(exact.values())).metrics())
+    return format_table(["exact", *(metric_title(name) for name in names)], rows)
+
+
 def write_results(path: str | os.PathLike[str], results: Mapping[str, Any]) -> None:
     """Writes a JSON file, whole or not at all. Raises ValueError for a number that JSON has no word for."""
     with atomic_path(path) as temporary:
@@ -109,8 +117,9 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int
 
 def metric_title(name: str) -> str:
     """'ndcg@10' -> 'NDCG@10'."""
-    kind, k = parse_metric(name)
-    return f"{ {'recall': 'Recall', 'ndcg': 'NDCG'}[kind] }@{k}"
+    kind, at, k = name.partition("@")
+    titles = {"recall": "Recall", "missed": "missed"}
+    return titles.get(kind, kind.upper()) + at + k
 
 
 def _check_stages(stages: Mapping[str, Ranks]) -> None:

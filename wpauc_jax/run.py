@@ -14,12 +14,13 @@ from wpauc_jax.data.dataset import positions
 from wpauc_jax.data.pipeline import eval_batches
 from wpauc_jax.data.sources.synthetic import make_world
 from wpauc_jax.doctor import examine
-from wpauc_jax.evaluate import evaluate
+from wpauc_jax.evaluate import Exact, evaluate, evaluate_exact
 from wpauc_jax.files import atomic_path
+from wpauc_jax.models import Params
 from wpauc_jax.plots import plot_stages, plot_training
 from wpauc_jax.ranks import Ranks
 from wpauc_jax.recommend import recommend
-from wpauc_jax.report import final_table, summarise, write_results
+from wpauc_jax.report import exact_table, final_table, summarise, write_results
 from wpauc_jax.train import best_folder, run_rl, run_sft
 from wpauc_jax.workspace import Workspace, open_workspace
 from wpauc_jax.writers import Progress
@@ -97,7 +98,7 @@ def _evaluate(work: Workspace) -> None:
         found["optimum"] = optimal_ranks(world, work.dataset, rows, config.data.max_history)
     search = work.search(config.eval.num_beams)
     batches = eval_batches(work.dataset, work.builder, rows, config.eval.batch_size)
-    best_steps = {}
+    best_steps, exact = {}, {}
     for stage in STAGES:
         folder = best_folder(work, stage)
         if not folder.is_dir():
@@ -107,12 +108,28 @@ def _evaluate(work: Workspace) -> None:
         best_steps[stage] = best.step
         with Progress(len(rows), f"test of {stage}", unit="users") as progress:
             found[stage] = evaluate(search, params, batches, on_batch=progress.update)
+        if config.eval.exact:
+            exact[stage] = _exact(work, params, batches, stage)
+            found[f"{stage}-exact"] = exact[stage].ranks
     for stage, ranks in found.items():
         ranks.save(work.folder / "ranks" / f"{stage}.npz")
-    _report(work, found, best_steps)
+    _report(work, found, best_steps, exact)
 
 
-def _report(work: Workspace, found: dict[str, Ranks], best_steps: dict[str, int]) -> None:
+def _exact(work: Workspace, params: Params, batches: Any, stage: str) -> Exact:
+    rows, config = len(positions(work.dataset, "test")), work.config.eval
+    with Progress(rows, f"test of {stage} among all items", unit="users") as progress:
+        return evaluate_exact(
+            work.exact_search(),
+            params,
+            batches,
+            num_items=work.catalog.num_items,
+            ks=config.recall_at,
+            on_batch=progress.update,
+        )
+
+
+def _report(work: Workspace, found: dict[str, Ranks], best_steps: dict[str, int], exact: dict[str, Exact]) -> None:
     """The table on the terminal, results.json and plots."""
     config = work.config
     facts: dict[str, Any] = {
@@ -127,6 +144,7 @@ def _report(work: Workspace, found: dict[str, Ranks], best_steps: dict[str, int]
         "data": work.dataset.fingerprint,
         "catalog": work.catalog.fingerprint,
         "config": dataclasses.asdict(config),
+        "exact": {stage: found.metrics() for stage, found in exact.items()},
     }
     write_results(work.folder / "results.json", {**summarise(found, **facts), **run_facts})
     plot_training(work.folder / "metrics.jsonl", work.folder / "plots")
@@ -134,3 +152,5 @@ def _report(work: Workspace, found: dict[str, Ranks], best_steps: dict[str, int]
         found, work.folder / "plots" / "stages.png", recall_at=config.eval.recall_at, ndcg_at=config.eval.ndcg_at
     )
     print(final_table(found, **facts))
+    if exact:
+        print("\n" + exact_table(exact))

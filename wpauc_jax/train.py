@@ -10,7 +10,7 @@ import jax
 from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints, load_params
 from wpauc_jax.config import ConfigError, StageConfig
 from wpauc_jax.data.pipeline import eval_batches, prompt_batches, sft_batches, sft_pieces, steps_per_epoch
-from wpauc_jax.evaluate import evaluate
+from wpauc_jax.evaluate import evaluate, evaluate_exact
 from wpauc_jax.loop import FitResult, Plan, fit
 from wpauc_jax.models import Params
 from wpauc_jax.optim import make_optimizer
@@ -104,17 +104,26 @@ def _plan(work: Workspace, settings: StageConfig, rows: int) -> Plan:
 
 
 class _Validation:
-    """params -> metrics on the validation rows."""
+    """params -> metrics on the validation rows, with `eval.exact` also among all items as "exact/..."."""
 
     def __init__(self, work: Workspace) -> None:
         config = work.config.eval
         self._config = config
         self._search = work.search(config.num_beams)
+        self._exact_search = work.exact_search() if config.exact else None
+        self._num_items = work.catalog.num_items
         self._batches = eval_batches(work.dataset, work.builder, work.valid_positions, config.batch_size)
 
     def __call__(self, params: Params) -> dict[str, float]:
-        ranks = evaluate(self._search, params, self._batches)
-        return ranks.metrics(self._config.recall_at, self._config.ndcg_at)
+        config = self._config
+        metrics = evaluate(self._search, params, self._batches).metrics(config.recall_at, config.ndcg_at)
+        if self._exact_search is None:
+            return metrics
+        exact = evaluate_exact(
+            self._exact_search, params, self._batches, num_items=self._num_items, ks=config.recall_at
+        )
+        among_all = exact.ranks.metrics(config.recall_at, config.ndcg_at) | exact.metrics()
+        return metrics | {f"exact/{name}": value for name, value in among_all.items()}
 
 
 def place(batch: Mapping[str, Any]) -> dict[str, Any]:

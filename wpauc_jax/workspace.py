@@ -17,7 +17,7 @@ from wpauc_jax.config import Config, ConfigError
 from wpauc_jax.data.dataset import Dataset, positions, train_rows
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.prompts import PromptBuilder
-from wpauc_jax.evaluate import Search, make_search
+from wpauc_jax.evaluate import ExactSearch, Search, make_exact_search, make_search
 from wpauc_jax.files import atomic_path
 from wpauc_jax.models import Params, Policy
 
@@ -67,6 +67,13 @@ class Workspace:
         """Beam search with this run's model, catalogue and scoring rule."""
         scoring = self.config.scoring
         return make_search(self.policy, self.trie(scoring), num_beams=num_beams, scoring=scoring)
+
+    def exact_search(self) -> ExactSearch:
+        """Exact ranks and the error of `eval.num_beams` beams, with this run's model, catalogue and scoring rule."""
+        config, scoring = self.config.eval, self.config.scoring
+        return make_exact_search(
+            self.policy, self.trie(scoring), num_beams=config.num_beams, scoring=scoring, ks=config.recall_at
+        )
 
     @property
     def _holdout(self) -> float:
