@@ -1,15 +1,13 @@
 """What the objectives cost: reward -> advantage -> TAWin -> loss and its gradient, next to an RL step.
 
-    python -m benchmarks.objectives [--step-seconds S --step-users B]
+    python -m benchmarks.objectives
 
-Prints one JSON line: seconds of the chain, the largest array in it, and its share of the RL step. The step's time is
-measured by `benchmarks.rl_step.mini_step_seconds() -> (seconds, users)` where that module exists, or given by hand.
-It is scaled to the chain's size by users alone: more and longer candidates would only make the step slower.
+Prints one JSON line: seconds of the chain, the largest array in it, and its share of the mini shape's RL step
+(`benchmarks.rl_step`), measured in the same run and scaled to the chain's size by users alone: more and longer
+candidates would only make the step slower.
 """
 
 import argparse
-import importlib
-import importlib.util
 import json
 import math
 import statistics
@@ -21,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 
+from benchmarks.rl_step import mini_step_seconds
 from wpauc_jax.objectives import tawin_loss
 
 USERS, GROUP, TOKENS = 1024, 64, 8
@@ -80,26 +79,14 @@ def share_of_step(seconds: float, step_seconds: float, step_users: int) -> float
     return seconds / (step_seconds * USERS / step_users)
 
 
-def measured_step() -> tuple[float, int] | None:
-    """(seconds, users) of the mini shape's RL step, where its benchmark is there."""
-    if importlib.util.find_spec("benchmarks.rl_step") is None:
-        return None
-    return importlib.import_module("benchmarks.rl_step").mini_step_seconds()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--step-seconds", type=float, help="seconds of an RL step measured elsewhere")
-    parser.add_argument("--step-users", type=int, default=8, help="users in that step")
-    options = parser.parse_args()
-    step = (options.step_seconds, options.step_users) if options.step_seconds else measured_step()
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    step_seconds, step_users = mini_step_seconds()
     seconds = chain_seconds()
+    share = share_of_step(seconds, step_seconds, step_users)
     largest = max(intermediate_shapes(chain, *inputs()), key=math.prod)
-    result: dict[str, Any] = {"chain_seconds": round(seconds, 5), "largest_array": largest}
-    if step is not None:
-        share = share_of_step(seconds, *step)
-        result |= {"step_seconds": step[0], "step_users": step[1], "share_of_step": share, "ok": share < LIMIT}
-    print(json.dumps(result))
+    result = {"chain_seconds": round(seconds, 5), "largest_array": largest, "step_seconds": step_seconds}
+    print(json.dumps(result | {"step_users": step_users, "share_of_step": share, "ok": share < LIMIT}))
 
 
 if __name__ == "__main__":
