@@ -28,7 +28,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         raise ConfigError(f"configs/quickstart.py takes no argument, got {arg!r}")
     return to_config_dict(
         Config(
-            data=DataConfig(source="movielens100k", max_history=20),
+            data=DataConfig(archive="ml-100k", max_history=20),
             catalog=CatalogConfig(levels=3, codes=64),
             model=ModelConfig(num_layers=2, width=64, num_heads=4, num_kv_heads=2, head_dim=16, ffn_width=176),
             sft=SftConfig(batch_size=64, epochs=6, evals=6, optim=OptimConfig(learning_rate=3e-3)),

@@ -4,11 +4,13 @@ import gzip
 import pathlib
 
 import numpy as np
+import polars as pl
 import pytest
 
 from wpauc_jax.catalog.items import Catalog, catalog_from_codes
 from wpauc_jax.data.dataset import Dataset
-from wpauc_jax.data.prepare import chronological, leave_one_out
+from wpauc_jax.data.sources import ReadOptions, read
+from wpauc_jax.data.splits import chronological, leave_one_out
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -36,6 +38,14 @@ def atomic(*rows: tuple) -> str:
 def inter(rows: list[tuple]) -> str:
     """(user, item, time) rows as the text of an .inter file."""
     return atomic(("user_id:token", "item_id:token", "timestamp:float"), *rows)
+
+
+def read_all(source: str, path: pathlib.Path, bad_rows: str = "error", **options):
+    """A data set read to the end: interactions, items, and the RawData with its hashes and rejects."""
+    raw = read(source, path, ReadOptions(**options), bad_rows)
+    items = list(raw.items)
+    interactions = pl.concat(raw.interactions, how="vertical_relaxed")
+    return interactions, pl.concat(items) if items else None, raw
 
 
 def dataset_of(lengths: list[int], *, num_items: int = 40, seed: int = 0, protocol: str = "leave_one_out") -> Dataset:

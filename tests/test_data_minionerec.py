@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from data_worlds import shared, write
+from data_worlds import read_all, shared, write
 
 from wpauc_jax.catalog.sid import read_sid
 from wpauc_jax.config import ConfigError, DataConfig
 from wpauc_jax.data.dataset import SPLITS, positions
 from wpauc_jax.data.prepare import prepare
-from wpauc_jax.data.sources import DataError, read_minionerec
+from wpauc_jax.data.sources import DataError
 from wpauc_jax.data.sources.minionerec import read_codes
 
 INFO = "<a_1><b_0>\tA bolt, 1/4\"\t0\n<a_1><b_1>\tIt's a nut\t1\n<a_10><b_0>\tA washer\t2\n<a_2><b_0>\tNever used\t3\n"
@@ -93,10 +93,11 @@ def test_rere_has_times_and_no_semantic_ids(tmp_path):
     rere(tmp_path, "Toys_5", {"train": [("u", "['B0']", "[0]", "1", "[100]", "200")], "test": []})
     rere(tmp_path, "Games_5", {"train": [("u", "['B0']", "[1]", "0", "[7]", "8")]})
     with pytest.raises(DataError, match=r"train holds several data sets: Games_5\.csv, Toys_5\.csv; set data\.path"):
-        read_minionerec(tmp_path)
-    raw = read_minionerec(tmp_path / "train" / "Toys_5.csv")
-    assert raw.interactions.select("user", "item", "time", "split").rows() == [("u", "0", 100, 0), ("u", "1", 200, 0)]
-    assert raw.items.rows() == [("0", "Bolt (1, A)", "Bolt (1, A)"), ("1", "Nut", "Nut")]
+        read_all("minionerec", tmp_path)
+    interactions, items, raw = read_all("minionerec", tmp_path / "train" / "Toys_5.csv")
+    assert interactions.select("user", "item", "time", "split").rows() == [("u", "0", 100, 0), ("u", "1", 200, 0)]
+    assert items.select("item", "title", "text").rows() == [("0", "Bolt (1, A)", "Bolt (1, A)"), ("1", "Nut", "Nut")]
+    assert raw.time_unit == "s"
     with pytest.raises(DataError, match="has no semantic ids"):
         read_codes(tmp_path / "info" / "Toys_5.txt")
 
@@ -105,10 +106,10 @@ def test_descriptions_join_the_text(tmp_path):
     folder = world(tmp_path)
     described = {"0": {"title": "A bolt", "description": "Steel."}, "2": {"description": ""}, "7": {"description": "x"}}
     write(folder / "index" / "any.item.json", json.dumps(described))
-    assert read_minionerec(folder).items["text"].to_list()[:3] == ['A bolt, 1/4". Steel.', "It's a nut", "A washer"]
+    assert read_all("minionerec", folder)[1]["text"].to_list()[:3] == ['A bolt, 1/4". Steel.', "It's a nut", "A washer"]
     write(folder / "index" / "any.item.json", "[1]")
     with pytest.raises(DataError, match=r"any\.item\.json: expected \{"):
-        read_minionerec(folder)
+        read_all("minionerec", folder)
 
 
 def test_semantic_ids_from_info_and_index(tmp_path):
@@ -139,32 +140,32 @@ BAD = [
 def test_rows_that_cannot_be_are_named(tmp_path, split, row, message):
     folder = world(tmp_path, {**ROWS, split: [row]})
     with pytest.raises(DataError) as error:
-        read_minionerec(folder)
+        read_all("minionerec", folder)
     assert message in str(error.value)
 
 
 def test_malformed_files(tmp_path):
     with pytest.raises(DataError, match="nowhere' does not exist"):
-        read_minionerec(tmp_path / "nowhere")
+        read_all("minionerec", tmp_path / "nowhere")
     with pytest.raises(DataError, match="holds no MiniOneRec data: it needs train, valid or test"):
-        read_minionerec(tmp_path)
+        read_all("minionerec", tmp_path)
     folder = world(tmp_path)
     write(folder / "test.csv", "user_id,item_id\nu,1\n")
     with pytest.raises(DataError, match=r"test\.csv, line 1: the header has no column 'history_item_id'"):
-        read_minionerec(folder)
+        read_all("minionerec", folder)
     write(folder / "test.csv", "user_id,history_item_id,item_id\nu,[1]\n")
     with pytest.raises(DataError, match=r"test\.csv, line 2: not as many fields"):
-        read_minionerec(folder)
+        read_all("minionerec", folder)
     write(folder / "test.csv", 'user_id,history_item_id,item_id\nu,"[1]",2\nu,"[1')
     with pytest.raises(DataError, match=r"test\.csv, line 3: unexpected end of data"):
-        read_minionerec(folder)
+        read_all("minionerec", folder)
     (folder / "test.csv").write_bytes(b"user_id,history_item_id,item_id\nu\xff,[1],2\n")
     with pytest.raises(DataError, match=r"test\.csv, line 2: not UTF-8"):
-        read_minionerec(folder)
+        read_all("minionerec", folder)
     for line, what in (("no tabs", "expected"), ("a\tb\tx", "expected"), ("<a>\tagain\t0", "'0' appears a second")):
         world(tmp_path, info=f"{INFO}\n{line}\n")
         with pytest.raises(DataError, match=rf"info\.txt, line 6: .*{what}"):
-            read_minionerec(folder)
+            read_all("minionerec", folder)
 
 
 def test_the_industrial_set_has_its_published_test_rows(tmp_path):

@@ -11,9 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wpauc_jax.config import ConfigError, DataConfig
-from wpauc_jax.data.dataset import MANIFEST, TABLES, load_dataset, positions, train_rows
-from wpauc_jax.data.prepare import chronological, k_core, leave_one_out, prepare
+from wpauc_jax.data.dataset import ITEMS, MANIFEST, USERS, load_dataset, positions, train_rows
+from wpauc_jax.data.filters import k_core
+from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.sources import DataError
+from wpauc_jax.data.splits import chronological, leave_one_out
+
+SHARD = "interactions-00000.parquet"
+TABLES = (SHARD, ITEMS, USERS)
 
 
 def config(path, **changes) -> DataConfig:
@@ -37,7 +42,7 @@ WORLD = [("10", "b", 5), ("9", "2", 3), ("10", "10", 1), ("9", "b", 1), ("10", "
 
 def test_order_of_users_items_and_times(tmp_path):
     dataset = prepared(tmp_path, WORLD)
-    assert dataset.users == ["9", "10", "x"]  # numbers by value, then words
+    assert list(dataset.users) == ["9", "10", "x"]  # numbers by value, then words
     assert dataset.item_ids == ["2", "10", "b"]
     assert sequences(dataset) == {"9": ["b", "2", "2"], "10": ["10", "b", "2"], "x": ["2"]}  # equal times: file order
     assert dataset.time.tolist() == [1, 3, 9, 1, 5, 5, 7]
@@ -84,6 +89,9 @@ def test_statistics(tmp_path):
         "items_without_training": 0,
         "items_without_title": 3,
         "dropped": {
+            "outside_window": 0,
+            "by_title": {"missing": 0, "markup": 0, "long": 0},
+            "rows": {},
             "repeats": 0,
             "interactions_by_k_core": 0,
             "users": 0,
@@ -99,6 +107,7 @@ interaction_lists = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), mi
 
 @given(interaction_lists, st.integers(0, 4))
 def test_k_core_is_the_largest_fixed_point(rows, k):
+    rows = sorted(rows)
     user, item = np.array(rows).T
     kept = k_core(user, item, k)
     for ids in (user, item):
@@ -118,7 +127,7 @@ def test_k_core_runs_to_the_fixed_point(tmp_path):
     chain = [("u0", "c0", 50), ("w0", "c0", 1), ("w0", "c1", 2), ("w1", "c1", 3)]  # falls one link at a time
     dataset = prepared(tmp_path, block + chain, k_core=2)
     assert dataset.item_ids == ["i0", "i1", "i2"]
-    assert dataset.users == ["u0", "u1", "u2"]
+    assert list(dataset.users) == ["u0", "u1", "u2"]
 
 
 user_lengths = st.lists(st.integers(1, 9), min_size=1, max_size=12)
@@ -208,7 +217,7 @@ def test_a_changed_or_missing_file_is_noticed(tmp_path, name):
 def test_a_manifest_of_another_format_is_refused(tmp_path):
     prepared(tmp_path, WORLD)
     path = tmp_path / "prepared" / MANIFEST
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 99'))
     with pytest.raises(DataError, match="has format 99"):
         load_dataset(tmp_path / "prepared")
     path.write_text("{")
@@ -225,20 +234,20 @@ def test_what_cannot_be_prepared_leaves_nothing(tmp_path):
         prepared(tmp_path, WORLD, split="chronological")
     with pytest.raises(ConfigError, match=r"data\.path is empty"):
         prepare(config(""), tmp_path / "prepared")
-    assert [path.name for path in tmp_path.iterdir()] == ["prepared-raw"]
+    assert not (tmp_path / "prepared").exists()
 
 
 def test_a_failed_or_killed_write_leaves_no_directory(tmp_path, monkeypatch):
-    write(tmp_path / ".prepared.partial" / "left", "by a killed run")
+    write(tmp_path / ".prepared.unfinished" / "left", "by a killed run")
 
     def fail(*_, **__):
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("wpauc_jax.data.prepare.json.dumps", fail)
+        patched.setattr("wpauc_jax.data.store.file_digest", fail)
         with pytest.raises(OSError, match="disk full"):
             prepared(tmp_path, WORLD)
-    assert [path.name for path in tmp_path.iterdir()] == ["prepared-raw"]
+    assert {path.name for path in tmp_path.iterdir()} == {"prepared-raw", ".prepared.reading"}
     assert prepared(tmp_path, WORLD).num_users == 3
 
 
@@ -299,6 +308,6 @@ def test_real_sets_have_the_counts_of_their_readme(tmp_path, name, k, counts, de
     assert any(dataset.texts) == described
     assert len(positions(dataset, "test")) == sum(np.diff(dataset.offsets) >= 3)
     if name == "industrial":
-        assert "A0289048PRWFY7ZXQKCD" in dataset.users
+        assert "A0289048PRWFY7ZXQKCD" in list(dataset.users)
         user = dataset.user_of(np.arange(len(dataset.item)))
         assert (np.diff(dataset.time)[user[1:] == user[:-1]] >= 0).all()

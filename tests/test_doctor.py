@@ -8,8 +8,8 @@ import pytest
 from wpauc_jax.catalog.items import catalog_from_codes
 from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.data.dataset import Dataset, positions, train_rows
-from wpauc_jax.data.prepare import chronological, leave_one_out
 from wpauc_jax.data.prompts import PromptBuilder
+from wpauc_jax.data.splits import chronological, leave_one_out
 from wpauc_jax.doctor import catalogue, population, prompts, splits
 from wpauc_jax.doctor.tables import baseline_table, length_table
 

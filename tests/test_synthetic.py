@@ -135,19 +135,20 @@ def test_the_optimum_ranks_by_the_law(small):
 
 def test_a_drawn_set_is_a_function_of_its_settings():
     first, again = draw(TINY), draw(TINY)
-    assert first.interactions.equals(again.interactions) and first.files == again.files
+    (interactions,) = first.interactions
+    assert interactions.equals(again.interactions[0]) and first.files == again.files
     other = draw(dataclasses.replace(TINY, seed=1))
-    assert not first.interactions.equals(other.interactions) and first.files != other.files
-    lengths = first.interactions.group_by("user").len()["len"]
+    assert not interactions.equals(other.interactions[0]) and first.files != other.files
+    lengths = interactions.group_by("user").len()["len"]
     assert len(lengths) == 40 and lengths.min() >= 3 and lengths.max() <= 6
-    later = first.interactions["time"].diff().to_numpy()[1:] > 0
-    same_user = (first.interactions["user"] == first.interactions["user"].shift()).to_numpy()[1:].astype(bool)
+    later = interactions["time"].diff().to_numpy()[1:] > 0
+    same_user = (interactions["user"] == interactions["user"].shift()).to_numpy()[1:].astype(bool)
     assert later[same_user].all()
 
 
 def test_titles_are_distinct_and_name_the_topic():
     world = make_world(SMALL)
-    titles = draw(SMALL).items["title"].to_list()
+    titles = draw(SMALL).items[0]["title"].to_list()
     assert len(set(titles)) == SMALL.num_items
     nouns = np.array([title.split()[1] for title in titles])
     for t in range(SMALL.num_topics):

@@ -5,6 +5,7 @@ the command line made of them back. Below `main` and `train` only these dataclas
 """
 
 import dataclasses
+import datetime
 import pathlib
 import types
 import typing
@@ -78,15 +79,36 @@ class SyntheticConfig(_Checked, section="data.synthetic."):
                 )
 
 
+_KEEP_ALL = {  # the settings of DataConfig that drop rows, and the values with which they do not
+    **{"k_core": 0, "repeats": "keep", "start": "", "end": ""},
+    **{"require_title": False, "drop_markup": False, "title_words": 0},
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig(_Checked, section="data."):
     """Where interactions come from and how they become training rows."""
 
-    source: str = choice("movielens100k", "recbole", "minionerec", "synthetic")
+    source: str = choice(
+        "auto", "amazon", "minionerec", "movielens", "recbole", "sequences", "tabular", "yelp", "synthetic"
+    )  # auto: by the names and the first line of the files
     root: str = ""  # a folder that holds several data sets; a relative path starts there
-    path: str = ""  # a file or folder; "" lets movielens100k fetch the archive by itself
+    path: str = ""  # a file or folder
+    archive: str = ""  # where path is empty: a public data set to fetch, a name in data/archives.py
     cache: str = ""  # downloads; "" is $XDG_CACHE_HOME/wpauc_jax or ~/.cache/wpauc_jax
     dir: str = ""  # the prepared directory; "" is <workdir>/data
+    user_column: str = "user_id"  # tabular: the names of columns; time_column "": the order of rows is that of time
+    item_column: str = "item_id"
+    time_column: str = "timestamp"
+    title_column: str = "title"
+    items_path: str = ""  # amazon, tabular: the file that describes items, from the folder of the interactions on
+    time_unit: str = choice("s", "ms")  # tabular: what numbers in time_column count since 1970
+    bad_rows: str = choice("error", "skip")  # a row that cannot be read: an error, or left out and counted
+    start: str = ""  # keep interactions from this date on (UTC, as in 2016-10-01)
+    end: str = ""  # and before this one
+    require_title: bool = False  # drop items without a title
+    drop_markup: bool = False  # drop items whose title holds HTML
+    title_words: int = at_least(0, 0)  # drop items with more words in the title; 0: keep all
     k_core: int = at_least(5, 0)  # drop users and items with fewer interactions, to the fixed point; 0: keep all
     repeats: str = choice("keep", "first")  # an item that a user meets again: keep it, or only the first time
     split: str = choice(
@@ -98,16 +120,27 @@ class DataConfig(_Checked, section="data."):
     def __post_init__(self) -> None:
         super().__post_init__()
         for field, value in (("split", "published"), ("source", "synthetic")):
-            if getattr(self, field) == value and (self.k_core or self.repeats != "keep"):
-                raise ConfigError(
-                    f"data.{field}={value!r} keeps every row: set data.k_core=0 (it is {self.k_core}) and "
-                    f"data.repeats='keep' (it is {self.repeats!r})"
+            dropping = [name for name, keep in _KEEP_ALL.items() if getattr(self, name) != keep]
+            if getattr(self, field) == value and dropping:
+                mend = " and ".join(
+                    f"data.{name}={_KEEP_ALL[name]!r} (it is {getattr(self, name)!r})" for name in dropping
                 )
+                raise ConfigError(f"data.{field}={value!r} keeps every row: set {mend}")
+        for name in ("start", "end"):
+            if not _is_date(getattr(self, name)):
+                raise ConfigError(f"data.{name}={getattr(self, name)!r} is not a date such as 2016-10-01")
 
     @property
     def location(self) -> str:
         """`path`, from `root` on where one is set."""
         return str(pathlib.Path(self.root, self.path)) if self.root and self.path else self.path
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return not text or (len(text) == len("2016-10-01") and bool(datetime.date.fromisoformat(text)))
+    except ValueError:
+        return False
 
 
 @dataclasses.dataclass(frozen=True)

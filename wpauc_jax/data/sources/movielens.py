@@ -1,89 +1,115 @@
-"""MovieLens-100K: the official archive's layout, or its copy as RecBole atomic files; a folder or a zip of either.
+"""MovieLens as GroupLens publishes it: 100K, 1M (and 10M), 20M and later (25M, 32M, latest); a folder or a zip.
 
-Official: `u.data` has user, item, rating and unix seconds between tabs; `u.item` has item, title with year, dates,
-address and 19 genre flags between bars, in latin-1. Ratings are not used: a rating is an interaction.
+100K: `u.data` has user, item, rating and unix seconds between tabs; `u.item` has item, title with year, dates, address
+and 19 genre flags between bars, in latin-1. 1M: `ratings.dat` and `movies.dat` with `::` between fields, genres between
+bars, in latin-1 (1M) or UTF-8 (10M). 25M: `ratings.csv` and `movies.csv` with a header and quotes, UTF-8. The copy of
+100K in RecBole's atomic files is read as well. Ratings are not used: a rating is an interaction.
 """
 
-import hashlib
+import dataclasses
 import pathlib
 import zipfile
+from collections.abc import Iterator
 
 import polars as pl
 
-from wpauc_jax.data.sources.recbole import joined, parse_inter, parse_item
-from wpauc_jax.data.sources.tables import (
-    INTERACTION_COLUMNS,
-    DataError,
-    RawData,
-    parsed_time,
-    read_delimited,
-    read_file,
-    reject_duplicates,
-    require,
-)
+from wpauc_jax.data.sources.blocks import Input, Layout, delimited_blocks, first_line
+from wpauc_jax.data.sources.recbole import inter_blocks, item_blocks, joined
+from wpauc_jax.data.sources.tables import DataError, RawData, ReadOptions, Rejects
 
-GENRES = (  # in the order of the flags
-    *(
-        "unknown",
-        "Action",
-        "Adventure",
-        "Animation",
-        "Children's",
-        "Comedy",
-        "Crime",
-        "Documentary",
-        "Drama",
-        "Fantasy",
+GENRES = (  # in the order of the flags of 100K
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
+_RATINGS = ["user", "item", "rating", "time"]
+_FILM = ["item", "title", "genres"]
+LAYOUTS = (  # the two files, and how each is read
+    (
+        "u.data",
+        Layout(_RATINGS, ["user", "item", "time"], "time", separator="\t"),
+        "u.item",
+        Layout(
+            ["item", "title", "release", "video", "address", *GENRES],
+            ["item", "title", *GENRES],
+            separator="|",
+            encoding="latin-1",
+        ),
     ),
-    *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+    (
+        "ratings.dat",
+        Layout(_RATINGS, ["user", "item", "time"], "time", separator="::"),
+        "movies.dat",
+        Layout(_FILM, ["item", "title"], optional=["genres"], separator="::", encoding="latin-1"),
+    ),
+    (
+        "ratings.csv",
+        Layout(_RATINGS, ["user", "item", "time"], "time", quoted=True, skip_lines=1),
+        "movies.csv",
+        Layout(_FILM, ["item", "title"], optional=["genres"], quoted=True, skip_lines=1),
+    ),
 )
-_LAYOUTS = (("u.data", "u.item"), ("ml-100k.inter", "ml-100k.item"))
+_HEADERS = {"ratings.csv": "userId,movieId,rating,timestamp", "movies.csv": "movieId,title,genres"}
+_COPY = ("ml-100k.inter", "ml-100k.item")
 
 
-def read_movielens100k(path: str | pathlib.Path) -> RawData:
+def read_movielens(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> RawData:
     """The data set in the folder or zip file `path`. Raises DataError for a missing or malformed file."""
-    path = pathlib.Path(path)
-    for names in _LAYOUTS:
-        stored = _read_members(path, names)
-        if stored is None:
-            continue
-        label_inter, label_item = (f"{path}:{name}" for name in names)
-        official = names == _LAYOUTS[0]
-        interactions = _parse_data(stored[0], label_inter) if official else parse_inter(stored[0], label_inter)
-        items = _parse_item(stored[1], label_item) if official else parse_item(stored[1], label_item)
-        digests = (hashlib.sha256(content).hexdigest() for content in stored)
-        return RawData(interactions, items, tuple(zip(names, digests, strict=True)))
-    wanted = " nor ".join(" and ".join(names) for names in _LAYOUTS)
-    raise DataError(f"{path} holds neither {wanted}; it is not MovieLens-100K")
+    files: dict[str, str] = {}
+    for ratings_name, ratings_layout, films_name, films_layout in LAYOUTS:
+        found = _find(path, (ratings_name, films_name))
+        if found:
+            ratings, films = found
+            for source in found:
+                _check_header(source)
+            interactions = delimited_blocks(ratings, ratings_layout, rejects, files)
+            return RawData(interactions, _films(films, films_layout, rejects, files), files, rejects)
+    found = _find(path, _COPY)
+    if found:
+        return RawData(inter_blocks(found[0], rejects, files), item_blocks(found[1], rejects, files), files, rejects)
+    wanted = ", ".join(f"{ratings} and {films}" for ratings, _, films, _ in LAYOUTS)
+    raise DataError(f"{path} is not MovieLens: it holds none of {wanted}")
 
 
-def _read_members(path: pathlib.Path, names: tuple[str, ...]) -> list[bytes] | None:
-    """The contents of the files called `names`, at any depth of a zip or at most one deep in a folder."""
+def is_movielens(path: pathlib.Path) -> bool:
+    """Whether the folder or zip file has the files of one of the layouts."""
+    return any(_find(path, (ratings, films)) for ratings, _, films, _ in LAYOUTS) or _find(path, _COPY) is not None
+
+
+def _find(path: pathlib.Path, names: tuple[str, str]) -> tuple[Input, Input] | None:
+    """The files called `names`, at any depth of a zip or at most one deep in a folder."""
     if path.is_dir():
-        folders = [path, path / "ml-100k"]
+        folders = [path, *sorted(folder for folder in path.iterdir() if folder.is_dir())]
         folder = next((f for f in folders if all((f / name).is_file() for name in names)), None)
-        return None if folder is None else [read_file(folder / name) for name in names]
+        return (Input(folder / names[0]), Input(folder / names[1])) if folder else None
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [next((m for m in archive.namelist() if m.split("/")[-1] == name), None) for name in names]
-            return None if None in members else [archive.read(member) for member in members if member]
-    except FileNotFoundError as error:
-        raise DataError(f"data.path={str(path)!r} does not exist") from error
+            members = [next((m for m in archive.namelist() if m.split("/")[-1] == name), "") for name in names]
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is neither a folder nor a readable zip file ({error})") from error
+    return (Input(path, members[0]), Input(path, members[1])) if all(members) else None
 
 
-def _parse_data(content: bytes, label: str) -> pl.DataFrame:
-    table = read_delimited(content, label, separator="\t", header=["user", "item", "rating", "timestamp"])
-    require(table, ["user", "item", "timestamp"], label)
-    return table.with_columns(time=parsed_time(table, "timestamp", label)).select(INTERACTION_COLUMNS)
+def _check_header(source: Input) -> None:
+    expected = _HEADERS.get(source.name)
+    if expected and first_line(source) != expected:
+        raise DataError(f"{source.label}, line 1: expected the header {expected!r}, found {first_line(source)!r:.80}")
 
 
-def _parse_item(content: bytes, label: str) -> pl.DataFrame:
-    header = ["item", "title", "release", "video", "address", *GENRES]
-    table = read_delimited(content, label, separator="|", header=header, encoding="latin-1")
-    require(table, ["item", "title", *GENRES], label)
-    reject_duplicates(table, "item", label)
-    genres = [pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in GENRES]
-    table = table.with_columns(genres=pl.concat_str(genres, separator=" ", ignore_nulls=True))
-    return table.select("item", "title", text=joined(["title", "genres"]))
+def _films(source: Input, layout: Layout, rejects: Rejects, files: dict[str, str]) -> Iterator[pl.DataFrame]:
+    if layout.encoding == "latin-1" and _is_utf8(source):  # 10M
+        layout = dataclasses.replace(layout, encoding="utf-8")
+    for block in delimited_blocks(source, layout, rejects, files):
+        if "genres" not in block.columns:
+            flags = [pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in GENRES]
+            block = block.with_columns(genres=pl.concat_str(flags, separator=" ", ignore_nulls=True))
+        genres = pl.col("genres").str.replace_all("|", " ", literal=True).replace("(no genres listed)", None)
+        yield block.with_columns(genres=genres).select("item", "title", text=joined(["title", "genres"]), line="line")
+
+
+def _is_utf8(source: Input) -> bool:
+    with source.open() as stream:
+        try:
+            stream.read().decode()
+        except UnicodeDecodeError:
+            return False
+    return True

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from wpauc_jax.config import SyntheticConfig
-from wpauc_jax.data.sources.tables import RawData
+from wpauc_jax.data.sources.tables import RawData, Rejects
 
 _NOUNS = ("lamp", "kettle", "rope", "drum", "chair", "boot", "tent", "brush", "clock", "saw", "vase", "cable")
 _COLOURS = ("red", "blue", "green", "white", "black", "grey", "brown", "golden", "violet", "orange")
@@ -122,13 +122,13 @@ def draw(config: SyntheticConfig) -> RawData:
             "user": pl.Series(user).cast(pl.String),
             "item": pl.Series(items[user, step]).cast(pl.String),
             "time": time[user, step],
-            "line": np.arange(1, len(user) + 1, dtype=np.uint32),
         }
     )
     titles = _titles(world)
     described = pl.DataFrame({"item": [str(item) for item in range(config.num_items)], "title": titles, "text": titles})
+    described = described.with_row_index("line", offset=1)
     digest = hashlib.sha256(repr(config).encode()).hexdigest()
-    return RawData(interactions, described, (("synthetic", digest),))
+    return RawData([interactions], [described], {"synthetic": digest}, Rejects())
 
 
 def expected_recall(law: np.ndarray, lists: np.ndarray, k: int) -> float:

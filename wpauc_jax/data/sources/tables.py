@@ -1,39 +1,103 @@
-"""What every reader returns, and the strict reading of delimited text that readers share."""
+"""What every reader returns, and what readers do with a row that cannot be used."""
 
+import collections
 import dataclasses
 import gzip
 import pathlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 
 import polars as pl
 
-INTERACTION_COLUMNS = ("user", "item", "time", "line")
-ITEM_COLUMNS = ("item", "title", "text")
+SPLITS = ("train", "valid", "test")  # in the order of time
 
 
 class DataError(ValueError):
     """Data that cannot be used; the message names the file, the line or the item, and what to do."""
 
 
+class Rejects:
+    """What happens to a row that cannot be used: `data.bad_rows` says whether it is an error or a counted skip."""
+
+    def __init__(self, policy: str = "error"):
+        self.policy = policy
+        self.counts: collections.Counter[str] = collections.Counter()  # by reason, for the manifest
+        self.first: dict[str, str] = {}  # the first row of each reason, in words
+
+    def add(self, label: str, line: int, reason: str, shown: str) -> None:
+        """Raises DataError with the file, the line and what stands there, or counts the row under its reason."""
+        if self.policy == "error":
+            raise DataError(f"{label}, line {line}: {reason}: {shown}; mend it, or set data.bad_rows='skip'")
+        self.counts[reason] += 1
+        self.first.setdefault(reason, f"{label}, line {line}: {shown}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """What a reader may need to know besides the path; the names are those of `data.` settings."""
+
+    user_column: str = "user_id"
+    item_column: str = "item_id"
+    time_column: str = "timestamp"
+    title_column: str = "title"
+    items_path: str = ""
+    time_unit: str = "s"
+
+
 @dataclasses.dataclass(frozen=True)
 class RawData:
     """One data set as its files have it, before any filter.
 
-    interactions: user str, item str, time int64 or float64, line uint32 (the order of equal times); and, where the
-        data set comes with its splits, split int8 (0 train, 1 valid, 2 test). Then `items` is its whole catalogue.
-    items: item str (unique), title str or null, text str or null (all that is known of the item, for embeddings).
-    files: what was read, as (label, sha256 of the bytes as stored), for the manifest.
+    interactions: blocks of user str, item str, time int64 or float64, to be gone through once; equal times keep the
+        order in which they come.
+    items: blocks of item str, title str or null, text str or null (all that is known of the item, for embeddings), line
+        int64, likewise.
+    files: what was read, label to sha256 of the bytes as stored; complete when the blocks are used up.
+    rejects: the rows left out while the blocks were read.
+    time_unit: "s" or "ms" since 1970, or "order": times that only order one user's interactions.
+    published: whether the data set comes with its splits and its catalogue: interactions have the column split int8
+        (0 train, 1 valid, 2 test), and an item without an interaction is an item.
+    repeated_items: whether the format is known to describe items more than once; then the first description counts.
     """
 
-    interactions: pl.DataFrame
-    items: pl.DataFrame
-    files: tuple[tuple[str, str], ...]
+    interactions: Iterable[pl.DataFrame]
+    items: Iterable[pl.DataFrame]
+    files: dict[str, str]
+    rejects: Rejects
+    time_unit: str = "s"
+    published: bool = False
+    repeated_items: bool = False
 
 
-def no_items() -> pl.DataFrame:
-    """The items table of a data set that describes no item."""
-    return pl.DataFrame(schema={name: pl.String for name in ITEM_COLUMNS})
+def interaction_table(users: list[str], items: list[str], times: pl.Series) -> pl.DataFrame:
+    """A block of interactions."""
+    return pl.DataFrame(
+        {"user": pl.Series(users, dtype=pl.String), "item": pl.Series(items, dtype=pl.String), "time": times}
+    )
+
+
+def item_table(rows: Sequence[tuple[str, str | None, str | None, int]]) -> pl.DataFrame:
+    """A block of items from (item, title, text, line); empty texts become null."""
+    schema = {"item": pl.String, "title": pl.String, "text": pl.String, "line": pl.Int64}
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    return table.with_columns(pl.col("title", "text").replace("", None))
+
+
+_DATES = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d")  # UTC
+
+
+def parsed_times(values: pl.Series) -> pl.Series:
+    """Numbers or dates in text as times: int64 where every one is whole, else float64; null for what is no time."""
+    whole = values.cast(pl.Int64, strict=False)
+    if not whole.has_nulls():
+        return whole
+    dates = [values.str.to_datetime(form, strict=False).dt.epoch("s") for form in _DATES]
+    whole = pl.select(pl.coalesce(whole, *dates)).to_series()
+    if not whole.has_nulls():
+        return whole
+    real = values.cast(pl.Float64, strict=False)
+    sound = (real.abs() < 2.0**63).fill_null(False)  # NaN compares greater than any number
+    return pl.select(pl.coalesce(real.set(~sound, None), whole)).to_series()
 
 
 def read_file(path: pathlib.Path) -> bytes:
@@ -54,92 +118,15 @@ def unpacked(stored: bytes, label: str) -> bytes:
         raise DataError(f"{label}: damaged gzip file ({error}); fetch it again") from error
 
 
-def text_lines(content: bytes, label: str) -> Iterator[tuple[int, str]]:
-    """The lines of UTF-8 text that are not blank, with their numbers. Raises DataError naming one that is not UTF-8."""
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, line.removesuffix(b"\r").decode()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{label}, line {number}: not UTF-8 text: {_shown(line)}") from error
-
-
-def read_delimited(
-    content: bytes, label: str, *, separator: str, header: list[str] | None = None, encoding: str = "utf-8"
-) -> pl.DataFrame:
-    """A table of strings with a column `line`, the 1-based line number in the file; blank lines are skipped.
-
-    Fields are split at `separator` and nothing else: quotes have no meaning. Trailing fields that a line lacks are
-    null. `header` names the columns of a file that has no header line.
-
-    Raises DataError naming the line that has too many fields or bytes that are not `encoding`.
-    """
-    if encoding != "utf-8":
-        content = content.decode(encoding).encode()
-    first_line = 2
-    if header is not None:
-        content = separator.join(header).encode() + b"\n" + content
-        first_line = 1
-    try:
-        table = pl.read_csv(
-            content,
-            separator=separator,
-            quote_char=None,
-            infer_schema=False,
-            row_index_name="line",
-            row_index_offset=first_line,
-        )
-    except pl.exceptions.NoDataError as error:
-        raise DataError(f"{label}: the file is empty") from error
-    except pl.exceptions.PolarsError as error:
-        raise DataError(_first_fault(content, label, separator, first_line) or f"{label}: {error}") from error
-    return table.filter(~pl.all_horizontal(pl.exclude("line").is_null()))
-
-
-def _first_fault(content: bytes, label: str, separator: str, first_line: int) -> str | None:
-    """The first line that the fast reader cannot have accepted, in words."""
-    header, *lines = content.split(b"\n")
-    width = header.count(separator.encode()) + 1
-    for number, line in enumerate(lines, start=first_line):
-        fields = line.count(separator.encode()) + 1
-        if fields > width:
-            return f"{label}, line {number}: {fields} fields where {width} are expected: {_shown(line)}"
-        try:
-            line.decode()
-        except UnicodeDecodeError:
-            return f"{label}, line {number}: not UTF-8 text: {_shown(line)}"
-    return None
-
-
-def _shown(line: bytes, limit: int = 80) -> str:
-    text = line.rstrip(b"\r").decode(errors="backslashreplace")
-    return repr(text if len(text) <= limit else text[:limit] + "...")
-
-
-def require(table: pl.DataFrame, columns: list[str], label: str) -> None:
-    """Raises DataError naming the first line of `table` where one of `columns` is empty."""
-    for name in columns:
-        absent = table.filter(pl.col(name).is_null())
-        if len(absent):
-            raise DataError(f"{label}, line {absent['line'][0]}: no value for {name!r}")
-
-
-def parsed_time(table: pl.DataFrame, column: str, label: str) -> pl.Series:
-    """`column` as int64 where every value is whole, else float64. Raises DataError naming the line of a bad value."""
-    whole = table[column].cast(pl.Int64, strict=False)
-    if not whole.has_nulls():
-        return whole
-    real = table[column].cast(pl.Float64, strict=False)
-    bad = table.filter(real.is_null() | ~(real.abs() < 2.0**63))  # NaN compares greater than any number
-    if len(bad):
-        value = bad[column][0]
-        raise DataError(f"{label}, line {bad['line'][0]}: {column!r} is {value!r}, which is not a time")
-    return real
-
-
 def reject_duplicates(table: pl.DataFrame, column: str, label: str) -> None:
     """Raises DataError naming the first line whose `column` was seen on an earlier line."""
     again = table.filter(~pl.col(column).is_first_distinct())
     if len(again):
         raise DataError(f"{label}, line {again['line'][0]}: {column} {again[column][0]!r} appears a second time")
+
+
+def shown(line: bytes | str, limit: int = 80) -> str:
+    """The beginning of a line for a message."""
+    text = line if isinstance(line, str) else line[: limit * 4].decode(errors="backslashreplace")
+    text = text.rstrip("\r\n")
+    return repr(text if len(text) <= limit else text[:limit] + "...")

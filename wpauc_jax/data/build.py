@@ -1,0 +1,132 @@
+"""The second stage of preparation: records to sorted, filtered, split interactions and their items."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from wpauc_jax.config import DataConfig
+from wpauc_jax.data.filters import first_meetings, k_core, title_faults
+from wpauc_jax.data.ingest import Records
+from wpauc_jax.data.order import stable_order
+from wpauc_jax.data.sources.tables import DataError
+from wpauc_jax.data.splits import chronological, leave_one_out
+from wpauc_jax.data.statistics import statistics_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """n interactions sorted by user and then by time; users and items are numbered in the order of their ids."""
+
+    columns: dict[str, np.ndarray]  # user int32[n], item int32[n], time int64[n], split int8[n]
+    users: pl.Series  # raw ids
+    items: pl.DataFrame  # item_id, title, text
+    statistics: dict[str, Any]
+
+
+def build(records: Records, config: DataConfig) -> Prepared:
+    """Filters, sorts, splits and counts. The records' columns are used up. Raises DataError if nothing is left.
+
+    The items are those that keep an interaction, with data.split=published all that are described; an item that the
+    items table lacks has no title and no text.
+    """
+    described = _descriptions(records)
+    columns = records.columns
+    found = len(columns["user"])
+    dropped: dict[str, Any] = {"outside_window": records.facts["outside"]}
+    dropped["by_title"] = _filter_titles(columns, records.item_ids, described, config)
+    _select(columns, stable_order(columns["user"], columns["time"]))
+    if columns["time"].dtype.kind == "f":  # after sorting by the fractions
+        columns["time"] = np.floor(columns["time"]).astype(np.int64)
+    before = len(columns["user"])
+    if config.repeats == "first":
+        _select(columns, first_meetings(columns["user"], columns["item"]))
+    dropped["repeats"] = before - len(columns["user"])
+    before = len(columns["user"])
+    if config.k_core > 1:
+        _select(columns, k_core(columns["user"], columns["item"], config.k_core))
+    dropped["interactions_by_k_core"] = before - len(columns["user"])
+    if not len(columns["user"]):
+        raise DataError(
+            f"nothing is left of {found:,} interactions when every user and every item must have "
+            f"data.k_core={config.k_core}; lower it, or the demands on titles"
+        )
+    users = _renumber(columns, "user", len(records.user_ids))
+    if config.split == "published":
+        kept_items = np.arange(len(records.item_ids))
+    else:
+        kept_items = _renumber(columns, "item", len(records.item_ids))
+        columns["split"] = _split(columns, config.split)
+    items = _items(records, described, records.item_ids.gather(kept_items))
+    statistics = statistics_of(columns["user"], columns["item"], columns["split"], len(items))
+    statistics["protocol"] = config.split
+    statistics["items_without_title"] = items["title"].null_count()
+    dropped["users"] = len(records.user_ids) - len(users)
+    dropped["items"] = len(records.item_ids) - len(items)
+    dropped["described_items_without_interactions"] = len(described) - int(
+        described["item"].is_in(items["item_id"].implode()).sum()
+    )
+    dropped["rows"] = records.facts["rejects"]
+    statistics["dropped"] = dropped
+    return Prepared(columns, records.user_ids.gather(users), items, statistics)
+
+
+def _descriptions(records: Records) -> pl.DataFrame:
+    """item, title and the row of the first description of each item."""
+    if not records.items:
+        return pl.DataFrame(schema={"row": pl.UInt32, "item": pl.String, "title": pl.String})
+    scanned = pl.scan_parquet(records.items).select("item", "title", "line").with_row_index("row").collect()
+    first = scanned.unique("item", keep="first", maintain_order=True)
+    if len(first) < len(scanned) and not records.facts["repeated_items"]:
+        again = scanned.filter(~pl.col("item").is_first_distinct())
+        raise DataError(f"item {again['item'][0]!r} is described a second time in line {again['line'][0]}; keep one")
+    return first.drop("line")
+
+
+def _items(records: Records, described: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
+    """item_id, title and text of `ids`, in their order."""
+    wanted = ids.to_frame("item_id").join(
+        described, left_on="item_id", right_on="item", how="left", maintain_order="left"
+    )
+    if not records.items:
+        return wanted.select("item_id", "title", text=pl.lit(None, pl.String))
+    texts = pl.scan_parquet(records.items).select("text").with_row_index("row")
+    found = texts.join(wanted.lazy().select("row").drop_nulls(), on="row", how="semi").collect(engine="streaming")
+    return wanted.join(found, on="row", how="left", maintain_order="left").select("item_id", "title", "text")
+
+
+def _filter_titles(
+    columns: dict[str, np.ndarray], item_ids: pl.Series, described: pl.DataFrame, config: DataConfig
+) -> dict[str, int]:
+    """Drops interactions with items whose titles will not do; how many items by reason."""
+    titles = item_ids.to_frame("item").join(described, on="item", how="left", maintain_order="left")["title"]
+    faults = title_faults(titles, require=config.require_title, markup=config.drop_markup, words=config.title_words)
+    bad = np.logical_or.reduce(list(faults.values()))
+    if bad.any():
+        _select(columns, ~bad[columns["item"]])
+    return {reason: int(items.sum()) for reason, items in faults.items()}
+
+
+def _select(columns: dict[str, np.ndarray], rows: np.ndarray) -> None:
+    """Takes the rows, a mask or numbers, of every column in place."""
+    if rows.dtype == bool and rows.all():
+        return
+    with ThreadPoolExecutor() as pool:
+        columns.update(zip(columns, pool.map(lambda column: column[rows], columns.values()), strict=True))
+
+
+def _renumber(columns: dict[str, np.ndarray], name: str, count: int) -> np.ndarray:
+    """Numbers a column's values 0, 1, 2, ... without gaps, in place; what they were before."""
+    present = np.zeros(count, bool)
+    present[columns[name]] = True
+    if not present.all():
+        columns[name] = (np.cumsum(present, dtype=np.int32) - np.int32(1))[columns[name]]
+    return np.flatnonzero(present)
+
+
+def _split(columns: dict[str, np.ndarray], protocol: str) -> np.ndarray:
+    if protocol == "leave_one_out":
+        return leave_one_out(columns["user"])
+    return chronological(columns["user"], columns["time"])

@@ -1,0 +1,53 @@
+"""The Yelp Open Dataset: a folder with `yelp_academic_dataset_review.json` and `yelp_academic_dataset_business.json`.
+
+One JSON object a line, plain or gzip. A review has `user_id`, `business_id` and `date` as `2018-07-07 22:09:11`, taken
+as UTC. A business has `business_id`, `name`, `address`, `city`, `state` and `categories`; its title is the name with
+the address behind it, as branches of a chain share a name.
+"""
+
+import pathlib
+from collections.abc import Iterator
+
+import polars as pl
+
+from wpauc_jax.data.sources.blocks import Input
+from wpauc_jax.data.sources.jsonlines import as_text, json_interactions, json_objects
+from wpauc_jax.data.sources.tables import DataError, RawData, ReadOptions, Rejects, item_table, shown
+
+REVIEWS = "yelp_academic_dataset_review.json"
+BUSINESSES = "yelp_academic_dataset_business.json"
+
+
+def read_yelp(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> RawData:
+    """The data set in the folder `path`. Raises DataError for a missing or malformed file."""
+    reviews, businesses = find_yelp(path, REVIEWS), find_yelp(path, BUSINESSES)
+    for source, name in ((reviews, REVIEWS), (businesses, BUSINESSES)):
+        if source is None:
+            raise DataError(f"{path} is not the Yelp Open Dataset: it has no {name}")
+    assert reviews and businesses
+    files: dict[str, str] = {}
+    interactions = json_interactions(reviews, "user_id", "business_id", "date", rejects, files)
+    return RawData(interactions, _items(businesses, rejects, files), files, rejects)
+
+
+def find_yelp(path: pathlib.Path, name: str) -> Input | None:
+    """The file called `name`, plain or gzip, in the folder `path`."""
+    return next((Input(file) for file in (path / name, path / f"{name}.gz") if file.is_file()), None)
+
+
+def _items(source: Input, rejects: Rejects, files: dict[str, str]) -> Iterator[pl.DataFrame]:
+    for objects in json_objects(source, rejects, files):
+        rows = []
+        for line, fields in objects:
+            item = as_text(fields.get("business_id"))
+            if not item:
+                rejects.add(source.label, line, "no value for 'business_id'", shown(repr(fields)))
+                continue
+            name, city, state, categories, address = (
+                " ".join(as_text(fields.get(field)).split())
+                for field in ("name", "city", "state", "categories", "address")
+            )
+            place = ", ".join(dict.fromkeys(filter(None, [*map(str.strip, address.split(",")), city, state])))
+            title = f"{name} ({place})" if name and place else name
+            rows.append((item, title, ". ".join(filter(None, [title, categories])), line))
+        yield item_table(rows)

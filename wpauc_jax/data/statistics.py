@@ -1,0 +1,42 @@
+"""What a prepared data set is, in numbers, and as the table that papers print."""
+
+from typing import Any
+
+import numpy as np
+
+from wpauc_jax.data.sources.tables import SPLITS
+
+
+def statistics_of(user: np.ndarray, item: np.ndarray, split: np.ndarray, num_items: int) -> dict[str, Any]:
+    """Counts of n rows sorted by user (0 .. U-1, none absent) and time; a user's first row is no sample."""
+    lengths = np.bincount(user)
+    popularity = np.bincount(item, minlength=num_items)
+    samples = np.bincount(split, minlength=len(SPLITS)) - np.bincount(
+        split[np.cumsum(lengths) - lengths], minlength=len(SPLITS)
+    )
+    return {
+        "users": len(lengths),
+        "items": num_items,
+        "interactions": len(user),
+        "density": len(user) / (len(lengths) * num_items),
+        "mean_user_length": float(lengths.mean()),
+        "mean_item_count": float(popularity.mean()),
+        "samples": dict(zip(SPLITS, samples.tolist(), strict=True)),
+        "users_without_history": int((lengths == 1).sum()),
+        "items_without_training": num_items - int(np.count_nonzero(np.bincount(item[split == 0], minlength=num_items))),
+    }
+
+
+def statistics_table(statistics: dict[str, Any]) -> str:
+    """One line of headings and one of values."""
+    columns = {
+        "users": f"{statistics['users']:,}",
+        "items": f"{statistics['items']:,}",
+        "interactions": f"{statistics['interactions']:,}",
+        "density": f"{statistics['density']:.4%}",
+        "avg. length": f"{statistics['mean_user_length']:.2f}",
+        **{name: f"{count:,}" for name, count in statistics["samples"].items()},
+    }
+    widths = [max(len(name), len(value)) for name, value in columns.items()]
+    rows = (columns.keys(), columns.values())
+    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
