@@ -86,7 +86,7 @@ def _find_meta(reviews: Input) -> Input | None:
 
 
 def _stem(name: str) -> str:
-    return next(name.removesuffix(suffix) for suffix in reversed(SUFFIXES) if name.endswith(suffix))
+    return name.removesuffix(".gz").removesuffix(".json").removesuffix(".jsonl")
 
 
 def _items(source: Input, rejects: Rejects, files: dict[str, str]) -> Iterator[pl.DataFrame]:

@@ -62,6 +62,8 @@ def read_minionerec(path: pathlib.Path, options: ReadOptions, rejects: Rejects) 
         for row in _parse_rows(stored[name], str(files[name]), split, known)
     ]
     digests = {files[name].name: hashlib.sha256(content).hexdigest() for name, content in stored.items()}
+    if not rows:
+        raise DataError(f"{path}: {', '.join(files[name].name for name in SPLITS if name in files)} hold no row")
     unit = "s" if rows and rows[0].times else "order"
     return RawData([_time_lines(rows)], [items], digests, rejects, unit, published=True)
 
@@ -249,8 +251,6 @@ def _numbers(text: str, column: str, place: str) -> list[int]:
 
 def _time_lines(rows: list[_Row]) -> pl.DataFrame:
     """Every user's interactions once. Raises DataError for a history that does not continue the user's rows before."""
-    if not rows:
-        raise DataError("the splits hold no row")
     longest = max(len(row.history) for row in rows)
     lines: dict[str, list[str]] = {}
     out: list[tuple[str, str, int, int]] = []
