@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.data.dataset import positions, train_rows
-from wpauc_jax.data.pipeline import eval_batches, prompt_batches, sft_batches, sft_pieces, steps_per_epoch
+from wpauc_jax.data.pieces import sft_pieces
+from wpauc_jax.data.pipeline import eval_batches, prompt_batches, sft_batches, steps_per_epoch
 from wpauc_jax.data.prompts import PromptBuilder
 from wpauc_jax.data.sources import DataError
 
@@ -175,7 +176,7 @@ def test_pieces_show_every_target_once_with_enough_history(case):
     lengths, max_history, random = case
     dataset = dataset_of(lengths)
     limits = np.array([random.randint(0, n) for n in lengths])
-    pieces = sft_pieces(dataset, limits, max_history)
+    pieces = sft_pieces(dataset, limits, PromptBuilder(CATALOG, max_history))
     targets = []
     for first, count, context in zip(pieces.first, pieces.count, pieces.context, strict=True):
         user = dataset.user_of(np.array([first]))[0]
@@ -192,7 +193,7 @@ def test_pieces_show_every_target_once_with_enough_history(case):
 
 def test_a_short_user_is_one_piece_with_the_sliding_windows_histories():
     dataset = dataset_of([11, 12])
-    pieces = sft_pieces(dataset, np.array([11, 12]), 10)
+    pieces = sft_pieces(dataset, np.array([11, 12]), PromptBuilder(CATALOG, 10))
     assert list(zip(pieces.first, pieces.count, pieces.context, strict=True)) == [(0, 11, 1), (11, 11, 1), (12, 11, 10)]
 
 
@@ -201,7 +202,7 @@ def test_sft_batches_against_a_loop(max_history):
     dataset = dataset_of(LENGTHS)
     builder = PromptBuilder(CATALOG, max_history)
     limits, _ = train_rows(dataset, 0.2)
-    pieces = sft_pieces(dataset, limits, max_history)
+    pieces = sft_pieces(dataset, limits, PromptBuilder(CATALOG, max_history))
     batches = take(sft_batches(dataset, builder, 1, limits=limits, seed=0), len(pieces))
     width = max_history + 1
     expected = []
@@ -211,7 +212,7 @@ def test_sft_batches_against_a_loop(max_history):
         tokens = [Catalog.bos, *codes_of(items)]
         expected.append(
             {
-                "tokens": tokens + [0] * (builder.width(width) - len(tokens)),
+                "tokens": tokens + [0] * (builder.row_width(width) - len(tokens)),
                 "lengths": len(tokens),
                 "starts": [0, *ends[:-1].tolist()] + [0] * (width - count),
                 "items": [-1] * context + items[context:] + [-1] * (width - count),

@@ -20,7 +20,7 @@ LAYERS = (
     ("objectives.metrics", "objectives.minimax", "objectives.pairwise", "objectives.policy"),
     ("objectives",),
     # L1: data and catalogue, and what needs no model
-    ("data", "data.archives", "data.order", "data.sources.tables", "optim", "writers"),
+    ("data", "data.archives", "data.order", "data.sources.tables", "data.tokenizer", "optim", "writers"),
     ("catalog.trie", "data.dataset", "data.fetch", "data.filters", "data.ids", "data.splits", "data.statistics"),
     ("data.ingest", "data.sources.blocks", "data.sources.minionerec", "data.sources.synthetic"),
     ("data.sources.jsonlines", "data.sources.parquet", "data.sources.recbole", "data.sources.sequences"),
@@ -28,7 +28,8 @@ LAYERS = (
     ("data.sources.detect", "data.store"),
     ("data.sources",),
     ("catalog.embeddings", "catalog.items", "data.histories", "data.prepare", "ranks"),
-    ("baselines", "catalog.sid", "data.prompts"),
+    ("baselines", "catalog.sid", "catalog.titles", "data.prompts"),
+    ("catalog.build", "data.pieces"),
     ("catalog", "data.pipeline"),
     # L1, too: the parts of the loop
     ("feed", "termination"),

@@ -147,13 +147,24 @@ def _is_date(text: str) -> bool:
 class CatalogConfig(_Checked, section="catalog."):
     """How an item becomes a token sequence."""
 
-    ids: str = choice("kmeans", "file")
+    ids: str = choice("kmeans", "file", "title")
+    tokenizer: str = ""  # a folder or hub id; "" is model.pretrained's; without either, ids are all the vocabulary
+    max_title_tokens: int = at_least(32, 8)  # ids=title: a longer title is cut
     path: str = ""  # ids=file: a RecBole .sid file
     embedding: str = "text+cooccurrence"  # text | cooccurrence | text+cooccurrence | a .npy file [items, width]
     embedding_width: int = at_least(64, 1)
     levels: int = at_least(3, 1)
     codes: int = at_least(64, 2)  # codes per level
     seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig(_Checked, section="prompt."):
+    """What stands around the items in a language model's prompt. Without a tokenizer there is no text."""
+
+    style: str = choice("list", "chat")  # chat: in the tokenizer's chat template; then SFT has a row a target
+    instruction: str = "Items that one user chose, the latest last:"
+    max_tokens: int = at_least(0, 0)  # of a prompt; the oldest items beyond it are dropped whole; 0: no limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -343,6 +354,7 @@ class Config(_Checked):
     sft_from: str = ""  # start RL from the SFT of another work directory; "": from this one's
     data: DataConfig = DataConfig()
     catalog: CatalogConfig = CatalogConfig()
+    prompt: PromptConfig = PromptConfig()
     model: ModelConfig = ModelConfig()
     sft: SftConfig = SftConfig()
     rl: RlConfig = RlConfig()

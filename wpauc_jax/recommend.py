@@ -49,7 +49,7 @@ def _answers(work: Workspace, params: Params, histories: list[tuple[str, np.ndar
         for row, (_, history) in zip(items, batch, strict=False):
             recent = history[-limit:]
             row[: len(recent)] = recent
-        tokens, lengths, _ = work.builder.encode(items)
+        tokens, lengths = work.builder.prompts(items)
         found = search(params, {"tokens": tokens, "lengths": lengths})
         columns = (np.asarray(found.items), np.asarray(found.scores))
         yield [

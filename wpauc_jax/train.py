@@ -9,7 +9,8 @@ import jax
 
 from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints, load_params
 from wpauc_jax.config import ConfigError, StageConfig
-from wpauc_jax.data.pipeline import eval_batches, prompt_batches, sft_batches, sft_pieces, steps_per_epoch
+from wpauc_jax.data.pieces import sft_pieces
+from wpauc_jax.data.pipeline import eval_batches, prompt_batches, sft_batches, steps_per_epoch
 from wpauc_jax.evaluate import evaluate, evaluate_exact
 from wpauc_jax.loop import FitResult, Plan, fit
 from wpauc_jax.models import Params
@@ -22,7 +23,7 @@ from wpauc_jax.writers import MetricWriter
 def run_sft(work: Workspace) -> FitResult[TrainState]:
     """Supervised fine-tuning from the first parameters, or on from the newest checkpoint."""
     settings = work.config.sft
-    rows = len(sft_pieces(work.dataset, work.sft_limits, work.builder.max_history))
+    rows = len(sft_pieces(work.dataset, work.sft_limits, work.builder))
     plan = _plan(work, settings, rows)
     optimizer = make_optimizer(settings.optim, plan.total_steps)
     trie = work.trie("constrained" if settings.loss == "catalogue" else "vocab")

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from wpauc_jax import models
+from wpauc_jax.catalog.build import build_catalog
 from wpauc_jax.catalog.items import Catalog
-from wpauc_jax.catalog.sid import build_catalog
 from wpauc_jax.catalog.trie import Trie, build_trie
 from wpauc_jax.config import Config, ConfigError
 from wpauc_jax.data.dataset import Dataset, positions, train_rows
 from wpauc_jax.data.prepare import prepare
-from wpauc_jax.data.prompts import PromptBuilder
+from wpauc_jax.data.prompts import PromptBuilder, PromptFormat, text_format
+from wpauc_jax.data.tokenizer import Tokenizer
 from wpauc_jax.evaluate import ExactSearch, Search, make_exact_search, make_search
 from wpauc_jax.files import atomic_path
 from wpauc_jax.models import Params, Policy
@@ -34,6 +35,7 @@ class Workspace:
     folder: pathlib.Path
     dataset: Dataset
     catalog: Catalog
+    tokenizer: Tokenizer | None  # None: the catalogue's tokens are the whole vocabulary
     builder: PromptBuilder
     policy: Policy
     first_params: Params  # before any training
@@ -87,6 +89,7 @@ class Workspace:
             "scoring": config.scoring,
             "data": {"fingerprint": self.dataset.fingerprint, "max_history": config.data.max_history},
             "catalog": {"fingerprint": self.catalog.fingerprint},
+            "prompt": {"fingerprint": self.builder.fingerprint},
             "model": dataclasses.asdict(self.policy.config),
             "rl": {"rows": config.rl.rows, "holdout": self._holdout},
             "eval": dataclasses.asdict(config.eval),
@@ -97,25 +100,44 @@ def open_workspace(config: Config, folder: pathlib.Path, say: Say) -> Workspace:
     """Prepares data and catalogue if needed, checks that they are this configuration's, makes the model."""
     folder.mkdir(parents=True, exist_ok=True)
     dataset = prepare(config.data, config.data.dir or folder / "data", say)
-    catalog = _open_catalog(config, folder, dataset, say)
-    builder = PromptBuilder(catalog, config.data.max_history)
-    model = config.model
-    if 0 < model.vocab_size < catalog.vocab_size:
+    tokenizer_path = config.catalog.tokenizer or config.model.pretrained
+    tokenizer = Tokenizer(tokenizer_path) if tokenizer_path else None
+    form = text_format(config.prompt, tokenizer) if tokenizer else PromptFormat()
+    catalog = _open_catalog(config, folder, dataset, tokenizer, form, say)
+    builder = PromptBuilder(catalog, config.data.max_history, form, config.prompt.max_tokens)
+    policy, params = _open_model(config, catalog)
+    return Workspace(config, folder, dataset, catalog, tokenizer, builder, policy, params)
+
+
+def _open_model(config: Config, catalog: Catalog) -> tuple[Policy, Params]:
+    """The model before any training: from scratch, or as `model.pretrained` has it."""
+    model, needed = config.model, catalog.vocab_size
+    if model.pretrained:
+        policy, params = models.load_pretrained(model.pretrained, dtype=model.param_dtype, settings=model)
+        if policy.config.vocab_size < needed:
+            raise ConfigError(
+                f"model.pretrained={model.pretrained!r} has {policy.config.vocab_size} rows for tokens, the catalogue "
+                f"needs {needed}; use its own tokenizer and catalog.ids='title'"
+            )
+        return policy, params
+    if 0 < model.vocab_size < needed:
         raise ConfigError(
-            f"model.vocab_size={model.vocab_size} is too small: the catalogue has {catalog.vocab_size} tokens; "
+            f"model.vocab_size={model.vocab_size} is too small: the catalogue has {needed} tokens; "
             "leave it at 0 to take what the catalogue needs"
         )
-    if not model.vocab_size:
-        model = dataclasses.replace(model, vocab_size=catalog.vocab_size)
-    policy, params = models.init(model, model.seed + config.seed)
-    return Workspace(config, folder, dataset, catalog, builder, policy, params)
+    model = dataclasses.replace(model, vocab_size=model.vocab_size or needed)
+    return models.init(model, model.seed + config.seed)
 
 
-def _open_catalog(config: Config, folder: pathlib.Path, dataset: Dataset, say: Say) -> Catalog:
+def _open_catalog(
+    config: Config, folder: pathlib.Path, dataset: Dataset, tokenizer: Tokenizer | None, form: PromptFormat, say: Say
+) -> Catalog:
     """The catalogue of this work directory, built once; refused where its settings or its data have changed."""
     path, facts_path = folder / "catalog.npz", folder / "catalog.json"
     settings = {f"catalog.{name}": value for name, value in dataclasses.asdict(config.catalog).items()}
     facts = {"data": dataset.fingerprint, **settings}
+    if tokenizer:
+        facts |= {"the tokenizer's fingerprint": tokenizer.fingerprint, "the end of an item": form.end}
     if path.exists() and facts_path.exists():
         before = json.loads(facts_path.read_text())["settings"]
         for name, value in facts.items():
@@ -126,7 +148,7 @@ def _open_catalog(config: Config, folder: pathlib.Path, dataset: Dataset, say: S
                 )
         return Catalog.load(path)
     say("building the catalogue of item token sequences")
-    catalog = build_catalog(config.catalog, dataset)
+    catalog = build_catalog(config.catalog, dataset, tokenizer, end=form.end)
     catalog.save(path)
     report = catalog.report()
     with atomic_path(facts_path) as temporary:

@@ -1,7 +1,7 @@
 """Items as token sequences, and the trie over them."""
 
+from wpauc_jax.catalog.build import build_catalog
 from wpauc_jax.catalog.items import Catalog, catalog_from_codes
-from wpauc_jax.catalog.sid import build_catalog
 from wpauc_jax.catalog.trie import Trie, build_trie
 
 __all__ = ["Catalog", "Trie", "build_catalog", "build_trie", "catalog_from_codes"]

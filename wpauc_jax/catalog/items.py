@@ -1,7 +1,8 @@
 """The catalogue: every item as a token sequence that no other item equals, continues or begins.
 
-Token ids: 0 padding, 1 beginning of the prompt, 2 end; then each level's codes in turn, so that a token tells its
-level. Items whose codes coincide (or begin another item's) get one more code, from a level of its own.
+Semantic ids take new tokens, level by level, so that a token tells its level. Items whose codes coincide (or begin
+another item's) get one more code, from a level of its own. The new tokens stand behind the vocabulary of a language
+model; a model from scratch has no other ones: its ids are 0 padding, 1 beginning of the prompt, and from 3 on codes.
 """
 
 import dataclasses
@@ -16,33 +17,32 @@ import numpy as np
 from wpauc_jax.data.sources.tables import DataError
 from wpauc_jax.files import atomic_path
 
+FIRST_CODE = 3  # behind padding, the beginning of a prompt, and an unused one
+
 
 @dataclasses.dataclass(frozen=True)
 class Catalog:
     """I items of at most C tokens."""
 
     pad: ClassVar[int] = 0
-    bos: ClassVar[int] = 1
-    eos: ClassVar[int] = 2
-    first_code: ClassVar[int] = 3
+    bos: ClassVar[int] = 1  # of a model whose vocabulary is this catalogue's alone
 
     tokens: np.ndarray  # int32[I, C], -1 behind an item's last token
     lengths: np.ndarray  # int32[I]
-    level_sizes: tuple[int, ...]  # token ids set aside for each level, without the disambiguating one
+    vocab_size: int  # token ids that the model must have
+    first_code: int  # the first new token
+    end: int  # the token that ends every item; -1: none
+    level_sizes: tuple[int, ...]  # new tokens of each level, without the disambiguating one; none for titles
     codes_used: tuple[int, ...]  # distinct codes that occur at each of these levels
-    repairs: int  # items that needed a disambiguating code
-    largest_group: int  # items in the largest group of equal codes; 1 where all differ
+    cut: int  # titles that were too long
+    repairs: int  # items that needed a disambiguating code or number
+    duplicates: int  # items that an earlier item would equal without it: those beyond the first of each group
+    largest_group: int  # items in the largest group of equal ones; 1 where all differ
 
     @property
     def num_items(self) -> int:
         """I."""
         return len(self.lengths)
-
-    @property
-    def vocab_size(self) -> int:
-        """Token ids in use, the three special ones included."""
-        disambiguating = self.largest_group if self.repairs else 0
-        return self.first_code + sum(self.level_sizes) + disambiguating
 
     @property
     def fingerprint(self) -> str:
@@ -54,18 +54,13 @@ class Catalog:
         """The items' tokens without padding, for `build_trie`."""
         return [row[:length].tolist() for row, length in zip(self.tokens, self.lengths, strict=True)]
 
-    @property
-    def duplicates(self) -> int:
-        """Items whose codes an earlier item has already: the items beyond the first of each group."""
-        return int((self.tokens > self.first_code + sum(self.level_sizes)).sum())
-
     def report(self) -> dict[str, int | list[int]]:
         """What to log and to keep with results."""
         return {
             "items": self.num_items,
             "vocab_size": self.vocab_size,
             "longest": int(self.tokens.shape[1]),
-            "codes_used": list(self.codes_used),
+            **({"codes_used": list(self.codes_used)} if self.codes_used else {"titles_cut": self.cut}),
             "repairs": self.repairs,
             "duplicates": self.duplicates,
             "largest_group": self.largest_group,
@@ -85,22 +80,19 @@ class Catalog:
                 values = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is not a catalogue written by this program ({error})") from error
-        return cls(
-            tokens=values["tokens"],
-            lengths=values["lengths"],
-            level_sizes=tuple(values["level_sizes"].tolist()),
-            codes_used=tuple(values["codes_used"].tolist()),
-            repairs=int(values["repairs"]),
-            largest_group=int(values["largest_group"]),
-        )
+        made: dict[str, Any] = {name: int(value) for name, value in values.items() if value.ndim == 0}
+        made |= {name: tuple(values[name].tolist()) for name in ("level_sizes", "codes_used")}
+        return cls(tokens=values["tokens"], lengths=values["lengths"], **made)
 
 
-def catalog_from_codes(codes: np.ndarray, level_sizes: Sequence[int]) -> Catalog:
+def catalog_from_codes(
+    codes: np.ndarray, level_sizes: Sequence[int], *, first_code: int = FIRST_CODE, end: int = -1
+) -> Catalog:
     """The catalogue of items with codes int[I, L], of which level l has `level_sizes[l]`; -1 ends a shorter item.
 
-    Level l's code c becomes token 3 + sum(level_sizes[:l]) + c. Each item of a group of equal codes gets a last code
-    0, 1, 2, ... in the order of the items; so does an item whose codes begin another item's. The other items get
-    none, and then no sequence equals or begins another.
+    Level l's code c becomes token first_code + sum(level_sizes[:l]) + c. Each item of a group of equal codes gets a
+    last code 0, 1, 2, ... in the order of the items; so does an item whose codes begin another item's. The other items
+    get none, and then no sequence equals or begins another. `end` of 0 or more is a token put behind every item.
 
     Raises ValueError for an empty catalogue, an item without codes, a code beyond its level, or a gap in an item.
     """
@@ -118,19 +110,27 @@ def catalog_from_codes(codes: np.ndarray, level_sizes: Sequence[int]) -> Catalog
         item, level = np.argwhere(codes >= sizes)[0]
         raise ValueError(f"item {item} has code {codes[item, level]} at level {level}, which has {sizes[level]}")
 
-    first = Catalog.first_code + np.concatenate([[0], np.cumsum(sizes)])
+    first = first_code + np.concatenate([[0], np.cumsum(sizes)])
     place, largest = _place_in_group(codes)
     repaired = place >= 0
-    tokens = np.full((len(codes), codes.shape[1] + 1), -1, np.int32)
-    tokens[:, :-1] = np.where(given, codes + first[:-1], -1)
+    tokens = np.full((len(codes), codes.shape[1] + 2), -1, np.int32)
+    tokens[:, :-2] = np.where(given, codes + first[:-1], -1)
     tokens[repaired, lengths[repaired]] = first[-1] + place[repaired]
     lengths = lengths + repaired.astype(np.int32)
+    if end >= 0:
+        tokens[np.arange(len(tokens)), lengths] = end
+        lengths = lengths + 1
     return Catalog(
         tokens=tokens[:, : lengths.max()],
         lengths=lengths,
+        vocab_size=int(first[-1]) + (largest if repaired.any() else 0),
+        first_code=first_code,
+        end=end,
         level_sizes=tuple(int(size) for size in level_sizes),
         codes_used=tuple(len(np.unique(column[column >= 0])) for column in codes.T),
+        cut=0,
         repairs=int(repaired.sum()),
+        duplicates=int((place > 0).sum()),
         largest_group=largest,
     )
 

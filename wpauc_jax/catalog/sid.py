@@ -5,31 +5,11 @@ import pathlib
 import numpy as np
 import polars as pl
 from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits
 
-from wpauc_jax.catalog.embeddings import item_embeddings
-from wpauc_jax.catalog.items import Catalog, catalog_from_codes
-from wpauc_jax.config import CatalogConfig, ConfigError
-from wpauc_jax.data.dataset import Dataset
 from wpauc_jax.data.sources.blocks import Input
 from wpauc_jax.data.sources.minionerec import read_codes
 from wpauc_jax.data.sources.recbole import sid_table
 from wpauc_jax.data.sources.tables import DataError, reject_duplicates
-
-
-# Threads would add partial sums in the order in which they finish, and so round differently from run to run.
-@threadpool_limits.wrap(limits=1)
-def build_catalog(config: CatalogConfig, dataset: Dataset) -> Catalog:
-    """Every item of `dataset` as a unique token sequence, by `catalog.ids`.
-
-    Raises ConfigError or DataError for settings, embeddings or an id file that do not fit the data set.
-    """
-    if config.ids == "file":
-        if not config.path:
-            raise ConfigError("catalog.path is empty; catalog.ids='file' needs a .sid file")
-        return catalog_from_codes(*read_sid(config.path, dataset.item_ids))
-    codes = residual_kmeans(item_embeddings(config, dataset), config.levels, config.codes, config.seed)
-    return catalog_from_codes(codes, [config.codes] * config.levels)
 
 
 def residual_kmeans(points: np.ndarray, levels: int, codes: int, seed: int) -> np.ndarray:

@@ -5,7 +5,6 @@ cost more than a small model's step. A batch is a pure function of (seed, its nu
 number, and processes that take turns at one global order share nothing and miss nothing.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -13,6 +12,7 @@ import grain
 import numpy as np
 
 from wpauc_jax.data.dataset import Dataset, gather_ranges
+from wpauc_jax.data.pieces import Pieces, sft_pieces
 from wpauc_jax.data.prompts import PromptBuilder
 from wpauc_jax.data.sources.tables import DataError
 
@@ -77,10 +77,11 @@ def sft_batches(
 
     Batch, with M = max_history + 1 items a piece: tokens int32[B, T_sft] padded with 0 on the right, lengths
     int32[B], starts int32[B, M] (the index of the token just before item m's first), items int32[B, M] (the target,
-    or -1 where item m is context or absent), user int32[B].
+    or -1 where item m is context or absent), user int32[B]. Where the prompt's format does not continue, a piece has
+    one target: starts and items are int32[B, 1].
     Raises DataError if no user has a training target.
     """
-    pieces = sft_pieces(dataset, limits, builder.max_history)
+    pieces = sft_pieces(dataset, limits, builder)
     if not len(pieces):
         raise DataError("SFT has no row: no user has two training items; lower rl.holdout or add data")
     rows = _ShuffledRows(len(pieces), batch_size, seed, process_index, process_count)
@@ -90,38 +91,6 @@ def sft_batches(
 def steps_per_epoch(rows: int, batch_size: int, process_count: int = 1) -> int:
     """Batches that show each of `rows` samples or pieces at least once; the last may reach into the next epoch."""
     return -(-rows // (batch_size * process_count))
-
-
-@dataclasses.dataclass(frozen=True)
-class Pieces:
-    """P windows of training sequences, each for one causal pass: int64[P] each."""
-
-    first: np.ndarray  # flat position of the piece's first item
-    count: np.ndarray  # items in the piece
-    context: np.ndarray  # leading items that are no target
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-
-def sft_pieces(dataset: Dataset, limits: np.ndarray, max_history: int) -> Pieces:
-    """Cuts each user's `limits[user]` leading items into windows of at most max_history + 1 items.
-
-    Every item but a user's first is a target in exactly one piece. There it sees at least max_history // 2 (and at
-    least 1) of the items before it, or all there are, and never more than max_history. A sequence that fits in one
-    piece is that piece, and its loss equals that of sliding windows.
-    """
-    window, overlap = max_history + 1, max(1, max_history // 2)
-    stride = window - overlap
-    total = np.minimum(np.asarray(limits, np.int64), np.diff(dataset.offsets))
-    pieces = np.where(total < 2, 0, 1 + np.maximum(-(-(total - window) // stride), 0))
-    user = np.repeat(np.arange(len(total)), pieces)
-    number = np.arange(len(user)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    # Piece j's targets follow those of piece j - 1. The last piece reaches back for as much context as fits.
-    target = np.where(number == 0, 1, window + (number - 1) * stride)
-    end = np.minimum(window + number * stride, total[user])
-    first = np.maximum(end - window, 0)
-    return Pieces(dataset.offsets[user] + first, end - first, target - first)
 
 
 def _samples(dataset: Dataset, positions: np.ndarray) -> np.ndarray:
@@ -135,7 +104,7 @@ def _samples(dataset: Dataset, positions: np.ndarray) -> np.ndarray:
 
 
 def _prompt_batch(dataset: Dataset, builder: PromptBuilder, positions: np.ndarray) -> Batch:
-    tokens, lengths, _ = builder.encode(dataset.histories(positions, builder.max_history))
+    tokens, lengths = builder.prompts(dataset.histories(positions, builder.max_history))
     return {
         "tokens": tokens,
         "lengths": lengths,
@@ -148,13 +117,16 @@ def _prompt_batch(dataset: Dataset, builder: PromptBuilder, positions: np.ndarra
 def _sft_batch(dataset: Dataset, builder: PromptBuilder, pieces: Pieces, rows: np.ndarray) -> Batch:
     first, width = pieces.first[rows], builder.max_history + 1
     items = gather_ranges(dataset.item, first, pieces.count[rows], width)
-    tokens, lengths, starts = builder.encode(items)
-    is_target = np.arange(width) >= pieces.context[rows, None]
+    tokens, lengths, starts = builder.rows(items)
+    items = np.where(np.arange(width) >= pieces.context[rows, None], items, -1)
+    if not builder.form.continues:
+        last = pieces.count[rows, None] - 1
+        items, starts = np.take_along_axis(items, last, axis=1), np.take_along_axis(starts, last, axis=1)
     return {
         "tokens": tokens,
         "lengths": lengths,
         "starts": starts,
-        "items": np.where(is_target, items, -1),
+        "items": items,
         "user": dataset.user_of(first),
     }
 

@@ -1,0 +1,79 @@
+"""Titles as items: the language model's own tokens, made unique, and ended by a token of their own."""
+
+import collections
+from collections.abc import Sequence
+
+import numpy as np
+
+from wpauc_jax.catalog.items import Catalog
+from wpauc_jax.config import ConfigError
+from wpauc_jax.data.tokenizer import Tokenizer
+
+_CUT_CHARACTER = "\ufffd"  # what part of a character decodes to
+
+
+def catalog_from_titles(
+    titles: Sequence[str], item_ids: Sequence[str], tokenizer: Tokenizer, *, max_tokens: int, end: int
+) -> Catalog:
+    """Item i is the tokens of " " + titles[i], at most `max_tokens` of them, and then `end`.
+
+    White space in a title becomes single spaces; an item without a title goes by its id. A longer title loses its
+    end, at the border of a character. Items whose tokens then coincide are all numbered in the order of the items,
+    " (1)", " (2)", ..., within `max_tokens` too; a number that some other item's title has already is passed over.
+    So items differ, and since no title holds `end`, none begins another.
+
+    Raises ConfigError where `max_tokens` has no room for a number.
+    """
+    lines = [" ".join((title or raw).split()) or raw for title, raw in zip(titles, item_ids, strict=True)]
+    whole = tokenizer.encode([" " + line for line in lines])
+    cut = [_cut(tokens, max_tokens, tokenizer) for tokens in whole]
+    groups: dict[tuple[int, ...], list[int]] = collections.defaultdict(list)
+    for item, tokens in enumerate(cut):
+        groups[tuple(tokens)].append(item)
+    taken = {tokens for tokens, group in groups.items() if len(group) == 1}
+    shared = [group for group in groups.values() if len(group) > 1]
+    for group in shared:
+        number = 0
+        for item in group:
+            title, candidate = cut[item], None
+            while candidate is None or candidate in taken:
+                number += 1
+                candidate = tuple(_numbered(title, number, max_tokens, tokenizer))
+            taken.add(candidate)
+            cut[item] = list(candidate)
+    lengths = np.asarray([len(tokens) + 1 for tokens in cut], np.int32)
+    padded = np.full((len(cut), lengths.max()), -1, np.int32)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate([[*tokens, end] for tokens in cut])
+    sizes = [len(group) for group in shared]
+    return Catalog(
+        tokens=padded,
+        lengths=lengths,
+        vocab_size=tokenizer.size,
+        first_code=tokenizer.size,
+        end=end,
+        level_sizes=(),
+        codes_used=(),
+        cut=sum(len(tokens) > max_tokens for tokens in whole),
+        repairs=sum(sizes),
+        duplicates=sum(sizes) - len(sizes),
+        largest_group=max(sizes, default=1),
+    )
+
+
+def _cut(tokens: list[int], limit: int, tokenizer: Tokenizer) -> list[int]:
+    """At most `limit` tokens, none of which ends inside a character."""
+    if len(tokens) <= limit:
+        return tokens
+    while limit > 1 and tokenizer.decode(tokens[:limit]).endswith(_CUT_CHARACTER):
+        limit -= 1
+    return tokens[:limit]
+
+
+def _numbered(title: list[int], number: int, limit: int, tokenizer: Tokenizer) -> list[int]:
+    suffix = tokenizer.encode([f" ({number})"])[0]
+    if len(suffix) >= limit:
+        raise ConfigError(
+            f"catalog.max_title_tokens={limit} has no room for a title and the number {number} that tells it from "
+            f"others like it ({len(suffix)} tokens)"
+        )
+    return _cut(title, limit - len(suffix), tokenizer) + suffix
