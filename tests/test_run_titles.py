@@ -25,8 +25,8 @@ from wpauc_jax.config import (
 from wpauc_jax.ranks import Ranks
 
 USERS = 48
-NAMES = ["Garden", "Garden Hose", "Blue Pump", "Red Pump", "Garden Hose", "Blue Pump, red", "Garden Pump", "Hose"]
-ITEMS = 2 * len(NAMES)  # every title twice: only the item id tells the two apart
+NAMES = ["a", "b", "a b"]  # short, as the programs grow with the trie's depth
+ITEMS = 4 * len(NAMES)  # every title four times: only the item id tells them apart
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,11 @@ def titles_config(data: pathlib.Path, style: str) -> Config:
         catalog=CatalogConfig(ids="title", tokenizer=str(small_tokenizer_folder()), max_title_tokens=16),
         prompt=PromptConfig(style=style, instruction="Items:", max_tokens=64),
         model=ModelConfig(num_layers=1, width=32, num_heads=2, num_kv_heads=1, head_dim=16, ffn_width=48),
-        sft=SftConfig(batch_size=16, steps=120, evals=1, optim=OptimConfig(learning_rate=1e-2)),
+        sft=SftConfig(
+            batch_size=16, steps=100 if style == "list" else 200, evals=1, optim=OptimConfig(learning_rate=1e-2)
+        ),
         rl=RlConfig(batch_size=8, steps=2, evals=1, group_size=6, optim=OptimConfig(learning_rate=1e-4)),
-        eval=EvalConfig(num_beams=10, batch_size=48),
+        eval=EvalConfig(num_beams=10, batch_size=48, ndcg_at=(10,)),
     )
 
 
@@ -68,7 +70,7 @@ def test_the_next_item_is_learnt_among_items_of_one_title(finished):
     _, folder = finished
     ranks = {stage: Ranks.load(folder / "ranks" / f"{stage}.npz") for stage in ("popularity", "sft", "rl")}
     assert ranks["popularity"].mean("recall@1") < 0.3
-    assert ranks["sft"].mean("recall@1") > 0.7  # by the title alone at most 1/2 of the pairs' items are told apart
+    assert ranks["sft"].mean("recall@1") > 0.7  # titles alone would allow 1/4
     assert ranks["rl"].mean("recall@1") > 0.7
     report = json.loads((folder / "catalog.json").read_text())["report"]
     assert (report["items"], report["repairs"], report["largest_group"]) == (ITEMS, ITEMS, 4)
@@ -92,7 +94,10 @@ def test_recommend_answers_with_items_and_their_titles(finished, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompt": PromptConfig(style="chat", instruction="Items:", max_tokens=64)}, "the end of an item=200"),
+        (
+            {"prompt": PromptConfig(style="chat", instruction="Items:", max_tokens=64)},
+            r"the end of an item=\d+, this run has 0",
+        ),
         ({"catalog": CatalogConfig(ids="title", max_title_tokens=16)}, "needs a tokenizer|catalog.tokenizer"),
         ({"prompt": PromptConfig(instruction="Items:", max_tokens=12)}, "prompt.max_tokens=12 is too small"),
         ({"model": ModelConfig(vocab_size=300)}, "model.vocab_size=300 is too small"),
