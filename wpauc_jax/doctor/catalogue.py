@@ -21,12 +21,16 @@ def catalogue_fits(dataset: Dataset, catalog: Catalog) -> list[Finding]:
 def tokens_are_sound(dataset: Dataset, catalog: Catalog) -> list[Finding]:
     """Sequences are not empty, have no gap, hold no special token, and stay inside the vocabulary."""
     inside = np.arange(catalog.tokens.shape[1]) < catalog.lengths[:, None]
+    own_vocabulary = catalog.end < 0  # in a tokenizer's, items may take any token
     found = []
     for text, wrong in (
         ("have no token", catalog.lengths < 1),
         ("have a gap in their tokens", (inside & (catalog.tokens < 0)).any(1)),
         ("go on behind their end", (~inside & (catalog.tokens >= 0)).any(1)),
-        ("hold a token set aside for prompts", (inside & (catalog.tokens < catalog.first_code)).any(1)),
+        (
+            "hold a token set aside for prompts",
+            (inside & own_vocabulary & (catalog.tokens < catalog.first_code)).any(1),
+        ),
         ("hold a token beyond the vocabulary", (inside & (catalog.tokens >= catalog.vocab_size)).any(1)),
     ):
         if wrong.any():
