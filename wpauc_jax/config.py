@@ -223,6 +223,7 @@ class ModelConfig(_Checked, section="model."):
     init_std: float = 0.02
     dtype: str = choice("float32", "bfloat16")  # of the computation
     param_dtype: str = choice("float32", "bfloat16")
+    layers: str = choice("unrolled", "scanned")  # in training: one after another, or a loop (compiles faster)
     remat: str = choice("none", "layer")  # recompute each layer's activations in the backward pass
     lora: LoraConfig = LoraConfig()
     freeze: bool = False  # train nothing but the rows of new tokens and the adapter; an adapter implies it

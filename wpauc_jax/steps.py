@@ -84,6 +84,7 @@ def sft_loss(policy: Policy, params: Params, trie: Trie, batch: Batch, *, loss: 
     over tokens. The batch holds tokens int32[B, T], lengths int32[B], items int32[B, M] (-1: no target) and starts
     int32[B, M], the place of the token before an item's first.
     """
+    policy, params = policy.unrolled(params)
     hidden = policy.hidden(params, Prompts(batch["tokens"], batch["lengths"]))
     B, T, D = hidden.shape
     M, C = batch["items"].shape[1], trie.depth
@@ -140,6 +141,7 @@ def rl_loss(
 ) -> tuple[jax.Array, Metrics]:
     """The loss of B users' groups and what it tells. The batch holds tokens, lengths and target int32[B]."""
     prompts, target = Prompts(batch["tokens"], batch["lengths"]), batch["target"]
+    policy, params = policy.unrolled(params)
     cache = policy.prefill(params, prompts)
     items = rollout(
         policy,
@@ -155,7 +157,7 @@ def rl_loss(
     )
     ref_logps = None
     if config.kl_coef > 0:
-        ref_logps = score_items(policy, ref_params, prompts, trie, items, scoring=scoring)
+        ref_logps = score_items(*policy.unrolled(ref_params), prompts, trie, items, scoring=scoring)
     return group_loss(
         policy,
         params,

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from wpauc_jax.config import ModelConfig
-from wpauc_jax.models.attention import causal_attention, group_attention
+from wpauc_jax.models.attention import causal_attention, group_attention, prompt_attention
 from wpauc_jax.models.matmul import rows_times_kernel
-from wpauc_jax.models.rope import rope, rope_frequencies
+from wpauc_jax.models.rope import rope, rope_table
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["tokens", "lengths"], meta_fields=[])
@@ -34,8 +34,8 @@ class Prompts:
 class PromptCache:
     """What a prompt leaves behind for the candidates that follow it."""
 
-    keys: jax.Array  # [L, B, T, K, H]
-    values: jax.Array  # [L, B, T, K, H]
+    keys: jax.Array  # [L, B, K, T, H]
+    values: jax.Array  # [L, B, K, T, H]
     lengths: jax.Array  # int32[B]
     hidden: jax.Array  # [B, D] at the prompt's last token, ready for the output head
 
@@ -45,6 +45,23 @@ class SuffixCache(NamedTuple):
 
     keys: jax.Array  # [L, B, G, P, K, H]
     values: jax.Array  # [L, B, G, P, K, H]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def unstacked(tree: Any, count: int) -> list[Any]:
+    """Leaves [L, ...] as `count` = L trees of leaves [...]. Autodiff would add up L zero-padded stacks instead."""
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(count)]
+
+
+def _unstacked_forward(tree: Any, count: int) -> tuple[list[Any], None]:
+    return unstacked(tree, count), None
+
+
+def _unstacked_backward(_count: int, _residuals: None, cotangents: list[Any]) -> tuple[Any]:
+    return (jax.tree.map(lambda *leaves: jnp.stack(leaves), *cotangents),)
+
+
+unstacked.defvjp(_unstacked_forward, _unstacked_backward)
 
 
 class Attention(nnx.Module):
@@ -59,18 +76,21 @@ class Attention(nnx.Module):
         self.v = linear("v", config.width, kv_width, bias=config.attention_bias)
         self.out = linear("out", config.num_heads * config.head_dim, config.width, bias=False)
 
-    def project(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """x[..., S, D], positions int[..., S] -> q[..., S, N, H], k and v[..., S, K, H]."""
-        config = self.config
-        q = self.q(x).reshape(*x.shape[:-1], config.num_heads, config.head_dim)
-        k = self.k(x).reshape(*x.shape[:-1], config.num_kv_heads, config.head_dim)
-        v = self.v(x).reshape(*x.shape[:-1], config.num_kv_heads, config.head_dim)
-        frequencies = rope_frequencies(config)
-        return rope(q, positions, frequencies), rope(k, positions, frequencies), v
+    def queries(self, x: jax.Array, turns: jax.Array) -> jax.Array:
+        """x[..., S, D], turns[..., S, 2, H / 2] of the positions -> q[..., S, N, H]."""
+        return rope(self._heads(self.q, x, self.config.num_heads), turns)
+
+    def keys_values(self, x: jax.Array, turns: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """x[..., S, D], turns[..., S, 2, H / 2] -> k and v[..., S, K, H]."""
+        k, v = (self._heads(linear, x, self.config.num_kv_heads) for linear in (self.k, self.v))
+        return rope(k, turns), v
 
     def merge(self, heads: jax.Array) -> jax.Array:
         """[..., N, H] -> [..., D]."""
         return self.out(heads.reshape(*heads.shape[:-2], -1))
+
+    def _heads(self, linear: nnx.Linear, x: jax.Array, count: int) -> jax.Array:
+        return linear(x).reshape(*x.shape[:-1], count, self.config.head_dim)
 
 
 class Mlp(nnx.Module):
@@ -90,53 +110,80 @@ class Layer(nnx.Module):
     """One pre-norm block, in the two shapes that a group needs."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.attention_norm = _norm(config, rngs)
+        self.attention_norm = RMSNorm(config)
         self.attention = Attention(config, rngs)
-        self.mlp_norm = _norm(config, rngs)
+        self.mlp_norm = RMSNorm(config)
         self.mlp = Mlp(config, rngs)
 
-    def prompt(self, x_BTD: jax.Array, positions_BT: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """A causal pass; returns the new x and this layer's keys and values."""
-        q, k, v = self.attention.project(self.attention_norm(x_BTD), positions_BT)
-        x = x_BTD + self.attention.merge(causal_attention(q, k, v))
-        return x + self.mlp(self.mlp_norm(x)), (k, v)
+    def prompt(self, x_BTD: jax.Array, turns: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """A causal pass; returns the new x and this layer's keys and values [B, K, T, H]."""
+        x = self.attention_norm(x_BTD)
+        k, v = self._prompt_keys_values(x, turns)
+        return self._finish(x_BTD, causal_attention(self.attention.queries(x, turns), k, v)), (k, v)
+
+    def last_token(
+        self, x_BTD: jax.Array, turns: jax.Array, lengths_B: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """`prompt` where only the prompt's last token goes on: its new x [B, D], and all tokens' keys and values."""
+        x = self.attention_norm(x_BTD)
+        k, v = self._prompt_keys_values(x, turns)
+        last = (lengths_B - 1)[:, None]
+        q = self.attention.queries(_at(x, last), jnp.asarray(turns)[last])
+        heads, _ = prompt_attention(q[:, None], k, v, lengths_B)
+        return self._finish(_at(x_BTD, last), heads[:, 0])[:, 0], (k, v)
 
     def suffix(
         self,
         x_BGSD: jax.Array,
-        positions_BGS: jax.Array,
+        turns: jax.Array,
         prompt: tuple[jax.Array, jax.Array],
         prompt_lengths: jax.Array,
         past: tuple[jax.Array, jax.Array] | None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """A pass over S new tokens of each candidate; returns the new x and the suffix's keys and values."""
-        q, k, v = self.attention.project(self.attention_norm(x_BGSD), positions_BGS)
+        x = self.attention_norm(x_BGSD)
+        q, (k, v) = self.attention.queries(x, turns), self.attention.keys_values(x, turns)
         if past is not None:
             k, v = jnp.concatenate([past[0], k], axis=2), jnp.concatenate([past[1], v], axis=2)
-        x = x_BGSD + self.attention.merge(group_attention(q, *prompt, prompt_lengths, k, v))
-        return x + self.mlp(self.mlp_norm(x)), (k, v)
+        return self._finish(x_BGSD, group_attention(q, *prompt, prompt_lengths, k, v)), (k, v)
+
+    def _prompt_keys_values(self, x_BTD: jax.Array, turns: jax.Array) -> tuple[jax.Array, jax.Array]:
+        k, v = self.attention.keys_values(x_BTD, turns)
+        return k.swapaxes(1, 2), v.swapaxes(1, 2)
+
+    def _finish(self, x: jax.Array, heads: jax.Array) -> jax.Array:
+        """The residual stream [..., D] past attention's heads [..., N, H] and the MLP."""
+        x = x + self.attention.merge(heads)
+        return x + self.mlp(self.mlp_norm(x))
 
 
 class Decoder(nnx.Module):
     """Token ids in, hidden states out; logits only for the rows of the head that are asked for."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, *, unrolled: bool = False):
         self.config = config
         self.embed = _table(config, rngs)
-        self.layers = _stack(config, rngs)
-        self.norm = _norm(config, rngs)
+        self.layers = (
+            nnx.List(Layer(config, rngs) for _ in range(config.num_layers)) if unrolled else _stack(config, rngs)
+        )
+        self.norm = RMSNorm(config)
         self.head = None if config.tie_embeddings else _table(config, rngs)
 
     def hidden(self, prompts: Prompts) -> jax.Array:
         """A plain causal pass: [B, T, D], normalised, ready for the head."""
-        x, _ = self._run_prompt(prompts.tokens)
+        turns = rope_table(self.config, prompts.tokens.shape[1])
+        x, _ = self._run(lambda layer, x, _: layer.prompt(x, turns), self._embed(prompts.tokens), None)
         return self.norm(x)
 
     def prefill(self, prompts: Prompts) -> PromptCache:
-        """One causal pass over the prompts, kept for the candidates."""
-        x, (keys, values) = self._run_prompt(prompts.tokens)
-        last = jnp.take_along_axis(x, (prompts.lengths - 1)[:, None, None], axis=1)[:, 0]
-        return PromptCache(keys, values, prompts.lengths, self.norm(last))
+        """One causal pass over the prompts, kept for the candidates; the last layer runs what is kept and no more."""
+        turns = rope_table(self.config, prompts.tokens.shape[1])
+        last_layer, x = self.config.num_layers - 1, self._embed(prompts.tokens)
+        x, kept = self._run(lambda layer, x, _: layer.prompt(x, turns), x, None, stop=last_layer)
+        body = self._checkpointed(lambda layer, x, _: layer.last_token(x, turns, prompts.lengths))
+        x, final = body(self._layer(last_layer), x, None)
+        keys, values = (jnp.concatenate([side, one[None]]) for side, one in zip(kept, final, strict=True))
+        return PromptCache(keys, values, prompts.lengths, self.norm(x))
 
     def extend(
         self, cache: PromptCache, tokens_BGS: jax.Array, past: SuffixCache | None
@@ -144,14 +191,15 @@ class Decoder(nnx.Module):
         """S more tokens of each candidate: hidden states [B, G, S, D] and the longer suffix."""
         done = 0 if past is None else past.keys.shape[3]
         steps = jnp.arange(tokens_BGS.shape[2], dtype=jnp.int32).reshape(1, 1, -1)
-        positions = jnp.broadcast_to(cache.lengths[:, None, None] + done + steps, tokens_BGS.shape)
+        table = rope_table(self.config, cache.keys.shape[3] + done + tokens_BGS.shape[2])
+        turns = jnp.asarray(table)[cache.lengths[:, None, None] + done + steps]  # [B, 1, S, 2, H / 2]
 
         def body(layer: Layer, x: jax.Array, xs):
             prompt, suffix = xs
-            return layer.suffix(x, positions, prompt, cache.lengths, suffix)
+            return layer.suffix(x, turns, prompt, cache.lengths, suffix)
 
         prompt = (cache.keys, cache.values)
-        x, (keys, values) = self._scan(body, self._embed(tokens_BGS), (prompt, None if past is None else tuple(past)))
+        x, (keys, values) = self._run(body, self._embed(tokens_BGS), (prompt, None if past is None else tuple(past)))
         return self.norm(x), SuffixCache(keys, values)
 
     def logits(self, hidden: jax.Array, rows: jax.Array | None) -> jax.Array:
@@ -164,21 +212,40 @@ class Decoder(nnx.Module):
     def _embed(self, tokens: jax.Array) -> jax.Array:
         return self.embed[...][tokens].astype(self.config.dtype)
 
-    def _run_prompt(self, tokens_BT: jax.Array):
-        positions = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1], dtype=jnp.int32)[None], tokens_BT.shape)
-        return self._scan(lambda layer, x, _: layer.prompt(x, positions), self._embed(tokens_BT), None)
-
-    def _scan(self, body, x: jax.Array, xs):
-        """Runs `body(layer, x, xs)` over the stacked layers."""
+    def _run(self, body, x: jax.Array, xs, *, stop: int | None = None):
+        """Runs `body(layer, x, xs of the layer) -> (x, out)` over the layers before `stop`; outs are stacked."""
+        body = self._checkpointed(body)
+        if isinstance(self.layers, nnx.List):
+            layers, outs = list(self.layers)[:stop], []
+            for layer, layer_xs in zip(layers, unstacked(xs, len(layers)), strict=True):
+                x, out = body(layer, x, layer_xs)
+                outs.append(out)
+            return x, jax.tree.map(lambda *sides: jnp.stack(sides), *outs)
         graphdef, state = nnx.split(self.layers)
+        state = jax.tree.map(lambda leaf: leaf[:stop], state)
+        return jax.lax.scan(lambda x, inputs: body(nnx.merge(graphdef, inputs[0]), x, inputs[1]), x, (state, xs))
 
-        def step(x, inputs):
-            layer_state, layer_xs = inputs
-            return body(nnx.merge(graphdef, layer_state), x, layer_xs)
+    def _layer(self, index: int) -> Layer:
+        if isinstance(self.layers, nnx.List):
+            return self.layers[index]
+        graphdef, state = nnx.split(self.layers)
+        return nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[index], state))
 
-        if self.config.remat == "layer":
-            step = jax.checkpoint(step, prevent_cse=False)
-        return jax.lax.scan(step, x, (state, xs))
+    def _checkpointed(self, body):
+        """`body(layer, x, xs)`, its activations recomputed in the backward pass where the settings ask for it."""
+        if self.config.remat == "none":
+            return body
+
+        @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
+        def pure(graphdef, state, x, xs):
+            return body(nnx.merge(graphdef, state), x, xs)
+
+        return lambda layer, x, xs: pure(*nnx.split(layer), x, xs)
+
+
+def _at(x_BTD: jax.Array, index_BS: jax.Array) -> jax.Array:
+    """[B, S, D]."""
+    return jnp.take_along_axis(x_BTD, index_BS[..., None], axis=1)
 
 
 def _linear(
@@ -199,14 +266,19 @@ def _linear(
     return nnx.Linear(inputs, outputs, **settings)
 
 
-def _norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.RMSNorm:
-    return nnx.RMSNorm(
-        config.width,
-        epsilon=config.norm_eps,
-        dtype=jnp.dtype(config.dtype),
-        param_dtype=jnp.dtype(config.param_dtype),
-        rngs=rngs,
-    )
+class RMSNorm(nnx.Module):
+    """Zhang and Sennrich, arXiv 1910.07467. Flax's own makes an array [..., D] of rsqrt * scale on the way."""
+
+    def __init__(self, config: ModelConfig):
+        self.scale = nnx.Param(jnp.ones(config.width, jnp.dtype(config.param_dtype)))
+        self.config = config
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D] -> [..., D]; in float32 inside."""
+        wide = x.astype(jnp.float32)
+        normal = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.config.norm_eps)
+        scale = self.scale[...].reshape((1,) * (x.ndim - 1) + (-1,))
+        return (normal * scale).astype(self.config.dtype)
 
 
 def _table(config: ModelConfig, rngs: nnx.Rngs) -> nnx.Param:

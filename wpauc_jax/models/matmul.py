@@ -1,7 +1,8 @@
 """The matrix product of a linear map: rows times kernel, added up in float32 whatever the type of the factors.
 
 That is what matrix units compute anyway. It has to be said, in both directions, since XLA's CPU backend otherwise
-converts bfloat16 factors to float32 first and leaves the processor's bfloat16 unit idle.
+converts bfloat16 factors to float32 first and leaves the processor's bfloat16 unit idle. Leading axes are flattened to
+rows for the gradient's sake too: XLA's CPU backend is slow at one that contracts two axes.
 """
 
 from typing import Any

@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from wpauc_jax.config import ConfigError, ModelConfig
-from wpauc_jax.models.decoder import Decoder, PromptCache, Prompts, SuffixCache
+from wpauc_jax.models.decoder import Decoder, PromptCache, Prompts, SuffixCache, unstacked
 
 Params = Any  # a nested dict of arrays
 
@@ -41,6 +41,19 @@ class Policy:
         """The plain causal language model: int32[B, T] -> float32[B, T, V]."""
         prompts = Prompts(tokens, jax.numpy.full(tokens.shape[0], tokens.shape[1], jax.numpy.int32))
         return self.logits(params, self.hidden(params, prompts))
+
+    def unrolled(self, params: Params) -> tuple["Policy", Params]:
+        """The same model with an array for each layer in place of stacked ones, so that layers follow one another
+        in the program without a loop and without slices of the stack; gradients are stacked once.
+
+        With `model.layers` scanned, what was given: a program of one size for any depth.
+        """
+        if self.config.layers == "scanned":
+            return self, params
+        graphdef = nnx.graphdef(nnx.eval_shape(lambda: Decoder(self.config, nnx.Rngs(0), unrolled=True)))
+        return dataclasses.replace(self, graphdef=graphdef), params | {
+            "layers": dict(enumerate(unstacked(params["layers"], self.config.num_layers)))
+        }
 
     def _model(self, params: Params) -> Decoder:
         return nnx.merge(self.graphdef, params)

@@ -27,12 +27,20 @@ def _llama3(frequencies: np.ndarray, scaling: RopeScalingConfig) -> np.ndarray:
     return frequencies * (kept + (1.0 - kept) / scaling.factor)
 
 
-def rope(x: jax.Array, positions: jax.Array, frequencies: np.ndarray) -> jax.Array:
-    """Turns pairs of dimensions by position times frequency, halves paired as in Hugging Face's models.
+def rope_table(config: ModelConfig, length: int) -> np.ndarray:
+    """Cosines and sines float32[length, 2, H / 2] at positions 0 .. length - 1.
 
-    x[..., S, heads, H], positions int[..., S], frequencies [H / 2] -> like x.
+    A constant: computed in the program, XLA would repeat them for every head and layer, and again in the gradient.
     """
-    angle = positions[..., None, None].astype(jnp.float32) * frequencies.reshape((1,) * (positions.ndim + 1) + (-1,))
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    angle = np.arange(length, dtype=np.float32)[:, None] * rope_frequencies(config)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def rope(x: jax.Array, turns: jax.Array) -> jax.Array:
+    """Turns pairs of dimensions, halves paired as in Hugging Face's models.
+
+    x[..., S, heads, H], turns[..., S, 2, H / 2] (rows of `rope_table`) -> like x.
+    """
+    cos, sin = turns[..., :1, :], turns[..., 1:, :]
     low, high = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1).astype(x.dtype)
