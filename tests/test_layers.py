@@ -13,7 +13,8 @@ MAX_LINES = 400
 # A package's own name is its __init__, which hands out what the modules above it hold.
 LAYERS = (
     # L0: formulas, settings, files
-    ("", "config", "files", "objectives.checks"),
+    ("", "files", "objectives.checks", "settings"),
+    ("config",),
     ("objectives.masked",),
     ("objectives.advantage", "objectives.ranking"),
     ("objectives.tawin",),

@@ -9,48 +9,16 @@ import datetime
 import pathlib
 import types
 import typing
-from typing import Any, ClassVar
+from typing import Any
 
 import ml_collections
 from ml_collections import config_dict
 
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message names the field, its value and what would do."""
-
-
-def choice(default: str, *others: str, help: str = "") -> Any:
-    """A string field with a closed set of values, the default first."""
-    return dataclasses.field(default=default, metadata={"choices": (default, *others), "help": help})
-
-
-def at_least(default: Any, low: float) -> Any:
-    """A number field with a lower bound."""
-    return dataclasses.field(default=default, metadata={"low": low})
-
-
-class _Checked:
-    """Checks each field's choices and bounds on construction."""
-
-    _section: ClassVar[str] = ""  # how messages prefix a field's name
-
-    def __init_subclass__(cls, section: str = "") -> None:
-        cls._section = section
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(typing.cast(Any, self)):
-            value = getattr(self, field.name)
-            name = self._section + field.name
-            choices = field.metadata.get("choices")
-            if choices and value not in choices:
-                raise ConfigError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}")
-            low = field.metadata.get("low")
-            if low is not None and value is not None and value < low:
-                raise ConfigError(f"{name}={value!r} must be at least {low}")
+from wpauc_jax.settings import Checked, ConfigError, at_least, choice
 
 
 @dataclasses.dataclass(frozen=True)
-class SyntheticConfig(_Checked, section="data.synthetic."):
+class SyntheticConfig(Checked, section="data.synthetic."):
     """data.source=synthetic: a world whose law is known; `data/sources/synthetic.py` states it."""
 
     num_users: int = at_least(2000, 1)
@@ -86,7 +54,7 @@ _KEEP_ALL = {  # the settings of DataConfig that drop rows, and the values with 
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig(_Checked, section="data."):
+class DataConfig(Checked, section="data."):
     """Where interactions come from and how they become training rows."""
 
     source: str = choice(
@@ -144,7 +112,7 @@ def _is_date(text: str) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class CatalogConfig(_Checked, section="catalog."):
+class CatalogConfig(Checked, section="catalog."):
     """How an item becomes a token sequence."""
 
     ids: str = choice("kmeans", "file", "title")
@@ -159,7 +127,7 @@ class CatalogConfig(_Checked, section="catalog."):
 
 
 @dataclasses.dataclass(frozen=True)
-class PromptConfig(_Checked, section="prompt."):
+class PromptConfig(Checked, section="prompt."):
     """What stands around the items in a language model's prompt. Without a tokenizer there is no text."""
 
     style: str = choice("list", "chat")  # chat: in the tokenizer's chat template; then SFT has a row a target
@@ -168,7 +136,7 @@ class PromptConfig(_Checked, section="prompt."):
 
 
 @dataclasses.dataclass(frozen=True)
-class RopeScalingConfig(_Checked, section="model.rope_scaling."):
+class RopeScalingConfig(Checked, section="model.rope_scaling."):
     """How rotary frequencies are stretched for a longer context than the model was first trained on."""
 
     kind: str = choice("none", "llama3")
@@ -190,7 +158,7 @@ _LINEAR_MAPS = ("q", "k", "v", "out", "gate", "up", "down")
 
 
 @dataclasses.dataclass(frozen=True)
-class LoraConfig(_Checked, section="model.lora."):
+class LoraConfig(Checked, section="model.lora."):
     """Low-rank adapters (arXiv 2106.09685) beside frozen linear maps; the product's scale is the learning rate's."""
 
     rank: int = at_least(0, 0)  # 0: no adapter, every parameter is trained
@@ -204,7 +172,7 @@ class LoraConfig(_Checked, section="model.lora."):
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(_Checked, section="model."):
+class ModelConfig(Checked, section="model."):
     """A decoder of the Qwen2 and Llama families: they differ in `attention_bias` and `rope_scaling`."""
 
     pretrained: str = ""  # a Hugging Face folder or hub id, whose config.json then gives the shape; "": from scratch
@@ -231,7 +199,7 @@ class ModelConfig(_Checked, section="model."):
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimConfig(_Checked, section="optim."):
+class OptimConfig(Checked, section="optim."):
     """AdamW behind a global-norm clip and a warmed-up schedule."""
 
     learning_rate: float = at_least(1e-3, 0.0)
@@ -244,7 +212,7 @@ class OptimConfig(_Checked, section="optim."):
 
 
 @dataclasses.dataclass(frozen=True)
-class StageConfig(_Checked):
+class StageConfig(Checked):
     """What SFT and RL share: durations, selection, optimiser."""
 
     batch_size: int = at_least(64, 1)
@@ -309,7 +277,7 @@ class RlConfig(StageConfig, section="rl."):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig(_Checked, section="eval."):
+class EvalConfig(Checked, section="eval."):
     """How rankings are made and measured."""
 
     num_beams: int = at_least(20, 1)
@@ -337,7 +305,7 @@ class EvalConfig(_Checked, section="eval."):
 
 
 @dataclasses.dataclass(frozen=True)
-class RecommendConfig(_Checked, section="recommend."):
+class RecommendConfig(Checked, section="recommend."):
     """mode=recommend: histories in, ranked items out."""
 
     input: str = ""  # JSON lines of {"user": ..., "history": [item ids]}, or a RecBole .inter file
@@ -346,7 +314,7 @@ class RecommendConfig(_Checked, section="recommend."):
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(_Checked):
+class Config(Checked):
     """A whole run."""
 
     mode: str = choice("all", "prepare", "doctor", "sft", "rl", "evaluate", "recommend")
