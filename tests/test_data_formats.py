@@ -262,7 +262,7 @@ def test_csv(tmp_path, separator):
 def test_csv_without_times_goes_by_rows_and_a_quoted_line_break_is_no_row(tmp_path):
     path = write(tmp_path / "log.csv", 'user_id,item_id,text\nu,b,"one\ntwo"\nu,a,\nv,c,"x\n')
     options = {"time_column": ""}
-    with pytest.raises(DataError, match=r"log\.csv: a quoted field does not end, in or after line 1"):
+    with pytest.raises(DataError, match=r"log\.csv: a quoted field does not end, in or after line 5"):
         read_all("tabular", path, **options)
     write(path, 'user_id,item_id,text\nu,b,"one\ntwo"\nu,a,\n')
     interactions, _, _ = read_all("tabular", path, **options)

@@ -23,8 +23,8 @@ LAYERS = (
     # L1: data and catalogue, and what needs no model
     ("data", "data.archives", "data.order", "data.sources.tables", "data.tokenizer", "optim", "writers"),
     ("catalog.trie", "data.dataset", "data.fetch", "data.filters", "data.ids", "data.splits", "data.statistics"),
-    ("data.ingest", "data.sources.blocks", "data.sources.minionerec", "data.sources.synthetic"),
-    ("data.sources.jsonlines", "data.sources.parquet", "data.sources.recbole", "data.sources.sequences"),
+    ("data.sources.blocks", "data.sources.minionerec", "data.sources.synthetic"),
+    ("data.ingest", "data.sources.jsonlines", "data.sources.parquet", "data.sources.recbole", "data.sources.sequences"),
     ("data.build", "data.sources.amazon", "data.sources.movielens", "data.sources.tabular", "data.sources.yelp"),
     ("data.sources.detect", "data.store"),
     ("data.sources",),

@@ -40,9 +40,8 @@ class IdCollector:
     def finish(self) -> tuple[pl.Series, np.ndarray]:
         """All ids, numbers by value and then words, and their hashes uint64 in the same order."""
         ids = self._distinct()
-        twins = ids.filter(pl.col("hash").is_duplicated())
-        if len(twins):
-            first, second = twins.sort("hash", "id")["id"][:2]
+        if ids["hash"].n_unique() < len(ids):
+            first, second = ids.filter(pl.col("hash").is_duplicated()).sort("hash", "id")["id"][:2]
             raise DataError(f"the ids {first!r} and {second!r} have the same hash; rename one of them")
         ids = sorted_ids(ids)
         return ids["id"], ids["hash"].to_numpy()
@@ -64,8 +63,11 @@ def sorted_ids(ids: pl.DataFrame) -> pl.DataFrame:
     """Rows in the order of the column `id`: numbers by value, equal ones as text; then words."""
     is_number = pl.col("id").str.contains("^[0-9]+$")
     digits = pl.col("id").str.strip_chars_start("0")  # compared as text: an id may have more digits than any integer
-    numbers = ids.filter(is_number).sort(digits.str.len_bytes(), digits, "id")
-    return pl.concat([numbers, ids.filter(~is_number).sort("id")])
+    words = ids.sort("id")
+    first, end = (words["id"].search_sorted(sign, "left") for sign in "0:")  # numbers lie between: ":" follows "9"
+    maybe = words[first:end]
+    numbers = maybe.filter(is_number).sort(digits.str.len_bytes(), digits, "id")
+    return pl.concat([numbers, words[:first], maybe.filter(~is_number), words[end:]])
 
 
 class Places:

@@ -7,20 +7,20 @@ the folder of the stage, so that a run that is stopped later does not read the d
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from wpauc_jax.data.ids import IdCollector, Places
+from wpauc_jax.data.sources.blocks import ahead
 from wpauc_jax.data.sources.tables import DataError, RawData
 from wpauc_jax.files import atomic_path
 
 _DONE = "done.json"
 _COLUMNS = ("user", "item", "time", "split")
-_T = TypeVar("_T")
 
 Progress = Callable[[str], None]
 
@@ -47,13 +47,11 @@ def read_records(
 
     `window` is the first second to keep and the first one not to keep. Raises DataError for data that cannot be used.
     """
-    if not _is_done(folder, key):
-        _clear(folder)
-        raw = open_raw()
-        _write(folder, key, raw, window, say)
-    else:
+    if _is_done(folder, key):
         say("what is read already is not read again")
-    return _load(folder)
+        return _load(folder)
+    _clear(folder)
+    return _read(folder, key, open_raw(), window, say)
 
 
 def _is_done(folder: pathlib.Path, key: dict[str, Any]) -> bool:
@@ -69,20 +67,24 @@ def _clear(folder: pathlib.Path) -> None:
         path.unlink()
 
 
-def _write(
+def _read(
     folder: pathlib.Path, key: dict[str, Any], raw: RawData, window: tuple[int | None, int | None], say: Progress
-) -> None:
+) -> Records:
     collectors = {"user": IdCollector(), "item": IdCollector()}
     number = _write_items(folder, raw.items, collectors["item"] if raw.published else None)
     blocks, outside = _collect(raw, collectors, window, say)
+    ids, columns = {}, {}
     for name, collector in collectors.items():
-        ids, hashes = collector.finish()
-        ids.to_frame("id").write_ipc(folder / f"{name}_ids.arrow")
+        ids[name], hashes = collector.finish()
         place = Places(hashes)
         with ThreadPoolExecutor() as pool:
-            np.save(folder / f"{name}.npy", _joined(pool.map(place, blocks.pop(name)), np.int32))
-    for name in blocks:
-        np.save(folder / f"{name}.npy", _joined(blocks[name], np.int8 if name == "split" else np.int64))
+            columns[name] = _joined(pool.map(place, blocks.pop(name)), np.int32)
+    for name in list(blocks):
+        columns[name] = _joined(blocks.pop(name), np.int8 if name == "split" else np.int64)
+    for name, values in columns.items():
+        np.save(folder / f"{name}.npy", values)
+    for name, raw_ids in ids.items():
+        raw_ids.to_frame("id").write_ipc(folder / f"{name}_ids.arrow")
     facts = {
         "files": raw.files,
         "rejects": dict(sorted(raw.rejects.counts.items())),
@@ -94,6 +96,7 @@ def _write(
     }
     with atomic_path(folder / _DONE) as temporary:
         temporary.write_text(json.dumps({"key": key, "facts": facts}))
+    return Records(ids["user"], ids["item"], columns, _item_files(folder, facts), facts)
 
 
 def _write_items(folder: pathlib.Path, blocks: Iterable[pl.DataFrame], collector: IdCollector | None) -> int:
@@ -116,7 +119,7 @@ def _collect(
     columns: dict[str, list[np.ndarray]] = {"user": [], "item": [], "time": []}
     seen = kept = 0
     with ThreadPoolExecutor(2) as pool:
-        for block in _ahead(raw.interactions):
+        for block in ahead(raw.interactions):
             seen += len(block)
             block = _inside(block, window, raw.time_unit)
             kept += len(block)
@@ -132,16 +135,6 @@ def _collect(
     if not kept:
         raise DataError(f"there is no interaction{f' in the window: all {seen:,} lie outside' if seen else ''}")
     return columns, seen - kept
-
-
-def _ahead(blocks: Iterable[_T]) -> Iterator[_T]:
-    """The blocks, the next one being read while one is in use."""
-    iterator = iter(blocks)
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(next, iterator, None)
-        while (block := future.result()) is not None:
-            future = pool.submit(next, iterator, None)
-            yield block
 
 
 def _inside(block: pl.DataFrame, window: tuple[int | None, int | None], unit: str) -> pl.DataFrame:
@@ -165,6 +158,10 @@ def _load(folder: pathlib.Path) -> Records:
         user_ids=pl.read_ipc(folder / "user_ids.arrow")["id"],
         item_ids=pl.read_ipc(folder / "item_ids.arrow")["id"],
         columns={name: np.load(folder / f"{name}.npy") for name in _COLUMNS if (folder / f"{name}.npy").exists()},
-        items=[folder / f"items-{number:05}.parquet" for number in range(facts["item_blocks"])],
+        items=_item_files(folder, facts),
         facts=facts,
     )
+
+
+def _item_files(folder: pathlib.Path, facts: dict[str, Any]) -> list[pathlib.Path]:
+    return [folder / f"items-{number:05}.parquet" for number in range(facts["item_blocks"])]

@@ -15,14 +15,16 @@ import pathlib
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO, TypeVar
 
 import polars as pl
 
 from wpauc_jax.data.sources.tables import DataError, Rejects, parsed_times, shown
 
-BLOCK = 1 << 25  # bytes; large enough to keep two cores busy, small enough that a few fit anywhere
+BLOCK = 1 << 24  # bytes; large enough to keep cores busy, small enough that memory is reused, not returned
+_T = TypeVar("_T")
 _UNIT = b"\x1f"  # ASCII's unit separator
 LONGEST_LINE = 1 << 26  # bytes; what is longer is no text
 
@@ -58,21 +60,22 @@ class Input:
             raise DataError(f"cannot read {self.label}: {error}") from error
 
 
-class _Hashing(io.RawIOBase):
-    """Passes bytes on and keeps their hash."""
+class _Hashing:
+    """Hashes the bytes that are read from a stream."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream
         self.sha256 = hashlib.sha256()
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        content = self._stream.read(len(buffer))
+    def read(self, size: int) -> bytes:
+        content = self._stream.read(size)
         self.sha256.update(content)
-        buffer[: len(content)] = content
-        return len(content)
+        return content
+
+    def readinto(self, buffer: memoryview) -> int:
+        size = self._stream.readinto(buffer)  # type: ignore[attr-defined]
+        self.sha256.update(buffer[:size])
+        return size
 
 
 def text_blocks(source: Input, files: dict[str, str], *, quoted: bool = False) -> Iterator[tuple[int, bytes]]:
@@ -81,20 +84,10 @@ def text_blocks(source: Input, files: dict[str, str], *, quoted: bool = False) -
     `quoted`: a line break between double quotes ends no line. `files` receives the file's hash at the end.
     Raises DataError for a damaged file and for a line that does not end.
     """
-    number = 1
     with source.open() as stored:
         hashing = _Hashing(stored)
-        stream = _unpacking(io.BufferedReader(hashing, BLOCK))
         try:
-            while block := stream.read(BLOCK):
-                block += _rest_of_line(stream, f"{source.label}, line {number + block.count(10)}")
-                while quoted and block.count(b'"') % 2:
-                    more = stream.readline(LONGEST_LINE)
-                    block += more
-                    if not more or len(block) > BLOCK + LONGEST_LINE:
-                        raise DataError(f"{source.label}: a quoted field does not end, in or after line {number}")
-                yield number, block
-                number += block.count(b"\n")
+            yield from _whole_lines(_unpacking(stored, hashing), quoted, source.label)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(f"{source.label}: damaged gzip file ({error}); fetch it again") from error
         while hashing.read(BLOCK):  # what may stand behind a gzip stream
@@ -102,22 +95,65 @@ def text_blocks(source: Input, files: dict[str, str], *, quoted: bool = False) -
         files[source.name] = hashing.sha256.hexdigest()
 
 
-def _unpacking(stream: io.BufferedReader) -> Any:
-    """The stream, or what is packed in it."""
-    return gzip.GzipFile(fileobj=stream) if stream.peek(2).startswith(b"\x1f\x8b") else stream
+def _unpacking(stored: BinaryIO, hashing: Any) -> Any:
+    """What to read the text from: `hashing`, which reads from `stored`, or what is packed in it."""
+    packed = stored.read(2) == b"\x1f\x8b"
+    stored.seek(0)
+    return gzip.GzipFile(fileobj=hashing) if packed else hashing
 
 
-def _rest_of_line(stream: Any, place: str) -> bytes:
-    rest = stream.readline(LONGEST_LINE)
-    if len(rest) == LONGEST_LINE:
-        raise DataError(f"{place}: longer than {LONGEST_LINE >> 20} MiB; this is no text with one record a line")
-    return rest
+def _whole_lines(stream: Any, quoted: bool, label: str) -> Iterator[tuple[int, bytes]]:
+    """Blocks that end with a line. One buffer is filled again and again: fresh memory would cost more than reading."""
+    buffer, filled, number = bytearray(BLOCK), 0, 1
+    while True:
+        size = stream.readinto(memoryview(buffer)[filled:])
+        filled += size
+        end = filled if not size else _last_end(buffer, filled, quoted)
+        if not size and quoted and buffer.count(b'"', 0, filled) % 2:
+            raise DataError(f"{label}: a quoted field does not end, in or after line {number}")
+        if end:
+            block = bytes(memoryview(buffer)[:end])
+            yield number, block
+            number += block.count(b"\n")
+            buffer[: filled - end] = buffer[end:filled]
+            filled -= end
+        if not size:
+            return
+        if filled == len(buffer):
+            if filled >= LONGEST_LINE:
+                raise DataError(
+                    f"{label}, line {number}: longer than {LONGEST_LINE >> 20} MiB; this is no line of text"
+                )
+            buffer.extend(bytes(len(buffer)))
+
+
+def _last_end(buffer: bytearray, filled: int, quoted: bool) -> int:
+    """Behind the last line break, with `quoted` the last one that no quote encloses; 0 if there is none."""
+    end = buffer.rfind(b"\n", 0, filled) + 1
+    if not quoted or b'"' not in buffer:
+        return end
+    is_inside = buffer.count(b'"', 0, end) % 2 == 1
+    while is_inside and end:
+        before = buffer.rfind(b"\n", 0, end - 1) + 1
+        is_inside = buffer.count(b'"', before, end) % 2 == 0
+        end = before
+    return end
+
+
+def ahead(blocks: Iterable[_T]) -> Iterator[_T]:
+    """The blocks, the next one being read while one is in use."""
+    iterator = iter(blocks)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(next, iterator, None)
+        while (block := future.result()) is not None:
+            future = pool.submit(next, iterator, None)
+            yield block
 
 
 def first_line(source: Input) -> str:
     """The first line of a file, as far as it is one. Raises DataError for a file that is empty or not UTF-8 there."""
     with source.open() as stored:
-        stream = _unpacking(io.BufferedReader(stored))  # type: ignore[arg-type]
+        stream = _unpacking(stored, stored)
         try:
             line = stream.readline(LONGEST_LINE)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -161,7 +197,7 @@ def delimited_blocks(source: Input, layout: Layout, rejects: Rejects, files: dic
     Empty fields are null, blank lines skipped, trailing fields that a line lacks null. Raises DataError for a damaged
     file; rows that cannot be used go to `rejects`.
     """
-    for number, block in text_blocks(source, files, quoted=layout.quoted):
+    for number, block in ahead(text_blocks(source, files, quoted=layout.quoted)):
         if number == 1 and layout.skip_lines:
             *head, block = block.split(b"\n", layout.skip_lines)
             number += len(head)
@@ -177,28 +213,31 @@ def _fast(block: bytes, layout: Layout, number: int) -> pl.DataFrame | None:
     """The block as a table, or None where something in it is wrong or only may be."""
     if b"\0" in block:
         return None
-    kept = layout.kept
+    schema: dict[str, Any] = dict.fromkeys(layout.header, pl.String)  # all columns: else surplus fields pass unseen
+    if layout.time:
+        schema[layout.time] = pl.Int64
     try:
-        table = pl.read_csv(
-            block,
-            has_header=False,
-            schema=dict.fromkeys(layout.header, pl.String),  # all columns: else surplus fields pass unseen
-            separator=layout.sign,
-            quote_char='"' if layout.quoted else None,
-        )
+        table = _parsed(block, layout, schema)
     except pl.exceptions.NoDataError:
-        return pl.DataFrame(schema={name: pl.String for name in kept} | {"line": pl.Int64})
+        return pl.DataFrame(schema={name: schema[name] for name in layout.kept} | {"line": pl.Int64})
     except pl.exceptions.PolarsError:
         return None
-    table = table.select(kept)
+    table = table.select(layout.kept)
     if any(table[name].has_nulls() for name in layout.needed):
         return None
-    if layout.time:
-        times = parsed_times(table[layout.time])
-        if times.has_nulls():
-            return None
-        table = table.with_columns(times.alias(layout.time))
     return table.with_columns(pl.int_range(number, number + len(table), dtype=pl.Int64).alias("line"))
+
+
+def _parsed(block: bytes, layout: Layout, schema: dict[str, Any]) -> pl.DataFrame:
+    """The block by Polars; times that are not all whole numbers are read as text first."""
+    options = {"has_header": False, "separator": layout.sign, "quote_char": '"' if layout.quoted else None}
+    try:
+        return pl.read_csv(block, schema=schema, **options)  # type: ignore[arg-type]
+    except pl.exceptions.ComputeError:
+        if not layout.time:
+            raise
+    table = pl.read_csv(block, schema=schema | {layout.time: pl.String}, **options)  # type: ignore[arg-type]
+    return table.with_columns(parsed_times(table[layout.time]).alias(layout.time))
 
 
 def _slow(block: bytes, layout: Layout, number: int, label: str, rejects: Rejects) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from wpauc_jax.data.sources.blocks import Input, text_blocks
+from wpauc_jax.data.sources.blocks import Input, ahead, text_blocks
 from wpauc_jax.data.sources.tables import Rejects, interaction_table, parsed_times, shown
 
 _LONGEST_LITERAL = 1 << 20  # bytes; the parser of Python literals needs many times as much memory
@@ -23,7 +23,7 @@ def json_interactions(
 
     Raises DataError for a damaged file; lines that cannot be used go to `rejects`.
     """
-    for number, block in text_blocks(source, files):
+    for number, block in ahead(text_blocks(source, files)):
         table = _fast(block, user, item, time)
         yield _slow(block, number, (user, item, time), source.label, rejects) if table is None else table
 
