@@ -125,8 +125,8 @@ def test_semantic_ids_from_info_and_index(tmp_path):
 BAD = [
     ("valid", ("u9", "[1]", "2"), "valid.csv, line 2: the history of user 'u9' does not continue"),
     ("train", ("u3", "[]", "2"), "train.csv, line 2: the history is empty"),
-    ("train", ("u3", "[4]", "2"), "train.csv, line 2: item 4 is not in the info file"),
-    ("test", ("u3", "[1]", "-1"), "test.csv, line 2: item -1 is not in the info file"),
+    ("train", ("u3", "[4]", "2"), "train.csv, line 2: item 4 is not in info.txt"),
+    ("test", ("u3", "[1]", "-1"), "test.csv, line 2: item -1 is not in info.txt"),
     ("test", ("u3", "__import__('os').getcwd()", "1"), "line 2: 'history_item_id' is not made of whole numbers"),
     ("test", ("u3", "[1.5]", "1"), "line 2: 'history_item_id' is not made of whole numbers: '[1.5]'"),
     ("test", ("u3", "[" * 5000, "1"), "line 2: 'history_item_id' is not made of whole numbers"),

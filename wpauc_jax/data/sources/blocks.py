@@ -54,10 +54,17 @@ class Input:
                 with self.path.open("rb") as stream:
                     yield stream
             else:
-                with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
-                    yield member  # type: ignore[misc]
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+                with zipfile.ZipFile(self.path) as archive, _member(archive, self.member) as member:
+                    yield member
+        except (OSError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(f"cannot read {self.label}: {error}") from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> Any:
+    try:
+        return archive.open(name)
+    except RuntimeError as error:  # encrypted, or of a kind that Python does not unpack
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 class _Hashing:
@@ -211,7 +218,7 @@ def delimited_blocks(source: Input, layout: Layout, rejects: Rejects, files: dic
 
 def _fast(block: bytes, layout: Layout, number: int) -> pl.DataFrame | None:
     """The block as a table, or None where something in it is wrong or only may be."""
-    if b"\0" in block:
+    if b"\0" in block or (layout.quoted and b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
         return None
     schema: dict[str, Any] = dict.fromkeys(layout.header, pl.String)  # all columns: else surplus fields pass unseen
     if layout.time:
@@ -245,6 +252,9 @@ def _slow(block: bytes, layout: Layout, number: int, label: str, rejects: Reject
     kept = layout.kept
     rows: list[list[Any]] = []
     for line, fields, text in _records(block, layout, number):
+        if fields is None:
+            rejects.add(label, line, "not CSV", shown(text))
+            continue
         if not any(fields):
             continue
         row = dict(zip(layout.header, (field or None for field in fields), strict=False))
@@ -272,8 +282,11 @@ def _fault(fields: list[str], row: dict[str, str | None], text: str, layout: Lay
     return ""
 
 
-def _records(block: bytes, layout: Layout, number: int) -> Iterator[tuple[int, list[str], str]]:
-    """The line, the fields and the text of each record; bytes that are not UTF-8 become lone surrogates."""
+def _records(block: bytes, layout: Layout, number: int) -> Iterator[tuple[int, list[str] | None, str]]:
+    """The line, the fields and the text of each record; bytes that are not UTF-8 become lone surrogates.
+
+    Of a line that is no CSV the fields are None, and the text is the parser's complaint.
+    """
     text = block.decode(errors="surrogateescape")
     if not layout.quoted:
         for line, record in enumerate(text.split("\n"), start=number):
@@ -281,8 +294,15 @@ def _records(block: bytes, layout: Layout, number: int) -> Iterator[tuple[int, l
             yield line, record.split(layout.sign), record
         return
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=layout.sign)
+    reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=layout.sign)
     line = number
-    for fields in reader:
-        yield line, fields, layout.separator.join(fields)
+    while True:
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:  # a carriage return within a line, for example
+            yield line, None, str(error)
+        else:
+            yield line, fields, layout.separator.join(fields)
         line = number + reader.line_num

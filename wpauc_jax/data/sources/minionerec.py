@@ -59,7 +59,7 @@ def read_minionerec(path: pathlib.Path, options: ReadOptions, rejects: Rejects) 
         row
         for split, name in enumerate(SPLITS)
         if name in files
-        for row in _parse_rows(stored[name], str(files[name]), split, known)
+        for row in _parse_rows(stored[name], str(files[name]), split, known, files["info"].name)
     ]
     digests = {files[name].name: hashlib.sha256(content).hexdigest() for name, content in stored.items()}
     if not rows:
@@ -189,7 +189,7 @@ def _with_descriptions(items: pl.DataFrame, stored: bytes, label: str) -> pl.Dat
     return joined.with_columns(text=pl.concat_str(words, separator=". ", ignore_nulls=True).replace("", None))
 
 
-def _parse_rows(stored: bytes, label: str, split: int, known: set[str]) -> Iterator[_Row]:
+def _parse_rows(stored: bytes, label: str, split: int, known: set[str], info: str) -> Iterator[_Row]:
     try:
         content = unpacked(stored, label).decode()
     except UnicodeDecodeError as error:
@@ -203,13 +203,13 @@ def _parse_rows(stored: bytes, label: str, split: int, known: set[str]) -> Itera
             raise DataError(f"{label}, line 1: the header has no column {missing[0]!r}")
         line = reader.line_num + 1
         for fields in reader:
-            yield _parse_row(fields, f"{label}, line {line}", split, known)
+            yield _parse_row(fields, f"{label}, line {line}", split, known, info)
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{label}, line {line}: {error}") from error
 
 
-def _parse_row(fields: dict[str, str], place: str, split: int, known: set[str]) -> _Row:
+def _parse_row(fields: dict[str, str], place: str, split: int, known: set[str], info: str) -> _Row:
     if None in fields or None in fields.values():
         raise DataError(f"{place}: not as many fields as the header has")
     if not fields["user_id"]:
@@ -220,7 +220,7 @@ def _parse_row(fields: dict[str, str], place: str, split: int, known: set[str]) 
         raise DataError(f"{place}: the history is empty, so the row is no sample")
     unknown = [item for item in [*history, target] if item not in known]
     if unknown:
-        raise DataError(f"{place}: item {unknown[0]} is not in the info file")
+        raise DataError(f"{place}: item {unknown[0]} is not in {info}")
     times = None
     if "timestamp" in fields and "history_timestamp" in fields:
         times = _numbers(fields["history_timestamp"], "history_timestamp", place)

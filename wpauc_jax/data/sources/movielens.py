@@ -84,7 +84,7 @@ def _find(path: pathlib.Path, names: tuple[str, str]) -> tuple[Input, Input] | N
     try:
         with zipfile.ZipFile(path) as archive:
             members = [next((m for m in archive.namelist() if m.split("/")[-1] == name), "") for name in names]
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, NotImplementedError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is neither a folder nor a readable zip file ({error})") from error
     return (Input(path, members[0]), Input(path, members[1])) if all(members) else None
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from wpauc_jax.data.sources.blocks import Input, Layout, delimited_blocks, first_line
-from wpauc_jax.data.sources.tables import DataError, RawData, ReadOptions, Rejects
+from wpauc_jax.data.sources.tables import DataError, RawData, ReadOptions, Rejects, listed, shown
 
 
 def read_recbole(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> RawData:
@@ -92,12 +92,12 @@ def _header(source: Input, needed: list[str]) -> dict[str, str]:
         name, colon, kind = column.partition(":")
         if not colon:
             raise DataError(
-                f"{source.label}, line 1: the header field {column!r} lacks its type, as in 'user_id:token'"
+                f"{source.label}, line 1: the header field {shown(column)} lacks its type, as in 'user_id:token'"
             )
         if name in types:
-            raise DataError(f"{source.label}, line 1: the header names {name!r} twice")
+            raise DataError(f"{source.label}, line 1: the header names {shown(name)} twice")
         types[name] = kind
     missing = [name for name in needed if name not in types]
     if missing:
-        raise DataError(f"{source.label}, line 1: the header has no field {missing[0]!r}; it has {', '.join(types)}")
+        raise DataError(f"{source.label}, line 1: the header has no field {missing[0]!r}; it has {listed(types)}")
     return types

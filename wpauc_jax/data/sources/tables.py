@@ -125,6 +125,12 @@ def reject_duplicates(table: pl.DataFrame, column: str, label: str) -> None:
         raise DataError(f"{label}, line {again['line'][0]}: {column} {again[column][0]!r} appears a second time")
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names for a message, as many and as much of them as one can take in."""
+    names = [name if len(name) <= 40 else name[:40] + "..." for name in names]
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
 def shown(line: bytes | str, limit: int = 80) -> str:
     """The beginning of a line for a message."""
     text = line if isinstance(line, str) else line[: limit * 4].decode(errors="backslashreplace")

@@ -17,7 +17,7 @@ import polars as pl
 from wpauc_jax.data.sources.blocks import Input, Layout, delimited_blocks, first_line
 from wpauc_jax.data.sources.parquet import parquet_columns, parquet_table_blocks
 from wpauc_jax.data.sources.recbole import joined
-from wpauc_jax.data.sources.tables import DataError, RawData, ReadOptions, Rejects
+from wpauc_jax.data.sources.tables import DataError, RawData, ReadOptions, Rejects, listed, shown
 
 
 def read_tabular(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> RawData:
@@ -45,7 +45,7 @@ def _items(source: Input, options: ReadOptions, rejects: Rejects, files: dict[st
     item, title = options.item_column, options.title_column
     columns = columns_of(source)
     if title not in columns:
-        raise DataError(f"{source.label} has no column {title!r} (data.title_column); it has {', '.join(columns)}")
+        raise DataError(f"{source.label} has no column {title!r} (data.title_column); it has {listed(columns)}")
     words = [title, *(name for name in columns if name not in (item, title))]
     for block in _blocks(source, [item], "", words, rejects, files):
         yield block.select(item=item, title=title, text=joined(words), line="line")
@@ -58,7 +58,7 @@ def _blocks(
     missing = [name for name in needed if name not in columns]
     if missing:
         raise DataError(
-            f"{source.label} has no column {missing[0]!r}; it has {', '.join(columns)}; name the columns in "
+            f"{source.label} has no column {missing[0]!r}; it has {listed(columns)}; name the columns in "
             "data.user_column, data.item_column and data.time_column"
         )
     if is_parquet(source.path):
@@ -81,7 +81,10 @@ def columns_of(source: Input) -> list[str]:
     if is_parquet(source.path):
         return parquet_columns(source)
     line = first_line(source)
-    columns = next(csv.reader([line], delimiter=_separator(line)))
+    try:
+        columns = next(csv.reader([line], delimiter=_separator(line)), [])
+    except csv.Error as error:
+        raise DataError(f"{source.label}, line 1: not a header of CSV ({error}): {shown(line)}") from error
     if len(set(columns)) < len(columns):
         raise DataError(f"{source.label}, line 1: the header names a column twice: {line!r:.80}")
     return columns
