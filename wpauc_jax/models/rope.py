@@ -41,6 +41,7 @@ def rope(x: jax.Array, turns: jax.Array) -> jax.Array:
 
     x[..., S, heads, H], turns[..., S, 2, H / 2] (rows of `rope_table`) -> like x.
     """
+    turns = turns.reshape((1,) * (x.ndim - turns.ndim) + turns.shape)
     cos, sin = turns[..., :1, :], turns[..., 1:, :]
     low, high = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1).astype(x.dtype)
