@@ -12,7 +12,17 @@ from wpauc_jax.config import Config, ConfigError, DataConfig, from_config_dict, 
 from wpauc_jax.data.prepare import prepare
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-ALL = ["quickstart.py", "amazon.py:toys", "amazon.py:industrial", "amazon.py:office", "yelp.py", "synthetic.py"]
+ALL = [
+    "quickstart.py",
+    "amazon.py:toys",
+    "amazon.py:industrial",
+    "amazon.py:office",
+    "qwen2_5.py:0.5B-title",
+    "qwen2_5.py:7B-sid",
+    "smollm2.py",
+    "yelp.py",
+    "synthetic.py",
+]
 
 
 def parse(name, *overrides):

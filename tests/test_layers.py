@@ -49,8 +49,9 @@ LAYERS = (
     ("checkpoint", "evaluate", "steps"),
     ("loop",),
     # L5: stages on a work directory, tables and plots
-    ("report", "workspace"),
-    ("compare", "doctor.findings", "plots", "recommend", "train"),
+    ("first_model", "report"),
+    ("workspace",),
+    ("export", "compare", "doctor.findings", "plots", "recommend", "train"),
     ("doctor.catalogue", "doctor.checkpoints", "doctor.population", "doctor.prompts", "doctor.splits"),
     ("doctor.tables",),
     ("doctor.examination",),

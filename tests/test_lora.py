@@ -5,12 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax.traverse_util import flatten_dict
-from worlds import TINY, forward, some_prompts, tiny_policy
+from worlds import TINY, forward, some_prompts, tiny_policy, trie_for, variable_length_items
 
-from wpauc_jax.config import ConfigError, LoraConfig
-from wpauc_jax.models import add_adapter, grow_vocabulary, make_partition, make_policy, merge_adapter
+from wpauc_jax.config import ConfigError, LoraConfig, RlConfig
+from wpauc_jax.models import ALL_TRAINED, add_adapter, grow_vocabulary, make_policy, merge_adapter, split_params
+from wpauc_jax.steps import init_state, make_rl_step, make_sft_step
 
 LORA = LoraConfig(rank=2, targets=("q", "down"))
 
@@ -92,35 +94,28 @@ def test_impossible_new_tokens_are_refused(first, described):
 
 def test_everything_is_trained_unless_something_asks_for_less():
     policy, params = tiny_policy()
-    partition = make_partition(policy, 20, 4)
-    trained, frozen = partition.split(params)
-    assert trained is params and frozen == {} and partition.join(trained, frozen) is params
+    trained, frozen = split_params(policy, params, first_row=20, num_rows=4)
+    assert trained is params and frozen is ALL_TRAINED and frozen.join(trained) is params
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("adapter", [True, False])
-@pytest.mark.parametrize("rows", [0, 3])
+@pytest.mark.parametrize(
+    ("tied", "adapter", "rows"), [(True, True, 0), (False, True, 3), (True, False, 3), (False, False, 3)]
+)
 def test_only_what_was_added_is_trained(tied, adapter, rows):
-    config = dataclasses.replace(TINY, tie_embeddings=tied, freeze=True)
-    policy, params = tiny_policy(config)
-    if adapter:
+    policy, params = tiny_policy(dataclasses.replace(TINY, tie_embeddings=tied, freeze=not adapter))
+    if adapter:  # which freezes the rest
         policy, params = add_adapter(policy, params, LORA)
-    if not adapter and not rows:
-        with pytest.raises(ConfigError, match="leaves nothing to train"):
-            make_partition(policy, 20, rows)
-        return
-    partition = make_partition(policy, 20, rows)
-    trained, frozen = partition.split(params)
+    trained, frozen = split_params(policy, params, first_row=20, num_rows=rows)
     tables = ["embed"] if tied else ["embed", "head"]
     added = {name for name in names(trained) if "lora" not in name}
     assert added == ({f"{name}_rows" for name in tables} if rows else set())
     assert sum("lora" in name for name in names(trained)) == (4 if adapter else 0)
-    assert not any("lora" in name for name in names(frozen))
-    assert all(frozen[name] is params[name] for name in tables)  # no copy
+    assert not any("lora" in name for name in names(frozen.params))
+    assert all(frozen.params[name] is params[name] for name in tables)  # no copy
 
     @jax.jit
     def joined(trained, frozen):
-        return partition.join(trained, frozen), partition.join(jax.tree.map(lambda x: x + 1.0, trained), frozen)
+        return frozen.join(trained), frozen.join(jax.tree.map(lambda x: x + 1.0, trained))
 
     again, moved = (flatten_dict(tree) for tree in joined(trained, frozen))
     for path, before in flatten_dict(params).items():
@@ -130,3 +125,36 @@ def test_only_what_was_added_is_trained(tied, adapter, rows):
             assert changed[20 : 20 + rows].all() and not np.delete(changed, slice(20, 20 + rows), axis=0).any()
         else:
             assert changed.all() if "lora" in path else not changed.any()
+
+
+def test_something_must_be_trained():
+    policy, params = tiny_policy(dataclasses.replace(TINY, freeze=True))
+    with pytest.raises(ConfigError, match="leaves nothing to train: the catalogue adds no token"):
+        split_params(policy, params, first_row=24, num_rows=0)
+
+
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+def test_steps_hold_the_adapter_and_the_new_rows_alone(stage):
+    policy, params = add_adapter(*tiny_policy(), LORA)
+    trained, frozen = split_params(policy, params, first_row=20, num_rows=4)
+    trie = trie_for(variable_length_items(), "constrained")
+    optimizer = optax.adam(0.1)
+    state = init_state(trained, optimizer, reference=stage == "rl")
+    prompts = some_prompts()
+    batch = {"tokens": prompts.tokens, "lengths": prompts.lengths}
+    if stage == "sft":
+        step = make_sft_step(policy, trie, optimizer, loss="catalogue", frozen=frozen)
+        batch |= {"items": jnp.array([[0], [1], [2]]), "starts": jnp.zeros((3, 1), jnp.int32)}
+    else:
+        config = RlConfig(group_size=4, target_k=2, negatives="random", kl_coef=0.1)
+        step = make_rl_step(policy, trie, optimizer, config, scoring="constrained", seed=0, frozen=frozen)
+        batch |= {"target": jnp.array([0, 1, 2])}
+    held = sum(leaf.size for leaf in jax.tree.leaves(state))
+    assert held <= (4 if stage == "rl" else 3) * sum(leaf.size for leaf in jax.tree.leaves(trained)) + 3
+    before = jax.tree.map(np.asarray, (trained, frozen.params))
+    after, metrics = step(state, batch)
+    assert float(metrics["grad_norm"]) > 0
+    moved = flatten_dict(jax.tree.map(lambda a, b: not np.array_equal(a, b), after.params, before[0]))
+    assert all(moved[path] for path in moved if path[-1] != "lora_a")  # whose gradient is 0 while B is
+    for one, other in zip(jax.tree.leaves(frozen.params), jax.tree.leaves(before[1]), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -193,6 +193,7 @@ class ModelConfig(Checked, section="model."):
     param_dtype: str = choice("float32", "bfloat16")
     layers: str = choice("unrolled", "scanned")  # in training: one after another, or a loop (compiles faster)
     remat: str = choice("none", "layer")  # recompute each layer's activations in the backward pass
+    new_rows: str = choice("text", "mean")  # a new token starts as the mean of its items' title tokens, or of all
     lora: LoraConfig = LoraConfig()
     freeze: bool = False  # train nothing but the rows of new tokens and the adapter; an adapter implies it
     seed: int = 0
@@ -314,10 +315,18 @@ class RecommendConfig(Checked, section="recommend."):
 
 
 @dataclasses.dataclass(frozen=True)
+class ExportConfig(Checked, section="export."):
+    """mode=export: the best model of the last trained stage as a Hugging Face folder."""
+
+    path: str = ""  # "" is <workdir>/export
+    dtype: str = choice("bfloat16", "float32")  # of the weights
+
+
+@dataclasses.dataclass(frozen=True)
 class Config(Checked):
     """A whole run."""
 
-    mode: str = choice("all", "prepare", "doctor", "sft", "rl", "evaluate", "recommend")
+    mode: str = choice("all", "prepare", "doctor", "sft", "rl", "evaluate", "recommend", "export")
     seed: int = 0
     scoring: str = choice("constrained", "vocab")  # one rule for rollout, update, reference and evaluation
     sft_from: str = ""  # start RL from the SFT of another work directory; "": from this one's
@@ -329,6 +338,7 @@ class Config(Checked):
     rl: RlConfig = RlConfig()
     eval: EvalConfig = EvalConfig()
     recommend: RecommendConfig = RecommendConfig()
+    export: ExportConfig = ExportConfig()
 
 
 def to_config_dict(settings: Any) -> ml_collections.ConfigDict:

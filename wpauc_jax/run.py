@@ -15,6 +15,7 @@ from wpauc_jax.data.pipeline import eval_batches
 from wpauc_jax.data.sources.synthetic import make_world
 from wpauc_jax.doctor import examine
 from wpauc_jax.evaluate import Exact, evaluate, evaluate_exact
+from wpauc_jax.export import export
 from wpauc_jax.files import atomic_path
 from wpauc_jax.models import Params
 from wpauc_jax.plots import plot_stages, plot_training
@@ -55,8 +56,18 @@ def _evaluate_only(config: Config, folder: pathlib.Path) -> None:
 
 def _recommend_only(config: Config, folder: pathlib.Path) -> None:
     work = _open(config, folder)
+    recommend(work, _latest_params(work), say=_say)
+
+
+def _export_only(config: Config, folder: pathlib.Path) -> None:
+    work = _open(config, folder)
+    export(work, _latest_params(work), say=_say)
+
+
+def _latest_params(work: Workspace) -> Params:
+    """All parameters as the last stage that was trained left them at its best."""
     stage = next((stage for stage in reversed(STAGES) if best_folder(work, stage).is_dir()), "sft")
-    recommend(work, load_params(best_folder(work, stage), work.first_params), say=_say)
+    return work.frozen.join(load_params(best_folder(work, stage), work.first_params))
 
 
 def _doctor(config: Config, folder: pathlib.Path) -> int:
@@ -74,6 +85,7 @@ MODES: dict[str, Callable[[Config, pathlib.Path], int | None]] = {
     "rl": _rl_only,
     "evaluate": _evaluate_only,
     "recommend": _recommend_only,
+    "export": _export_only,
 }
 
 
@@ -106,6 +118,7 @@ def _evaluate(work: Workspace) -> None:
         with BestCheckpoint(folder, read_only=True) as checkpoint:
             params, best = checkpoint.load(work.first_params)
         best_steps[stage] = best.step
+        params = work.frozen.join(params)
         with Progress(len(rows), f"test of {stage}", unit="users") as progress:
             found[stage] = evaluate(search, params, batches, on_batch=progress.update)
         if config.eval.exact:

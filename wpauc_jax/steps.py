@@ -17,7 +17,7 @@ import optax
 from wpauc_jax.catalog.trie import Trie
 from wpauc_jax.config import RlConfig
 from wpauc_jax.decode import path_logps, score, score_items
-from wpauc_jax.models import Params, Policy, PromptCache, Prompts
+from wpauc_jax.models import ALL_TRAINED, Frozen, Params, Policy, PromptCache, Prompts
 from wpauc_jax.objectives import group_advantages, negative_ranks, policy_loss, tawin_weights, window_weights
 from wpauc_jax.rollout import rollout
 
@@ -33,25 +33,29 @@ class TrainState:
     """All that a step changes."""
 
     step: jax.Array  # int32[]
-    params: Params
+    params: Params  # those that are trained
     opt_state: optax.OptState
     ref_params: Params | None  # RL with a KL term: the policy that training must not leave; otherwise None
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A compiled program (state, trie, batch) -> (state, metrics) bound to its catalogue. The state is donated."""
+    """A compiled program (state, frozen, trie, batch) -> (state, metrics) bound to what it does not change.
+
+    The state is donated.
+    """
 
     program: jax.stages.Wrapped
+    frozen: Frozen
     trie: Trie
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One step; metrics stay on the device."""
-        return self.program(state, self.trie, batch)
+        return self.program(state, self.frozen, self.trie, batch)
 
     def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
         """The program for arrays, or shapes, like these."""
-        return self.program.lower(state, self.trie, batch)
+        return self.program.lower(state, self.frozen, self.trie, batch)
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, *, reference: bool = False) -> TrainState:
@@ -61,20 +65,27 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, *, refer
     return TrainState(jnp.zeros((), jnp.int32), own, optimizer.init(own), ref_params)
 
 
-def make_sft_step(policy: Policy, trie: Trie, optimizer: optax.GradientTransformation, *, loss: str) -> Step:
-    """Supervised fine-tuning; see `sft_loss`. The state is donated."""
+def make_sft_step(
+    policy: Policy,
+    trie: Trie,
+    optimizer: optax.GradientTransformation,
+    *,
+    loss: str,
+    frozen: Frozen = ALL_TRAINED,
+) -> Step:
+    """Supervised fine-tuning of the parameters that are not `frozen`; see `sft_loss`. The state is donated."""
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, trie: Trie, batch: Batch) -> tuple[TrainState, Metrics]:
-        def mean_loss(params: Params) -> tuple[jax.Array, jax.Array]:
-            total, count = sft_loss(policy, params, trie, batch, loss=loss)
+    def step(state: TrainState, frozen: Frozen, trie: Trie, batch: Batch) -> tuple[TrainState, Metrics]:
+        def mean_loss(trained: Params) -> tuple[jax.Array, jax.Array]:
+            total, count = sft_loss(policy, frozen.join(trained), trie, batch, loss=loss)
             return total / jnp.maximum(count, 1.0), count
 
         (value, count), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         metrics = {"loss": value, "targets": count, "grad_norm": optax.tree.norm(grads)}
         return _updated(state, optimizer, grads), metrics
 
-    return Step(step, trie)
+    return Step(step, frozen, trie)
 
 
 def sft_loss(policy: Policy, params: Params, trie: Trie, batch: Batch, *, loss: str) -> tuple[jax.Array, jax.Array]:
@@ -105,27 +116,35 @@ def make_rl_step(
     *,
     scoring: str,
     seed: int,
+    frozen: Frozen = ALL_TRAINED,
 ) -> Step:
-    """Rollout, reward, advantages, reweighting and update in one program; see `rl_loss`. The state is donated."""
+    """Rollout, reward, advantages, reweighting and update in one program; see `rl_loss`. The state is donated.
+
+    With `frozen` parameters the reference holds the trained ones alone, as the policy does.
+    """
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, trie: Trie, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, frozen: Frozen, trie: Trie, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        loss = functools.partial(
-            rl_loss,
-            policy,
-            ref_params=state.ref_params,
-            trie=trie,
-            batch=batch,
-            key=key,
-            config=config,
-            scoring=scoring,
-        )
+        ref_params = None if state.ref_params is None else frozen.join(state.ref_params)
+
+        def loss(trained: Params) -> tuple[jax.Array, Metrics]:
+            return rl_loss(
+                policy,
+                frozen.join(trained),
+                ref_params=ref_params,
+                trie=trie,
+                batch=batch,
+                key=key,
+                config=config,
+                scoring=scoring,
+            )
+
         (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         metrics["grad_norm"] = optax.tree.norm(grads)
         return _synced(_updated(state, optimizer, grads), config), metrics
 
-    return Step(step, trie)
+    return Step(step, frozen, trie)
 
 
 def rl_loss(

@@ -27,7 +27,7 @@ def run_sft(work: Workspace) -> FitResult[TrainState]:
     plan = _plan(work, settings, rows)
     optimizer = make_optimizer(settings.optim, plan.total_steps)
     trie = work.trie("constrained" if settings.loss == "catalogue" else "vocab")
-    step = make_sft_step(work.policy, trie, optimizer, loss=settings.loss)
+    step = make_sft_step(work.policy, trie, optimizer, loss=settings.loss, frozen=work.frozen)
     batches = sft_batches(
         work.dataset, work.builder, settings.batch_size, limits=work.sft_limits, seed=work.config.seed
     )
@@ -43,7 +43,15 @@ def run_rl(work: Workspace) -> FitResult[TrainState]:
     plan = dataclasses.replace(_plan(work, settings, len(work.rl_positions)), eval_at_start=True)
     optimizer = make_optimizer(settings.optim, plan.total_steps)
     scoring = work.config.scoring
-    step = make_rl_step(work.policy, work.trie(scoring), optimizer, settings, scoring=scoring, seed=work.config.seed)
+    step = make_rl_step(
+        work.policy,
+        work.trie(scoring),
+        optimizer,
+        settings,
+        scoring=scoring,
+        seed=work.config.seed,
+        frozen=work.frozen,
+    )
     batches = prompt_batches(work.dataset, work.builder, work.rl_positions, settings.batch_size, seed=work.config.seed)
     state = init_state(params, optimizer, reference=settings.kl_coef > 0)
     identity = {
@@ -111,12 +119,13 @@ class _Validation:
         config = work.config.eval
         self._config = config
         self._search = work.search(config.num_beams)
+        self._frozen = work.frozen
         self._exact_search = work.exact_search() if config.exact else None
         self._num_items = work.catalog.num_items
         self._batches = eval_batches(work.dataset, work.builder, work.valid_positions, config.batch_size)
 
     def __call__(self, params: Params) -> dict[str, float]:
-        config = self._config
+        config, params = self._config, self._frozen.join(params)
         metrics = evaluate(self._search, params, self._batches).metrics(config.recall_at, config.ndcg_at)
         if self._exact_search is None:
             return metrics

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from wpauc_jax import models
 from wpauc_jax.catalog.build import build_catalog
 from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.catalog.trie import Trie, build_trie
@@ -20,7 +19,8 @@ from wpauc_jax.data.prompts import PromptBuilder, PromptFormat, text_format
 from wpauc_jax.data.tokenizer import Tokenizer
 from wpauc_jax.evaluate import ExactSearch, Search, make_exact_search, make_search
 from wpauc_jax.files import atomic_path
-from wpauc_jax.models import Params, Policy
+from wpauc_jax.first_model import first_model
+from wpauc_jax.models import Frozen, Params, Policy
 
 Say = Callable[[str], None]
 
@@ -38,7 +38,8 @@ class Workspace:
     tokenizer: Tokenizer | None  # None: the catalogue's tokens are the whole vocabulary
     builder: PromptBuilder
     policy: Policy
-    first_params: Params  # before any training
+    first_params: Params  # those that are trained, before any training
+    frozen: Frozen  # the others
 
     @functools.cache  # noqa: B019 - one workspace a process
     def trie(self, scoring: str) -> Trie:
@@ -105,28 +106,8 @@ def open_workspace(config: Config, folder: pathlib.Path, say: Say) -> Workspace:
     form = text_format(config.prompt, tokenizer) if tokenizer else PromptFormat()
     catalog = _open_catalog(config, folder, dataset, tokenizer, form, say)
     builder = PromptBuilder(catalog, config.data.max_history, form, config.prompt.max_tokens)
-    policy, params = _open_model(config, catalog)
-    return Workspace(config, folder, dataset, catalog, tokenizer, builder, policy, params)
-
-
-def _open_model(config: Config, catalog: Catalog) -> tuple[Policy, Params]:
-    """The model before any training: from scratch, or as `model.pretrained` has it."""
-    model, needed = config.model, catalog.vocab_size
-    if model.pretrained:
-        policy, params = models.load_pretrained(model.pretrained, dtype=model.param_dtype, settings=model)
-        if policy.config.vocab_size < needed:
-            raise ConfigError(
-                f"model.pretrained={model.pretrained!r} has {policy.config.vocab_size} rows for tokens, the catalogue "
-                f"needs {needed}; use its own tokenizer and catalog.ids='title'"
-            )
-        return policy, params
-    if 0 < model.vocab_size < needed:
-        raise ConfigError(
-            f"model.vocab_size={model.vocab_size} is too small: the catalogue has {needed} tokens; "
-            "leave it at 0 to take what the catalogue needs"
-        )
-    model = dataclasses.replace(model, vocab_size=model.vocab_size or needed)
-    return models.init(model, model.seed + config.seed)
+    policy, params, frozen = first_model(config, catalog, dataset.titles, tokenizer)
+    return Workspace(config, folder, dataset, catalog, tokenizer, builder, policy, params, frozen)
 
 
 def _open_catalog(

@@ -25,9 +25,9 @@ def checkpoint_is_of_this_run(work: Workspace, stage: str) -> list[Finding]:
 
 
 def parameters_load(work: Workspace, stage: str) -> tuple[Params | None, list[Finding]]:
-    """The best parameters have this model's shapes, and every value is finite."""
+    """All parameters at the stage's best have this model's shapes, and every value is finite."""
     try:
-        params = load_params(best_folder(work, stage), work.first_params)
+        params = work.frozen.join(load_params(best_folder(work, stage), work.first_params))
     except CheckpointError as error:
         return None, [problem(f"the parameters of {stage} cannot be used: {error}")]
     broken = [

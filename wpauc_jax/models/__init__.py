@@ -4,14 +4,15 @@ from wpauc_jax.models.decoder import PromptCache, Prompts, SuffixCache
 from wpauc_jax.models.export import save_pretrained
 from wpauc_jax.models.hf import PretrainedError
 from wpauc_jax.models.lora import add_adapter, merge_adapter
-from wpauc_jax.models.partition import Partition, make_partition
+from wpauc_jax.models.partition import ALL_TRAINED, Frozen, split_params
 from wpauc_jax.models.policy import Params, Policy, init, make_policy
 from wpauc_jax.models.pretrained import load_pretrained
 from wpauc_jax.models.vocabulary import grow_vocabulary
 
 __all__ = [
+    "ALL_TRAINED",
+    "Frozen",
     "Params",
-    "Partition",
     "Policy",
     "PretrainedError",
     "PromptCache",
@@ -21,8 +22,8 @@ __all__ = [
     "grow_vocabulary",
     "init",
     "load_pretrained",
-    "make_partition",
     "make_policy",
     "merge_adapter",
     "save_pretrained",
+    "split_params",
 ]

@@ -2,7 +2,8 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +25,7 @@ def save_pretrained(
     *,
     dtype: str | None = None,
     source: str | pathlib.Path | None = None,
+    generation: Mapping[str, Any] | None = None,
     file_bytes: int = _FILE_BYTES,
     add_files: Callable[[pathlib.Path], None] | None = None,
 ) -> None:
@@ -36,6 +38,7 @@ def save_pretrained(
       dtype: of the weights; None keeps each parameter's own.
       source: the folder from which the model came, whose context length, special tokens and settings of generation
         are carried on.
+      generation: settings of generation_config.json that replace the source's.
       file_bytes: weights beyond so many bytes go into a further file.
       add_files: called with the folder before it appears, to put more into it.
 
@@ -51,7 +54,7 @@ def save_pretrained(
     config = hf_config(policy.config, dtype=kind, source=read_config(source) if source else None)
     with atomic_folder(path) as folder:
         config.save_pretrained(folder)
-        generation_config(config, source).save_pretrained(folder)
+        generation_config(config, source, **(generation or {})).save_pretrained(folder)
         _write_weights(folder, parts, lambda part: _tensor(leaves[part.path], part, dtype), file_bytes)
         if add_files:
             add_files(folder)

@@ -139,13 +139,16 @@ def hf_config(config: ModelConfig, *, dtype: str, source: "PretrainedConfig | No
     return family(**{**known, **own})
 
 
-def generation_config(config: "PretrainedConfig", source: pathlib.Path | None) -> "GenerationConfig":
+def generation_config(config: "PretrainedConfig", source: pathlib.Path | None, **changes: Any) -> "GenerationConfig":
     """The generation_config.json of the folder `source`; without one, what `config` says of special tokens."""
     from transformers import GenerationConfig
 
     if source is not None and (source / "generation_config.json").exists():
-        return GenerationConfig.from_pretrained(source)
-    return GenerationConfig.from_model_config(config)
+        found = GenerationConfig.from_pretrained(source)
+    else:
+        found = GenerationConfig.from_model_config(config)
+    found.update(**changes)
+    return found
 
 
 def _rope_scaling(parameters: dict[str, Any]) -> RopeScalingConfig:

@@ -4,6 +4,7 @@ Each stored tensor goes straight to its shards and there into its place among th
 stored tensor (of a sharded one, this process's part) at a time.
 """
 
+import dataclasses
 import gc
 import itertools
 import json
@@ -18,7 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 
-from wpauc_jax.config import ModelConfig
+from wpauc_jax.config import LoraConfig, ModelConfig
 from wpauc_jax.models.hf import PretrainedError, Weight, model_config, read_config, weights
 from wpauc_jax.models.policy import Params, Policy, make_policy
 
@@ -40,14 +41,15 @@ def load_pretrained(
       path_or_id: a folder with config.json and safetensors files, or the name of one on the hub.
       dtype: of the parameters; None keeps what is stored (the widest, where a parameter's layers differ).
       mesh: devices that share the parameters, which are replicated on it; None: the default device.
-      settings: how to compute (`dtype`, `remat`, ...); its shape fields are not looked at.
+      settings: how to compute (`dtype`, `remat`, ...); neither its shape is looked at nor its adapter, which
+        `add_adapter` puts on.
 
     Raises:
       PretrainedError: the folder is not there, is of another family or damaged, or its weights are not the model's;
         every missing, unexpected or mis-shaped weight is named.
     """
     folder = local_folder(path_or_id)
-    config = model_config(read_config(folder), settings or ModelConfig())
+    config = dataclasses.replace(model_config(read_config(folder), settings or ModelConfig()), lora=LoraConfig())
     policy, shapes = make_policy(config)
     wanted = {_name(path): shape for path, shape in jax.tree_util.tree_leaves_with_path(shapes)}
     with _Stored(folder) as stored:
