@@ -8,11 +8,25 @@ import numpy as np
 import pytest
 
 from wpauc_jax.baselines import optimal_law, optimal_ranks, popularity_ranks, transition_ranks
-from wpauc_jax.config import ConfigError, DataConfig, SyntheticConfig
+from wpauc_jax.checkpoint import load_params
+from wpauc_jax.config import (
+    CatalogConfig,
+    Config,
+    ConfigError,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    OptimConfig,
+    SftConfig,
+    SyntheticConfig,
+)
 from wpauc_jax.data.dataset import positions
+from wpauc_jax.data.pipeline import eval_batches
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.sources.synthetic import best_recall, best_wpauc, draw, expected_recall, make_world
 from wpauc_jax.objectives.metrics import wpauc, wpauc_window
+from wpauc_jax.train import best_folder, run_sft
+from wpauc_jax.workspace import open_workspace
 
 TINY = SyntheticConfig(
     num_users=40, num_items=5, num_topics=2, num_kinds=3, follow=0.3, stay=0.25, shortest=3, longest=6
@@ -89,6 +103,21 @@ def test_draws_follow_the_law(small):
     first = np.bincount(dataset.item[dataset.offsets[:-1]], minlength=SMALL.num_items)
     start = world.kinds @ world.start * dataset.num_users
     assert ((first - start) ** 2 / start).sum() < SMALL.num_items + 4 * np.sqrt(2 * SMALL.num_items)  # chi-squared
+
+
+@pytest.mark.parametrize(("follow", "stay"), [(0.0, 0.5), (0.4, 0.0), (0.3, 0.3)])
+def test_successors_and_topics_are_drawn_as_often_as_the_law_says(follow, stay, tmp_path):
+    world = make_world(dataclasses.replace(SMALL, follow=follow, stay=stay))
+    dataset = prepare(DataConfig(source="synthetic", k_core=0, synthetic=world.config), tmp_path / "data")
+    rows = positions(dataset, "train")
+    law, last, item = optimal_law(world, dataset, rows, 8), dataset.item[rows - 1], dataset.item[rows]
+    items = np.arange(SMALL.num_items)
+    for event in (
+        lambda i, j: world.successor[i] == j,
+        lambda i, j: (world.successor[i] != j) & (world.topic[i] == world.topic[j]),
+    ):
+        p = np.where(event(last[:, None], items), law, 0).sum(1)
+        assert abs(event(last, item).sum() - p.sum()) < 4 * np.sqrt((p * (1 - p)).sum())
 
 
 def test_a_history_tells_the_kind(small):
@@ -175,3 +204,43 @@ def test_a_directory_of_another_world_is_refused(tmp_path):
     other = dataclasses.replace(config, synthetic=dataclasses.replace(TINY, seed=5))
     with pytest.raises(ConfigError, match=r"data\.synthetic\.seed=0, this run has 5"):
         prepare(other, tmp_path / "data")
+
+
+TRAINED = Config(
+    data=DataConfig(
+        source="synthetic",
+        k_core=0,
+        max_history=10,
+        synthetic=SyntheticConfig(num_users=3000, num_items=40, num_topics=5, num_kinds=3),
+    ),
+    catalog=CatalogConfig(embedding_width=16, levels=1, codes=40),
+    model=ModelConfig(num_layers=1, width=64, num_heads=2, num_kv_heads=2, head_dim=32, ffn_width=128),
+    sft=SftConfig(batch_size=64, steps=600, evals=2, saves=0, patience=0, optim=OptimConfig(learning_rate=1e-2)),
+    eval=EvalConfig(num_beams=10, batch_size=256, valid_users=512),
+)
+
+
+def recalls(work, params) -> dict[int, tuple[float, float, float]]:
+    """By K: the expected Recall of this model's lists, the best there is, and the best without knowing a user's kind.
+
+    The law itself judges the lists, so no target's luck counts.
+    """
+    world, rows = make_world(work.config.data.synthetic), positions(work.dataset, "test")
+    law, last_only = (optimal_law(world, work.dataset, rows, limit) for limit in (10, 1))
+    search, batches = work.search(10), eval_batches(work.dataset, work.builder, rows, 256)
+    lists = np.concatenate([np.asarray(search(params, batch).items)[batch["valid"]] for batch in batches])
+    return {k: (expected_recall(law, lists, k), best_recall(law, k), best_recall(last_only, k)) for k in (3, 5, 10)}
+
+
+def test_training_approaches_the_best_ranking(tmp_path):
+    """Seeds 0 to 3 of the model and the order of rows reached .970 to .983 of the best Recall@3, .971 to .982 of
+    Recall@5 and .977 to .982 of Recall@10, from .22 to .39 before training. The bound is .02 below the lowest; without
+    a user's kind, which only the whole history tells, .937, .937 and .944 are the most there is.
+    """
+    work = open_workspace(TRAINED, tmp_path, lambda text: None)
+    before = recalls(work, work.first_params)
+    run_sft(work)
+    for k, (found, best, last_only) in recalls(work, load_params(best_folder(work, "sft"), work.first_params)).items():
+        assert before[k][0] < 0.6 * best
+        assert 0.95 * best < found < best
+        assert found > last_only

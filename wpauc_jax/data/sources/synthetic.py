@@ -24,7 +24,7 @@ from wpauc_jax.data.sources.tables import RawData, Rejects
 
 _NOUNS = ("lamp", "kettle", "rope", "drum", "chair", "boot", "tent", "brush", "clock", "saw", "vase", "cable")
 _COLOURS = ("red", "blue", "green", "white", "black", "grey", "brown", "golden", "violet", "orange")
-_STATIONARY = 1e-13  # how close the start is to its limit; each step brings it nearer by at least 1 - restarts
+_STATIONARY = 1e-13  # how close the law of a topic's items comes to its limit; each step brings it nearer by `follow`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +40,17 @@ class World:
 
     @functools.cached_property
     def start(self) -> np.ndarray:
-        """float64[Z, I]: the stationary law of each kind's chain."""
-        law = self.taste[:, self.topic] * self.share
+        """float64[Z, I]: the stationary law of each kind's chain.
+
+        Following the circle and staying keep the topic, so its law is the kind's taste. In a topic an item is the
+        last one's successor or drawn by its share, whatever the kind.
+        """
+        follow, law = self.config.follow, self.share
         while True:
-            following = self._advance(law)
-            if np.abs(following - law).sum(1).max() < _STATIONARY:
-                return following
+            following = (1 - follow) * self.share
+            following[self.successor] += follow * law
+            if np.abs(following - law).sum() < _STATIONARY * len(self.taste[0]):
+                return self.taste[:, self.topic] * following
             law = following
 
     def next_item(self, histories: np.ndarray) -> np.ndarray:
@@ -80,15 +85,6 @@ class World:
         topic = self.topic[item]
         drawn = stay * (self.topic[last] == topic)[:, None] + (1 - stay) * self.taste[:, topic].T
         return follow * (self.successor[last] == item)[:, None] + (1 - follow) * self.share[item][:, None] * drawn
-
-    def _advance(self, law: np.ndarray) -> np.ndarray:
-        """The law float64[Z, I] one item later."""
-        stay, follow = self.config.stay, self.config.follow
-        followed = np.empty_like(law)
-        followed[:, self.successor] = law
-        of_topic = np.stack([np.bincount(self.topic, row, self.taste.shape[1]) for row in law])
-        drawn = stay * of_topic + (1 - stay) * self.taste
-        return follow * followed + (1 - follow) * drawn[:, self.topic] * self.share
 
 
 def make_world(config: SyntheticConfig) -> World:
