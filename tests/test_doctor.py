@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from text_worlds import text_builder
 
 from wpauc_jax.catalog.items import catalog_from_codes
 from wpauc_jax.catalog.trie import build_trie
@@ -75,8 +76,11 @@ def every_finding(dataset, catalog=CATALOG, builder=BUILDER) -> list:
         catalogue.sequences_are_unique(dataset, catalog),
         catalogue.items_are_reachable(dataset, catalog, build_trie(catalog.sequences())),
         catalogue.items_are_reachable(dataset, catalog, build_trie(catalog.sequences(), trim=False)),
-        catalogue.shared_labels(dataset, catalogue.code_labels(catalog), "semantic id"),
-        catalogue.shared_labels(dataset, catalogue.title_labels(dataset), "title"),
+        *(
+            catalogue.shared_labels(dataset, labels, "label")
+            for labels in (catalogue.code_labels(catalog), catalogue.title_labels(dataset))
+            if labels is not None
+        ),
         prompts.targets_are_bound_by_id(dataset, batches),
         prompts.prompts_hold_no_answer(dataset, catalog, builder, batches),
         prompts.prompts_are_the_builders(dataset, builder, batches),
@@ -92,6 +96,15 @@ def test_a_clean_world_is_silent(protocol):
     dataset = clean_dataset(protocol)
     assert (np.bincount(dataset.item[dataset.split == 0], minlength=ITEMS) > 0).all()
     assert every_finding(dataset) == []
+
+
+STYLES = {style: text_builder(style, max_history=LIMIT, titles=clean_dataset().titles) for style in ("list", "chat")}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_clean_world_of_titles_is_silent(style):
+    builder = STYLES[style]
+    assert every_finding(clean_dataset(), builder.catalog, builder) == []
 
 
 def only(findings, *, is_problem: bool):
@@ -344,6 +357,30 @@ def test_a_prompt_with_its_answer(stage):
     # And it is not what the builder makes of that history.
     finding = only(prompts.prompts_are_the_builders(clean_dataset(), BUILDER, batches), is_problem=True)
     assert finding.text.startswith(f"prompts of {stage} that differ")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_title_in_the_instruction_of_its_own_prompt(style):
+    builder = STYLES[style]
+    batches = fed(clean_dataset(), builder)
+    batch = next(batch for name, batch in batches if name == "test")
+    answer = builder.catalog.tokens[batch["target"][0]]
+    title = answer[: (answer >= 0).sum() - 1]  # its end is not among what leaks
+    batch["tokens"][0, 2 : 2 + len(title)] = title
+    found = prompts.prompts_hold_no_answer(clean_dataset(), builder.catalog, builder, batches)
+    assert only(found, is_problem=True).text.endswith("does: 1")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_titles_that_do_not_end_or_end_twice(style):
+    catalog = STYLES[style].catalog
+    open_ended = dataclasses.replace(catalog, lengths=catalog.lengths - (np.arange(ITEMS) == 3))
+    found = [finding.text for finding in catalogue.tokens_are_sound(clean_dataset(), open_ended)]
+    assert "items that do not end in the token that ends an item, or hold it before: 1" in found
+    tokens = catalog.tokens.copy()
+    tokens[5, 0] = catalog.end
+    found = catalogue.tokens_are_sound(clean_dataset(), dataclasses.replace(catalog, tokens=tokens))
+    assert only(found, is_problem=True).references == ("item 'i5' 'Title 5'",)
 
 
 def test_an_answer_that_the_history_holds_is_no_leak():

@@ -31,11 +31,21 @@ def tokens_are_sound(dataset: Dataset, catalog: Catalog) -> list[Finding]:
             "hold a token set aside for prompts",
             (inside & own_vocabulary & (catalog.tokens < catalog.first_code)).any(1),
         ),
+        ("do not end in the token that ends an item, or hold it before", _ends_wrong(catalog, inside)),
         ("hold a token beyond the vocabulary", (inside & (catalog.tokens >= catalog.vocab_size)).any(1)),
     ):
         if wrong.any():
             found.append(problem(f"items that {text}: {int(wrong.sum()):,}", items(dataset, np.flatnonzero(wrong))))
     return found
+
+
+def _ends_wrong(catalog: Catalog, inside: np.ndarray) -> np.ndarray:
+    """bool[I]; where items have no ending token, none is wrong."""
+    if catalog.end < 0:
+        return np.zeros(catalog.num_items, bool)
+    ends = inside & (catalog.tokens == catalog.end)
+    is_last = np.arange(catalog.tokens.shape[1]) == catalog.lengths[:, None] - 1
+    return (ends != is_last).any(1)
 
 
 def sequences_are_unique(dataset: Dataset, catalog: Catalog) -> list[Finding]:

@@ -63,7 +63,7 @@ def prompts_hold_no_answer(
     empty = builder.build(np.zeros(0, np.int64))
     for _, batch in batches:
         target = batch["target"]
-        answer = catalog.tokens[target]
+        answer = _without_end(catalog)[target]
         held = occurrences(batch["tokens"], batch["lengths"], answer)
         history = dataset.histories(batch["sample"], builder.max_history)
         allowed = occurrences(np.tile(empty, (len(target), 1)), np.full(len(target), len(empty)), answer)
@@ -76,6 +76,14 @@ def prompts_hold_no_answer(
         return []
     text = f"prompts that hold their target's tokens, though no item of the history does: {len(where):,}"
     return [problem(text, rows(dataset, where))]
+
+
+def _without_end(catalog: Catalog) -> np.ndarray:
+    """Items' tokens without the one that ends an answer: in a history another may stand there."""
+    tokens = catalog.tokens.copy()
+    if catalog.end >= 0:
+        tokens[np.arange(len(tokens)), catalog.lengths - 1] = -1
+    return tokens
 
 
 def occurrences(tokens: np.ndarray, lengths: np.ndarray, wanted: np.ndarray) -> np.ndarray:
