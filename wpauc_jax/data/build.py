@@ -126,10 +126,10 @@ def _sort(columns: dict[str, np.ndarray]) -> None:
 
     def sort_range(number: int) -> None:
         place = slice(ends[number] - counts[number], ends[number])
-        rows = by_range[place]
-        rows = rows[stable_order(user[rows], columns["time"][rows])]
-        for name, values in columns.items():
-            out[name][place] = values[rows]
+        here = {name: values[by_range[place]] for name, values in columns.items()}
+        order = stable_order(here["user"], here["time"])
+        for name, values in here.items():
+            out[name][place] = values[order]
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(sort_range, range(len(counts))))

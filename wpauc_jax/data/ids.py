@@ -31,6 +31,7 @@ class IdCollector:
         if new.any():
             self._seen[slots] = hashes
             fresh = pl.DataFrame({"hash": hashes, "id": ids}).filter(pl.Series(new)).unique()
+            fresh = fresh.with_columns(pl.col("id") + "")  # a copy: else each id holds the whole block in memory
             self._fresh.append(fresh)
             self._rows += len(fresh)
             if self._rows > len(self._seen) // 2 and self._bits < _LARGEST:
@@ -39,7 +40,9 @@ class IdCollector:
 
     def finish(self) -> tuple[pl.Series, np.ndarray]:
         """All ids, numbers by value and then words, and their hashes uint64 in the same order."""
+        self._seen = self._seen[:0]  # all ids are known, and memory is short
         ids = self._distinct()
+        self._fresh.clear()
         if ids["hash"].n_unique() < len(ids):
             first, second = ids.filter(pl.col("hash").is_duplicated()).sort("hash", "id")["id"][:2]
             raise DataError(f"the ids {first!r} and {second!r} have the same hash; rename one of them")
@@ -65,6 +68,8 @@ def sorted_ids(ids: pl.DataFrame) -> pl.DataFrame:
     digits = pl.col("id").str.strip_chars_start("0")  # compared as text: an id may have more digits than any integer
     words = ids.sort("id")
     first, end = (words["id"].search_sorted(sign, "left") for sign in "0:")  # numbers lie between: ":" follows "9"
+    if first == end:
+        return words
     maybe = words[first:end]
     numbers = maybe.filter(is_number).sort(digits.str.len_bytes(), digits, "id")
     return pl.concat([numbers, words[:first], maybe.filter(~is_number), words[end:]])

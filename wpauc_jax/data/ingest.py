@@ -49,9 +49,10 @@ def read_records(
     """
     if _is_done(folder, key):
         say("what is read already is not read again")
-        return _load(folder)
-    _clear(folder)
-    return _read(folder, key, open_raw(), window, say)
+    else:
+        _clear(folder)
+        _read(folder, key, open_raw(), window, say)
+    return _load(folder)
 
 
 def _is_done(folder: pathlib.Path, key: dict[str, Any]) -> bool:
@@ -69,22 +70,18 @@ def _clear(folder: pathlib.Path) -> None:
 
 def _read(
     folder: pathlib.Path, key: dict[str, Any], raw: RawData, window: tuple[int | None, int | None], say: Progress
-) -> Records:
+) -> None:
     collectors = {"user": IdCollector(), "item": IdCollector()}
     number = _write_items(folder, raw.items, collectors["item"] if raw.published else None)
     blocks, outside = _collect(raw, collectors, window, say)
-    ids, columns = {}, {}
-    for name, collector in collectors.items():
-        ids[name], hashes = collector.finish()
+    for name in [name for name in blocks if name not in collectors]:
+        np.save(folder / f"{name}.npy", _joined(blocks.pop(name), np.int8 if name == "split" else np.int64))
+    for name in ("item", "user"):  # the fewer first: their hashes are gone when memory is needed most
+        ids, hashes = collectors.pop(name).finish()
         place = Places(hashes)
         with ThreadPoolExecutor() as pool:
-            columns[name] = _joined(pool.map(place, blocks.pop(name)), np.int32)
-    for name in list(blocks):
-        columns[name] = _joined(blocks.pop(name), np.int8 if name == "split" else np.int64)
-    for name, values in columns.items():
-        np.save(folder / f"{name}.npy", values)
-    for name, raw_ids in ids.items():
-        raw_ids.to_frame("id").write_ipc(folder / f"{name}_ids.arrow")
+            np.save(folder / f"{name}.npy", _joined(pool.map(place, blocks.pop(name)), np.int32))
+        ids.to_frame("id").write_ipc(folder / f"{name}_ids.arrow")
     facts = {
         "files": raw.files,
         "rejects": dict(sorted(raw.rejects.counts.items())),
@@ -96,7 +93,6 @@ def _read(
     }
     with atomic_path(folder / _DONE) as temporary:
         temporary.write_text(json.dumps({"key": key, "facts": facts}))
-    return Records(ids["user"], ids["item"], columns, _item_files(folder, facts), facts)
 
 
 def _write_items(folder: pathlib.Path, blocks: Iterable[pl.DataFrame], collector: IdCollector | None) -> int:
@@ -158,10 +154,6 @@ def _load(folder: pathlib.Path) -> Records:
         user_ids=pl.read_ipc(folder / "user_ids.arrow")["id"],
         item_ids=pl.read_ipc(folder / "item_ids.arrow")["id"],
         columns={name: np.load(folder / f"{name}.npy") for name in _COLUMNS if (folder / f"{name}.npy").exists()},
-        items=_item_files(folder, facts),
+        items=[folder / f"items-{number:05}.parquet" for number in range(facts["item_blocks"])],
         facts=facts,
     )
-
-
-def _item_files(folder: pathlib.Path, facts: dict[str, Any]) -> list[pathlib.Path]:
-    return [folder / f"items-{number:05}.parquet" for number in range(facts["item_blocks"])]

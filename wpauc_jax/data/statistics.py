@@ -10,20 +10,23 @@ from wpauc_jax.data.sources.tables import SPLITS
 def statistics_of(user: np.ndarray, item: np.ndarray, split: np.ndarray, num_items: int) -> dict[str, Any]:
     """Counts of n rows sorted by user (0 .. U-1, none absent) and time; a user's first row is no sample."""
     lengths = np.bincount(user)
-    popularity = np.bincount(item, minlength=num_items)
-    samples = np.bincount(split, minlength=len(SPLITS)) - np.bincount(
-        split[np.cumsum(lengths) - lengths], minlength=len(SPLITS)
-    )
+    firsts = split[np.cumsum(lengths) - lengths]
+    samples = {
+        name: int(np.count_nonzero(split == code) - np.count_nonzero(firsts == code))
+        for code, name in enumerate(SPLITS)
+    }
+    is_trained = np.zeros(num_items, bool)
+    is_trained[item[split == 0]] = True
     return {
         "users": len(lengths),
         "items": num_items,
         "interactions": len(user),
         "density": len(user) / (len(lengths) * num_items),
         "mean_user_length": float(lengths.mean()),
-        "mean_item_count": float(popularity.mean()),
-        "samples": dict(zip(SPLITS, samples.tolist(), strict=True)),
+        "mean_item_count": len(item) / num_items,
+        "samples": samples,
         "users_without_history": int((lengths == 1).sum()),
-        "items_without_training": num_items - int(np.count_nonzero(np.bincount(item[split == 0], minlength=num_items))),
+        "items_without_training": num_items - int(is_trained.sum()),
     }
 
 
