@@ -33,7 +33,7 @@ def note(text: str, references: Iterable[str] = ()) -> Finding:
 
 
 def rows(dataset: Dataset, positions: np.ndarray) -> tuple[str, ...]:
-    """The first few of these flat positions by raw ids; a row is a line of interactions.parquet, counted from 0."""
+    """The first few of these flat positions by raw ids; a row counts from 0 through the shards of interactions."""
     chosen = np.asarray(positions, np.int64)[:_SHOWN]
     return tuple(
         f"row {position} (user {dataset.users[user]!r}, item {dataset.item_ids[dataset.item[position]]!r}, "

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from wpauc_jax.data.sources.blocks import Input, Layout, delimited_blocks, first_line
+from wpauc_jax.data.sources.blocks import Input, first_line
+from wpauc_jax.data.sources.delimited import Layout, delimited_blocks
 from wpauc_jax.data.sources.recbole import inter_blocks, item_blocks, joined
 from wpauc_jax.data.sources.tables import DataError, RawData, ReadOptions, Rejects
 
