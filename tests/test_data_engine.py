@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import polars as pl
@@ -166,12 +167,15 @@ def test_titles_filter_before_the_core(tmp_path):
     ],
 )
 def test_the_window_is_half_open_in_utc(tmp_path, start, end, days, monkeypatch):
-    monkeypatch.setenv("TZ", "Pacific/Kiritimati")  # 14 hours ahead
+    monkeypatch.setenv("TZ", "XYZ+10")  # 10 hours behind
+    time.tzset()
     config = DataConfig(path=str(world(tmp_path / "raw", GRID)), k_core=0, start=start, end=end)
     dataset = prepare(config, tmp_path / "prepared")
     assert sorted(set(dataset.time.tolist())) == [86_400 * day for day in days]
     dropped = json.loads((tmp_path / "prepared" / MANIFEST).read_text())["statistics"]["dropped"]
     assert dropped["outside_window"] == 36 - len(dataset.item)
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_an_empty_window_and_dates_that_are_none(tmp_path):
@@ -247,6 +251,8 @@ def test_the_table_that_papers_print(tmp_path):
     assert heading.split() == ["users", "items", "interactions", "density", "avg.", "length", "train", "valid", "test"]
     assert values.split() == ["6", "6", "36", "100.0000%", "6.00", "18", "6", "6"]
     assert len(heading) == len(values)
+    statistics = json.loads((tmp_path / "prepared" / MANIFEST).read_text())["statistics"]
+    assert statistics["items_without_training"] == 2  # each user's last two items are the same
     large = {"users": 12_345_678, "items": 9, "interactions": 10**9, "density": 1e-7, "mean_user_length": 81.0}
     table = statistics_table(large | {"samples": {"train": 8 * 10**8, "valid": 1, "test": 2}})
     assert table.splitlines()[1].split() == [
