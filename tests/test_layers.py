@@ -37,7 +37,7 @@ LAYERS = (
     ("data.sources",),
     ("catalog.embeddings", "catalog.items", "data.histories", "data.prepare", "ranks"),
     ("baselines", "catalog.sid", "catalog.titles", "data.prompts"),
-    ("catalog.build", "data.pieces"),
+    ("catalog.build", "data.alignment", "data.pieces"),
     ("catalog", "data.pipeline"),
     # L1, too: the parts of the loop
     ("feed", "termination"),
@@ -50,7 +50,7 @@ LAYERS = (
     ("models.export", "models.partition"),
     ("models",),
     # L3: decoding
-    ("decode",),
+    ("alignment", "decode"),
     ("rollout", "exact"),
     # L4: steps, evaluation, checkpoints, the loop
     ("checkpoint", "evaluate", "steps"),

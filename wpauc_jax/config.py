@@ -117,7 +117,7 @@ class CatalogConfig(Checked, section="catalog."):
 
     ids: str = choice("kmeans", "file", "title")
     tokenizer: str = ""  # a folder or hub id; "" is model.pretrained's; without either, ids are all the vocabulary
-    max_title_tokens: int = at_least(32, 8)  # ids=title: a longer title is cut
+    max_title_tokens: int = at_least(32, 8)  # a longer title is cut
     path: str = ""  # ids=file: a RecBole .sid file
     embedding: str = "text+cooccurrence"  # text | cooccurrence | text+cooccurrence | a .npy file [items, width]
     embedding_width: int = at_least(64, 1)
@@ -132,6 +132,7 @@ class PromptConfig(Checked, section="prompt."):
 
     style: str = choice("list", "chat")  # chat: in the tokenizer's chat template; then SFT has a row a target
     instruction: str = "Items that one user chose, the latest last:"
+    history: str = choice("items", "titles")  # titles: semantic ids are asked for behind a history of titles
     max_tokens: int = at_least(0, 0)  # of a prompt; the oldest items beyond it are dropped whole; 0: no limit
 
 
@@ -230,6 +231,15 @@ class SftConfig(StageConfig, section="sft."):
     """Supervised fine-tuning: every next item of a user's sequence in one causal pass."""
 
     loss: str = choice("catalogue", "lm")  # catalogue: over the trie's legal children; lm: over the vocabulary
+    # Alignment tasks beside it, each with batch_size more rows a step: the weights of their mean losses; 0: left out.
+    title_to_id: float = at_least(0.0, 0.0)
+    id_to_title: float = at_least(0.0, 0.0)
+
+    @property
+    def tasks(self) -> dict[str, float]:
+        """The weights of the alignment tasks that are asked for."""
+        weights = {"title_to_id": self.title_to_id, "id_to_title": self.id_to_title}
+        return {task: weight for task, weight in weights.items() if weight > 0}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,13 @@ one prompt pass.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from wpauc_jax.alignment import answer_loss
 from wpauc_jax.catalog.trie import Trie
 from wpauc_jax.config import RlConfig
 from wpauc_jax.decode import path_logps, score, score_items
@@ -72,17 +74,27 @@ def make_sft_step(
     *,
     loss: str,
     frozen: Frozen = ALL_TRAINED,
+    tasks: Mapping[str, float] | None = None,
 ) -> Step:
-    """Supervised fine-tuning of the parameters that are not `frozen`; see `sft_loss`. The state is donated."""
+    """Supervised fine-tuning of the parameters that are not `frozen`; see `sft_loss`. The state is donated.
+
+    To the mean loss on histories that of each alignment task is added, times its weight in `tasks`; the batch holds
+    the task's rows (see `data.alignment`).
+    """
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, frozen: Frozen, trie: Trie, batch: Batch) -> tuple[TrainState, Metrics]:
-        def mean_loss(trained: Params) -> tuple[jax.Array, jax.Array]:
-            total, count = sft_loss(policy, frozen.join(trained), trie, batch, loss=loss)
-            return total / jnp.maximum(count, 1.0), count
+        def mean_loss(trained: Params) -> tuple[jax.Array, Metrics]:
+            params = frozen.join(trained)
+            total, count = sft_loss(policy, params, trie, batch, loss=loss)
+            value = total / jnp.maximum(count, 1.0)
+            of_tasks = {task: _task_loss(policy, params, batch, task) for task in tasks or {}}
+            for task, weight in (tasks or {}).items():
+                value += weight * of_tasks[task]
+            return value, {"targets": count, **of_tasks}
 
-        (value, count), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        metrics = {"loss": value, "targets": count, "grad_norm": optax.tree.norm(grads)}
+        (value, metrics), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        metrics |= {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return _updated(state, optimizer, grads), metrics
 
     return Step(step, frozen, trie)
@@ -106,6 +118,13 @@ def sft_loss(policy: Policy, params: Params, trie: Trie, batch: Batch, *, loss: 
     logps = path_logps(policy, params, states[:, 0, 0], states[:, :, 1:], trie, nodes, scoring=scoring)
     targets = batch["items"] >= 0 if loss == "catalogue" else nodes != trie.dead
     return -logps.sum(), targets.sum().astype(jnp.float32)
+
+
+def _task_loss(policy: Policy, params: Params, batch: Batch, task: str) -> jax.Array:
+    """The mean loss of an alignment task over its answers' tokens."""
+    rows = {name: batch[f"{task}_{name}"] for name in ("tokens", "lengths", "starts", "answers")}
+    total, count = answer_loss(policy, params, **rows)
+    return total / jnp.maximum(count, 1.0)
 
 
 def make_rl_step(

@@ -27,9 +27,14 @@ def run_sft(work: Workspace) -> FitResult[TrainState]:
     plan = _plan(work, settings, rows)
     optimizer = make_optimizer(settings.optim, plan.total_steps)
     trie = work.trie("constrained" if settings.loss == "catalogue" else "vocab")
-    step = make_sft_step(work.policy, trie, optimizer, loss=settings.loss, frozen=work.frozen)
+    step = make_sft_step(work.policy, trie, optimizer, loss=settings.loss, frozen=work.frozen, tasks=settings.tasks)
     batches = sft_batches(
-        work.dataset, work.builder, settings.batch_size, limits=work.sft_limits, seed=work.config.seed
+        work.dataset,
+        work.builder,
+        settings.batch_size,
+        limits=work.sft_limits,
+        seed=work.config.seed,
+        tasks={task: work.alignment(task) for task in settings.tasks},
     )
     identity = {**work.identity(), "sft": dataclasses.asdict(settings)}
     return _run(work, "sft", init_state(work.first_params, optimizer), step, batches, plan, settings, identity)

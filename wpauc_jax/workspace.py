@@ -11,8 +11,10 @@ import numpy as np
 
 from wpauc_jax.catalog.build import build_catalog
 from wpauc_jax.catalog.items import Catalog
+from wpauc_jax.catalog.titles import title_tokens
 from wpauc_jax.catalog.trie import Trie, build_trie
 from wpauc_jax.config import Config, ConfigError
+from wpauc_jax.data.alignment import Alignment, alignment_of
 from wpauc_jax.data.dataset import Dataset, positions, train_rows
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.prompts import PromptBuilder, PromptFormat, text_format
@@ -36,6 +38,7 @@ class Workspace:
     dataset: Dataset
     catalog: Catalog
     tokenizer: Tokenizer | None  # None: the catalogue's tokens are the whole vocabulary
+    titles: list[list[int]] | None  # their tokens, where items are semantic ids inside a language model
     builder: PromptBuilder
     policy: Policy
     first_params: Params  # those that are trained, before any training
@@ -65,6 +68,12 @@ class Workspace:
         if len(rows) <= wanted:
             return rows
         return np.sort(np.random.default_rng(_VALID_DRAW).choice(rows, wanted, replace=False))
+
+    def alignment(self, task: str) -> Alignment:
+        """The rows of an alignment task. Raises ConfigError unless items are semantic ids inside a language model."""
+        if self.tokenizer is None or self.titles is None:
+            raise ConfigError(f"sft.{task} needs semantic ids (catalog.ids) inside a model with a tokenizer")
+        return alignment_of(task, self.config.prompt, self.tokenizer, self.catalog, self.titles)
 
     def search(self, num_beams: int) -> Search:
         """Beam search with this run's model, catalogue and scoring rule."""
@@ -105,9 +114,21 @@ def open_workspace(config: Config, folder: pathlib.Path, say: Say) -> Workspace:
     tokenizer = Tokenizer(tokenizer_path) if tokenizer_path else None
     form = text_format(config.prompt, tokenizer) if tokenizer else PromptFormat()
     catalog = _open_catalog(config, folder, dataset, tokenizer, form, say)
-    builder = PromptBuilder(catalog, config.data.max_history, form, config.prompt.max_tokens)
+    titles = _titles_beside_ids(config, dataset, tokenizer)
+    shown = titles if config.prompt.history == "titles" else None
+    builder = PromptBuilder(catalog, config.data.max_history, form, config.prompt.max_tokens, shown)
     policy, params, frozen = first_model(config, catalog, dataset.titles, tokenizer)
-    return Workspace(config, folder, dataset, catalog, tokenizer, builder, policy, params, frozen)
+    return Workspace(config, folder, dataset, catalog, tokenizer, titles, builder, policy, params, frozen)
+
+
+def _titles_beside_ids(config: Config, dataset: Dataset, tokenizer: Tokenizer | None) -> list[list[int]] | None:
+    """The tokens of every item's title where items are semantic ids inside a language model; otherwise None."""
+    if tokenizer and config.catalog.ids != "title":
+        limit = config.catalog.max_title_tokens
+        return title_tokens(dataset.titles, dataset.item_ids, tokenizer, max_tokens=limit)
+    if config.prompt.history == "titles":
+        raise ConfigError("prompt.history='titles' needs semantic ids (catalog.ids) inside a model with a tokenizer")
+    return None
 
 
 def _open_catalog(

@@ -85,6 +85,14 @@ class Catalog:
         return cls(tokens=values["tokens"], lengths=values["lengths"], **made)
 
 
+def padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Rows of tokens as int32[len(rows), longest], -1 behind a shorter one's end."""
+    lengths = np.asarray([len(row) for row in rows])
+    out = np.full((len(rows), lengths.max()), -1, np.int32)
+    out[np.arange(out.shape[1]) < lengths[:, None]] = np.concatenate([np.asarray(row, np.int32) for row in rows])
+    return out
+
+
 def catalog_from_codes(
     codes: np.ndarray, level_sizes: Sequence[int], *, first_code: int = FIRST_CODE, end: int = -1
 ) -> Catalog:

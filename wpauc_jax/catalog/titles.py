@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wpauc_jax.catalog.items import Catalog
+from wpauc_jax.catalog.items import Catalog, padded
 from wpauc_jax.config import ConfigError
 from wpauc_jax.data.tokenizer import Tokenizer
 
@@ -24,8 +24,7 @@ def catalog_from_titles(
 
     Raises ConfigError where `max_tokens` has no room for a number.
     """
-    lines = [" ".join((title or raw).split()) or raw for title, raw in zip(titles, item_ids, strict=True)]
-    whole = tokenizer.encode([" " + line for line in lines])
+    whole = title_tokens(titles, item_ids, tokenizer)
     cut = [_cut(tokens, max_tokens, tokenizer) for tokens in whole]
     groups: dict[tuple[int, ...], list[int]] = collections.defaultdict(list)
     for item, tokens in enumerate(cut):
@@ -41,13 +40,10 @@ def catalog_from_titles(
                 candidate = tuple(_numbered(title, number, max_tokens, tokenizer))
             taken.add(candidate)
             cut[item] = list(candidate)
-    lengths = np.asarray([len(tokens) + 1 for tokens in cut], np.int32)
-    padded = np.full((len(cut), lengths.max()), -1, np.int32)
-    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate([[*tokens, end] for tokens in cut])
     sizes = [len(group) for group in shared]
     return Catalog(
-        tokens=padded,
-        lengths=lengths,
+        tokens=padded([[*tokens, end] for tokens in cut]),
+        lengths=np.asarray([len(tokens) + 1 for tokens in cut], np.int32),
         vocab_size=tokenizer.size,
         first_code=tokenizer.size,
         end=end,
@@ -58,6 +54,15 @@ def catalog_from_titles(
         duplicates=sum(sizes) - len(sizes),
         largest_group=max(sizes, default=1),
     )
+
+
+def title_tokens(
+    titles: Sequence[str], item_ids: Sequence[str], tokenizer: Tokenizer, *, max_tokens: int = 0
+) -> list[list[int]]:
+    """The tokens of " " + each title as `catalog_from_titles` says, cut but not numbered; `max_tokens=0` is no cut."""
+    lines = [" ".join((title or raw).split()) or raw for title, raw in zip(titles, item_ids, strict=True)]
+    whole = tokenizer.encode([" " + line for line in lines])
+    return [_cut(tokens, max_tokens or len(tokens), tokenizer) for tokens in whole]
 
 
 def _cut(tokens: list[int], limit: int, tokenizer: Tokenizer) -> list[int]:

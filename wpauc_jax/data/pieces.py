@@ -24,17 +24,17 @@ def sft_pieces(dataset: Dataset, limits: np.ndarray, builder: PromptBuilder) -> 
     """Cuts each user's `limits[user]` leading items into pieces, ordered by their first targets.
 
     Every item but a user's first is a target in exactly one piece. A piece has at most max_history + 1 items, and the
-    prompt of its last target fits the builder's limit of tokens. Where the format continues, pieces overlap by
+    prompt of its last target fits the builder's limit of tokens. Where the builder continues, pieces overlap by
     max_history // 2 items, or by what half of the room for the history holds, at least by 1: so many items a target
     sees, if there are as many. A sequence that fits in one piece is that piece, and its loss equals that of sliding
-    windows. In other formats every target is a piece of its own.
+    windows. Otherwise every target is a piece of its own.
     """
     counts = np.minimum(np.asarray(limits, np.int64), np.diff(dataset.offsets))
     users = np.flatnonzero(counts >= 2)
     begin, stop = dataset.offsets[users], dataset.offsets[users] + counts[users]
     tokens_before = np.concatenate([[0], builder.item_lengths[dataset.item].cumsum()])
     window, room = builder.max_history + 1, builder.history_tokens
-    if not builder.form.continues:
+    if not builder.continues:
         targets = stop - begin - 1
         begin = np.repeat(begin, targets)
         target = begin + 1 + np.arange(len(begin)) - np.repeat(targets.cumsum() - targets, targets)

@@ -6,11 +6,12 @@ number, and processes that take turns at one global order share nothing and miss
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import grain
 import numpy as np
 
+from wpauc_jax.data.alignment import Alignment
 from wpauc_jax.data.dataset import Dataset, gather_ranges
 from wpauc_jax.data.pieces import Pieces, sft_pieces
 from wpauc_jax.data.prompts import PromptBuilder
@@ -72,20 +73,30 @@ def sft_batches(
     seed: int,
     process_index: int = 0,
     process_count: int = 1,
+    tasks: Mapping[str, Alignment] | None = None,
 ) -> grain.IterDataset[Batch]:
     """Pieces of the users' training sequences (see `sft_pieces`) in a new random order each epoch, for ever.
 
     Batch, with M = max_history + 1 items a piece: tokens int32[B, T_sft] padded with 0 on the right, lengths
     int32[B], starts int32[B, M] (the index of the token just before item m's first), items int32[B, M] (the target,
-    or -1 where item m is context or absent), user int32[B]. Where the prompt's format does not continue, a piece has
+    or -1 where item m is context or absent), user int32[B]. Where the builder does not continue, a piece has
     one target: starts and items are int32[B, 1].
+    With `tasks`, also `batch_size` rows of each (see `Alignment`), items in a new random order each epoch of theirs.
     Raises DataError if no user has a training target.
     """
     pieces = sft_pieces(dataset, limits, builder)
     if not len(pieces):
         raise DataError("SFT has no row: no user has two training items; lower rl.holdout or add data")
     rows = _ShuffledRows(len(pieces), batch_size, seed, process_index, process_count)
-    return _endless(lambda number: _sft_batch(dataset, builder, pieces, rows(number)))
+    items = _ShuffledRows(dataset.num_items, batch_size, seed, process_index, process_count)
+
+    def batch(number: int) -> Batch:
+        out = _sft_batch(dataset, builder, pieces, rows(number))
+        for task, alignment in (tasks or {}).items():
+            out |= alignment.batch(task, items(number))
+        return out
+
+    return _endless(batch)
 
 
 def steps_per_epoch(rows: int, batch_size: int, process_count: int = 1) -> int:
@@ -119,7 +130,7 @@ def _sft_batch(dataset: Dataset, builder: PromptBuilder, pieces: Pieces, rows: n
     items = gather_ranges(dataset.item, first, pieces.count[rows], width)
     tokens, lengths, starts = builder.rows(items)
     items = np.where(np.arange(width) >= pieces.context[rows, None], items, -1)
-    if not builder.form.continues:
+    if not builder.continues:
         last = pieces.count[rows, None] - 1
         items, starts = np.take_along_axis(items, last, axis=1), np.take_along_axis(starts, last, axis=1)
     return {

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wpauc_jax.catalog.items import Catalog
+from wpauc_jax.catalog.items import Catalog, padded
 from wpauc_jax.config import ConfigError, PromptConfig
 from wpauc_jax.data.tokenizer import Tokenizer
 
@@ -26,14 +26,6 @@ class PromptFormat:
     tail: tuple[int, ...] = ()
     line_end: int = -1  # ends an item of the history; -1: nothing does
     end: int = -1  # ends an answer, hence every item of the catalogue
-
-    @property
-    def continues(self) -> bool:
-        """Whether a history goes on with the answer just as with one more item.
-
-        Then one causal pass over a user's items predicts every next one, and otherwise a pass predicts one.
-        """
-        return not self.tail and self.line_end == self.end
 
 
 def text_format(config: PromptConfig, tokenizer: Tokenizer) -> PromptFormat:
@@ -54,11 +46,19 @@ def text_format(config: PromptConfig, tokenizer: Tokenizer) -> PromptFormat:
 class PromptBuilder:
     """Histories to token sequences of at most `max_history` items and, if above 0, at most `limit` tokens.
 
-    The oldest items that do not fit are dropped whole; head and tail always stand. Raises ConfigError if `limit`
-    cannot hold one item of every length.
+    The oldest items that do not fit are dropped whole; head and tail always stand. A history shows items as they are
+    answered, or by the tokens of `shown`, one list an item. Raises ConfigError if `limit` cannot hold one item of
+    every length.
     """
 
-    def __init__(self, catalog: Catalog, max_history: int, form: PromptFormat | None = None, limit: int = 0):
+    def __init__(
+        self,
+        catalog: Catalog,
+        max_history: int,
+        form: PromptFormat | None = None,
+        limit: int = 0,
+        shown: Sequence[Sequence[int]] | None = None,
+    ):
         if max_history < 1:
             raise ValueError(f"max_history={max_history} must be at least 1")
         self.catalog = catalog
@@ -66,7 +66,10 @@ class PromptBuilder:
         self.form = form or PromptFormat()
         self._limit = limit
         self._open = np.asarray(self.form.tail + self.form.lead, np.int32)
-        self._entries = _entries(catalog, self.form)
+        # Whether a history goes on with the answer just as with one more item: then one causal pass over a user's
+        # items predicts every next one, and otherwise a pass predicts one.
+        self.continues = shown is None and not self.form.tail and self.form.line_end == self.form.end
+        self._entries = _entries(catalog, self.form, shown)
         self.item_lengths = (self._entries >= 0).sum(1)  # int[I], tokens of an item in the history
         fixed, longest = len(self.form.head) + len(self._open), self._entries.shape[1]
         if 0 < limit < fixed + longest:
@@ -83,8 +86,9 @@ class PromptBuilder:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of what surrounds the items, and of the limit."""
-        return hashlib.sha256(repr((dataclasses.astuple(self.form), self._limit)).encode()).hexdigest()
+        """sha256 of what surrounds the items, of how a history shows them, and of the limit."""
+        facts = repr((dataclasses.astuple(self.form), self._limit)).encode()
+        return hashlib.sha256(facts + self._entries.astype("<i4").tobytes()).hexdigest()
 
     def width(self, items: int) -> int:
         """The longest prompt of so many items."""
@@ -154,15 +158,14 @@ class PromptBuilder:
             raise ValueError(f"item {items.max()} is not in the catalogue of {self.catalog.num_items} items")
 
 
-def _entries(catalog: Catalog, form: PromptFormat) -> np.ndarray:
+def _entries(catalog: Catalog, form: PromptFormat, shown: Sequence[Sequence[int]] | None) -> np.ndarray:
     """Items as they stand in a history, int32[I, E], -1 behind the last token."""
     if catalog.end != form.end:
         raise ValueError(f"the catalogue's items end in token {catalog.end}, the prompts' answers in {form.end}")
-    own = catalog.tokens.copy()
-    if form.end >= 0:
-        own[np.arange(len(own)), catalog.lengths - 1] = form.line_end
-    lead = np.broadcast_to(np.asarray(form.lead, np.int32), (len(own), len(form.lead)))
-    return np.concatenate([lead, own], axis=1)
+    if shown is None:
+        shown = [row[:-1] if form.end >= 0 else row for row in catalog.sequences()]
+    line_end = [form.line_end] if form.line_end >= 0 else []
+    return padded([[*form.lead, *tokens, *line_end] for tokens in shown])
 
 
 def _write(tokens: np.ndarray, at: np.ndarray, values: np.ndarray) -> None:
