@@ -49,10 +49,8 @@ def titles_config(data: pathlib.Path, style: str) -> Config:
         data=DataConfig(source="recbole", path=str(data), k_core=0, max_history=3),
         catalog=CatalogConfig(ids="title", tokenizer=str(small_tokenizer_folder()), max_title_tokens=16),
         prompt=PromptConfig(style=style, instruction="Items:", max_tokens=64),
-        model=ModelConfig(num_layers=1, width=32, num_heads=2, num_kv_heads=1, head_dim=16, ffn_width=48),
-        sft=SftConfig(
-            batch_size=16, steps=100 if style == "list" else 200, evals=1, optim=OptimConfig(learning_rate=1e-2)
-        ),
+        model=ModelConfig(num_layers=2, width=32, num_heads=2, num_kv_heads=1, head_dim=16, ffn_width=48),
+        sft=SftConfig(batch_size=16, steps=300, evals=1, optim=OptimConfig(learning_rate=5e-3)),
         rl=RlConfig(batch_size=8, steps=2, evals=1, group_size=6, optim=OptimConfig(learning_rate=1e-4)),
         eval=EvalConfig(num_beams=10, batch_size=48, ndcg_at=(10,)),
     )
@@ -89,6 +87,11 @@ def test_recommend_answers_with_items_and_their_titles(finished, tmp_path):
     for answer in answers:
         for item in answer["items"]:
             assert item["title"] == NAMES[int(item["id"][1:]) % len(NAMES)]
+
+
+def test_doctor_finds_no_fault(finished, capsys):
+    config, folder = finished
+    assert run.MODES["doctor"](config, folder) == 0, capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

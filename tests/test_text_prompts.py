@@ -4,13 +4,15 @@ import itertools
 
 import numpy as np
 import pytest
-from data_worlds import dataset_of
+from data_worlds import dataset_of, shared
 from text_worlds import TITLES, made_titles, small_tokenizer, text_builder
 
-from wpauc_jax.config import ConfigError, PromptConfig
-from wpauc_jax.data.dataset import positions, train_rows
+from wpauc_jax.catalog.titles import catalog_from_titles
+from wpauc_jax.config import ConfigError, DataConfig, PromptConfig
+from wpauc_jax.data.dataset import gather_ranges, positions, train_rows
 from wpauc_jax.data.pieces import sft_pieces
 from wpauc_jax.data.pipeline import eval_batches, prompt_batches, sft_batches
+from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.prompts import PromptBuilder, text_format
 
 STYLES = ["list", "chat"]
@@ -146,8 +148,8 @@ def test_pieces_within_a_limit_of_tokens_show_every_target_once(style, limit):
     for first, count, context in zip(pieces.first, pieces.count, pieces.context, strict=True):
         begin = dataset.offsets[dataset.user_of(np.array([first]))[0]]
         assert begin <= first and 1 <= context < count <= 7
-        assert builder.form.continues or count == context + 1
-        if builder.form.continues:
+        assert builder.continues or count == context + 1
+        if builder.continues:
             history = dataset.item[first : first + count - 1]
             assert builder.item_lengths[history].sum() <= builder.history_tokens
             if first > begin:  # it could not have begun earlier
@@ -162,3 +164,31 @@ def test_pieces_within_a_limit_of_tokens_show_every_target_once(style, limit):
 def test_titles_in_the_world_are_of_many_lengths():
     assert len({int(n) for n in text_builder(titles=MANY).item_lengths}) > 5
     assert len(TITLES) == len(text_builder().item_lengths)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_prompt_and_answer_are_sfts_tokens_over_all_of_office(style, tmp_path):
+    dataset = prepare(DataConfig(source="recbole", path=shared("office"), k_core=0), tmp_path / "data")
+    form = text_format(PromptConfig(style=style), small_tokenizer())
+    titles = (dataset.titles, dataset.item_ids, small_tokenizer())
+    catalog = catalog_from_titles(*titles, max_tokens=16, end=form.end)
+    builder = PromptBuilder(catalog, 10, form, limit=200)
+    limits = dataset.train_lengths()
+    pieces = sft_pieces(dataset, limits, builder)
+    targets = 0
+    for first in range(0, len(pieces), 1024):
+        part = slice(first, first + 1024)
+        items = gather_ranges(dataset.item, pieces.first[part], pieces.count[part], 11)
+        tokens, lengths, starts = builder.rows(items)
+        assert lengths.max() <= tokens.shape[1] <= 200 + catalog.tokens.shape[1]
+        place = np.arange(11)
+        is_target = (place >= pieces.context[part, None]) & (place < pieces.count[part, None])
+        for slot in place[is_target.any(0)]:
+            rows = np.flatnonzero(is_target[:, slot])
+            prompts, ends = builder.prompts(np.where(place < slot, items[rows], -1))
+            answers, own = catalog.tokens[items[rows, slot]], catalog.lengths[items[rows, slot]]
+            assert (ends == starts[rows, slot] + 1).all()
+            for row, prompt, end, answer, length in zip(rows, prompts, ends, answers, own, strict=True):
+                assert np.array_equal(tokens[row, : end + length], np.concatenate([prompt[:end], answer[:length]]))
+            targets += len(rows)
+    assert targets == (limits - 1).sum() > 30_000

@@ -15,8 +15,8 @@ from worlds import TINY, beam_search
 from wpauc_jax.catalog import Catalog, build_trie
 from wpauc_jax.catalog.titles import catalog_from_titles
 from wpauc_jax.config import DataConfig, PromptConfig
+from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.prompts import PromptBuilder, text_format
-from wpauc_jax.data.sources import READERS
 from wpauc_jax.data.tokenizer import Tokenizer
 from wpauc_jax.models import Prompts, init
 
@@ -75,20 +75,20 @@ def assert_exact(catalog: Catalog, policy, params, prompts: Prompts, scoring: st
         np.testing.assert_allclose(np.exp(truth).sum(1), 1.0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("style", "scoring"), [("list", "constrained"), ("chat", "constrained"), ("list", "vocab")])
+@pytest.mark.parametrize(("style", "scoring"), [("list", "constrained"), ("chat", "vocab")])
 def test_beams_over_titles_equal_brute_force(style, scoring):
-    titles = [title[:6] for title in made_titles(40)]
+    titles = [title[:4] for title in made_titles(30)]  # short, as the programs grow with the trie's depth
     catalog, *rest = world(titles, small_tokenizer(), style=style, users=2)
     assert catalog.duplicates > 5
     assert len(set(catalog.lengths.tolist())) > 3
     assert_exact(catalog, *rest, scoring)
 
 
-def test_beams_over_real_titles_with_a_real_tokenizer_equal_brute_force():
+def test_beams_over_real_titles_with_a_real_tokenizer_equal_brute_force(tmp_path):
     folder = os.environ.get("WPAUC_JAX_TOKENIZER")
     if not folder:
         pytest.skip("needs a real tokenizer: set WPAUC_JAX_TOKENIZER to a folder with tokenizer.json")
-    rows = READERS["recbole"](DataConfig(source="recbole", path=shared("yelp")).location).items["title"].to_list()
+    rows = prepare(DataConfig(source="recbole", path=shared("yelp"), k_core=0), tmp_path / "yelp").titles
     counts = collections.Counter(rows)
     chains = [title for title, count in counts.most_common(5) for _ in range(min(count, 20))]
     titles = chains + [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[: 500 - len(chains)]]
