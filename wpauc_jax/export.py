@@ -67,6 +67,7 @@ def _write_catalog(work: Workspace, folder: pathlib.Path) -> None:
         "tail": form.tail,
         "line_end": form.line_end,
         "end": form.end,
+        "history": work.config.prompt.history,
         "max_history": work.builder.max_history,
         "max_tokens": work.config.prompt.max_tokens,
     }
