@@ -23,6 +23,7 @@ from wpauc_jax.config import (
     SftConfig,
 )
 from wpauc_jax.ranks import Ranks
+from wpauc_jax.writers import read_metrics
 
 USERS = 48
 NAMES = ["a", "b", "a b"]  # short, as the programs grow with the trie's depth
@@ -92,6 +93,39 @@ def test_recommend_answers_with_items_and_their_titles(finished, tmp_path):
 def test_doctor_finds_no_fault(finished, capsys):
     config, folder = finished
     assert run.MODES["doctor"](config, folder) == 0, capsys.readouterr().out
+
+
+def ids_config(data: pathlib.Path) -> Config:
+    """Semantic ids inside the vocabulary of the tokenizer, asked for behind a history of titles."""
+    config = titles_config(data, "list")
+    return dataclasses.replace(
+        config,
+        catalog=CatalogConfig(
+            tokenizer=config.catalog.tokenizer, embedding="cooccurrence", embedding_width=4, levels=2, codes=4
+        ),
+        prompt=dataclasses.replace(config.prompt, history="titles"),
+        sft=dataclasses.replace(config.sft, steps=3, title_to_id=0.5, id_to_title=0.5),
+    )
+
+
+def test_a_run_aligns_semantic_ids_with_titles(data, tmp_path):
+    config = ids_config(data)
+    run.MODES["sft"](config, tmp_path)
+    lines = [line for line in read_metrics(tmp_path / "metrics.jsonl", "sft") if "loss" in line]
+    assert len(lines) == 3
+    for line in lines:
+        assert 0 < line["title_to_id"] + line["id_to_title"] < 2 * line["loss"]
+    assert run.MODES["doctor"](config, tmp_path) == 0
+
+
+def test_alignment_and_histories_of_titles_need_semantic_ids(data, tmp_path):
+    config = titles_config(data, "list")
+    aligned = dataclasses.replace(config, sft=dataclasses.replace(config.sft, title_to_id=0.5))
+    with pytest.raises(ConfigError, match=r"sft\.title_to_id needs semantic ids"):
+        run.MODES["sft"](aligned, tmp_path / "a")
+    shown = dataclasses.replace(config, prompt=dataclasses.replace(config.prompt, history="titles"))
+    with pytest.raises(ConfigError, match=r"prompt\.history='titles' needs semantic ids"):
+        run.MODES["prepare"](shown, tmp_path / "b")
 
 
 @pytest.mark.parametrize(
