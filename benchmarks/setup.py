@@ -16,7 +16,7 @@ from wpauc_jax.decode import score_items
 from wpauc_jax.models import Prompts, init
 from wpauc_jax.optim import make_optimizer
 from wpauc_jax.rollout import rollout
-from wpauc_jax.steps import Batch, TrainState, group_loss, init_state, make_rl_step
+from wpauc_jax.steps import Batch, Groups, TrainState, group_sums, init_state, make_rl_step
 
 SCORING = "constrained"
 
@@ -104,18 +104,10 @@ def part_seconds(bench: Bench, repeats: int) -> dict[str, float]:
     @functools.partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, batch: Batch, trie: Trie, items: jax.Array, ref_logps: jax.Array) -> TrainState:
         def loss(params: Any) -> jax.Array:
-            cache = policy.prefill(params, Prompts(batch["tokens"], batch["lengths"]))
-            return group_loss(
-                policy,
-                params,
-                cache,
-                trie,
-                items,
-                target=batch["target"],
-                ref_logps=ref_logps,
-                config=config,
-                scoring=SCORING,
-            )[0]
+            unrolled, layers = policy.unrolled(params)
+            cache = unrolled.prefill(layers, Prompts(batch["tokens"], batch["lengths"]))
+            groups = Groups(items, batch["target"], ref_logps)
+            return group_sums(unrolled, layers, cache, trie, groups, config=config, scoring=SCORING)[0].loss.mean()
 
         updates, opt_state = optimizer.update(jax.grad(loss)(state.params), state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -43,7 +43,7 @@ LAYERS = (
     ("feed", "termination"),
     ("ledger",),
     # L2: models
-    ("models.attention", "models.hf", "models.matmul", "models.rope"),
+    ("models.attention", "models.kernels", "models.log_partition", "models.hf", "models.matmul", "models.rope"),
     ("models.decoder",),
     ("models.policy",),
     ("models.lora", "models.pretrained", "models.vocabulary"),

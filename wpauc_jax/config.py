@@ -193,11 +193,17 @@ class ModelConfig(Checked, section="model."):
     dtype: str = choice("float32", "bfloat16")  # of the computation
     param_dtype: str = choice("float32", "bfloat16")
     layers: str = choice("unrolled", "scanned")  # in training: one after another, or a loop (compiles faster)
-    remat: str = choice("none", "layer")  # recompute each layer's activations in the backward pass
+    remat: str = choice("none", "layer", "products")  # recompute in the backward pass: a layer; all but its products
+    attention: str = choice("xla", "cudnn", "splash")  # the prompt's kernel: cudnn on NVIDIA GPUs, splash on TPUs
     new_rows: str = choice("text", "mean")  # a new token starts as the mean of its items' title tokens, or of all
     lora: LoraConfig = LoraConfig()
     freeze: bool = False  # train nothing but the rows of new tokens and the adapter; an adapter implies it
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attention == "cudnn" and self.dtype != "bfloat16":
+            raise ConfigError(f"model.attention='cudnn' needs model.dtype='bfloat16' (it is {self.dtype!r})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,6 +268,7 @@ class RlConfig(StageConfig, section="rl."):
     clip_low: float = at_least(0.2, 0.0)
     clip_high: float = at_least(0.2, 0.0)
     kl_coef: float = at_least(1e-3, 0.0)
+    dead_groups: str = choice("keep", "compact")  # compact: groups without hit or miss stay out of the update
     ref_sync_steps: int = at_least(0, 0)  # every so many steps the reference moves towards the policy; 0: frozen
     ref_sync_mix: float = at_least(0.6, 0.0)  # the policy's share in the moved reference
     optim: OptimConfig = OptimConfig(learning_rate=1e-4, max_grad_norm=0.3)
@@ -281,6 +288,11 @@ class RlConfig(StageConfig, section="rl."):
         for name in ("temperature", "mass"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"rl.{name}={getattr(self, name)!r} must be above 0")
+        if self.dead_groups == "compact" and (self.kl_coef > 0 or self.inject_target != "never"):
+            raise ConfigError(
+                "rl.dead_groups='compact' needs rl.kl_coef=0 and rl.inject_target='never': a KL term has a gradient in "
+                "every group, and a group with its target put in is never dead"
+            )
         if self.kind == "dr_grpo" and self.std != "none":
             raise ConfigError(f"rl.kind='dr_grpo' has no standard deviation: set rl.std='none' (it is {self.std!r})")
         if self.rows == "latest" and not 0 < self.holdout < 1:

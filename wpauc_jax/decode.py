@@ -173,7 +173,7 @@ def _normaliser(policy, params, hidden: jax.Array, legal_logits: jax.Array, scor
     if scoring == "constrained":
         return jax.nn.logsumexp(legal_logits, axis=-1)
     if scoring == "vocab":
-        return jax.nn.logsumexp(policy.logits(params, hidden), axis=-1)
+        return policy.log_partition(params, hidden)
     raise ValueError(f"scoring={scoring!r} is unknown; choose constrained or vocab")
 
 

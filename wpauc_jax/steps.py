@@ -9,7 +9,8 @@ one prompt pass.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,14 @@ from wpauc_jax.catalog.trie import Trie
 from wpauc_jax.config import RlConfig
 from wpauc_jax.decode import path_logps, score, score_items
 from wpauc_jax.models import ALL_TRAINED, Frozen, Params, Policy, PromptCache, Prompts
-from wpauc_jax.objectives import group_advantages, negative_ranks, policy_loss, tawin_weights, window_weights
+from wpauc_jax.objectives import (
+    PolicySums,
+    group_advantages,
+    negative_ranks,
+    policy_loss_sums,
+    tawin_weights,
+    window_weights,
+)
 from wpauc_jax.rollout import rollout
 
 Batch = dict[str, jax.Array]
@@ -146,20 +154,15 @@ def make_rl_step(
     def step(state: TrainState, frozen: Frozen, trie: Trie, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         ref_params = None if state.ref_params is None else frozen.join(state.ref_params)
+        settings: dict[str, Any] = {"trie": trie, "batch": batch, "key": key, "config": config, "scoring": scoring}
 
         def loss(trained: Params) -> tuple[jax.Array, Metrics]:
-            return rl_loss(
-                policy,
-                frozen.join(trained),
-                ref_params=ref_params,
-                trie=trie,
-                batch=batch,
-                key=key,
-                config=config,
-                scoring=scoring,
-            )
+            return rl_loss(policy, frozen.join(trained), ref_params=ref_params, **settings)
 
-        (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        if config.dead_groups == "compact":
+            grads, metrics = compact_gradient(policy, state.params, frozen, **settings)
+        else:
+            (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         metrics["grad_norm"] = optax.tree.norm(grads)
         return _synced(_updated(state, optimizer, grads), config), metrics
 
@@ -181,7 +184,108 @@ def rl_loss(
     prompts, target = Prompts(batch["tokens"], batch["lengths"]), batch["target"]
     policy, params = policy.unrolled(params)
     cache = policy.prefill(params, prompts)
-    items = rollout(
+    items = _rolled_out(policy, params, cache, trie, target, key, config, scoring)
+    ref_logps = None
+    if config.kl_coef > 0:
+        ref_logps = score_items(*policy.unrolled(ref_params), prompts, trie, items, scoring=scoring)
+    groups = Groups(items, target, ref_logps)
+    sums, metrics = group_sums(policy, params, cache, trie, groups, config=config, scoring=scoring)
+    return sums.loss.mean(), metrics
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["items", "target", "ref_logps"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """What a rollout leaves to be learned from."""
+
+    items: jax.Array  # int32[B, G], -1 where not valid
+    target: jax.Array  # int32[B]
+    ref_logps: jax.Array | None  # float32[B, G, C], where there is a KL term
+
+    @property
+    def alive(self) -> jax.Array:
+        """bool[B]: a hit and a miss are in the group. Another one's advantages are 0, and so is its policy gradient."""
+        hit = self.items == self.target[:, None]
+        return hit.any(axis=1) & ((self.items >= 0) & ~hit).any(axis=1)
+
+
+def group_sums(
+    policy: Policy,
+    params: Params,
+    cache: PromptCache,
+    trie: Trie,
+    groups: Groups,
+    *,
+    config: RlConfig,
+    scoring: str,
+) -> tuple[PolicySums, Metrics]:
+    """The loss of groups behind prompts that have been run, differentiable in both parameters and cache; metrics."""
+    items = groups.items
+    logps = score(policy, params, cache, trie, items, scoring=scoring)
+    valid = items >= 0
+    hit = items == groups.target[:, None]
+    scores = jax.lax.stop_gradient(logps).sum(-1)
+    advantages = group_advantages(hit.astype(jnp.float32), std=config.std, where=valid)
+    weights = negative_weights(config, scores, hit, valid)
+    sums = policy_loss_sums(
+        logps,
+        advantages * weights,
+        ref_logps=groups.ref_logps,
+        token_mask=trie.path(items) != trie.dead,
+        where=valid,
+        kind=config.kind,
+        clip_low=config.clip_low,
+        clip_high=config.clip_high,
+        kl_coef=config.kl_coef,
+    )
+    loss, metrics = sums.means()
+    return sums, metrics | _group_metrics(scores, hit, valid, weights, trie.num_items) | {"loss": loss}
+
+
+def compact_gradient(
+    policy: Policy,
+    trained: Params,
+    frozen: Frozen,
+    *,
+    trie: Trie,
+    batch: Batch,
+    key: jax.Array,
+    config: RlConfig,
+    scoring: str,
+) -> tuple[Params, Metrics]:
+    """Gradient and metrics of `rl_loss` without a KL term, run on the groups that are alive and few others.
+
+    All users are rolled out without gradients. Then as many groups as the next of B/8, B/4, B/2 and B, or none, are
+    run with gradients, the living ones first; the other groups' gradient is 0. The program holds each size once, and
+    the number of living groups picks one on the device. This pays where less than half of the groups are alive: the
+    prompts of those are run once more than in `rl_loss`.
+    """
+    prompts, target = Prompts(batch["tokens"], batch["lengths"]), batch["target"]
+    unrolled, layers = policy.unrolled(frozen.join(trained))
+    cache = unrolled.prefill(layers, prompts)
+    groups = Groups(_rolled_out(unrolled, layers, cache, trie, target, key, config, scoring), target, None)
+    everyone, metrics = group_sums(unrolled, layers, cache, trie, groups, config=config, scoring=scoring)
+    order = jnp.argsort(~groups.alive)  # stable: the living first
+
+    def gradient_of(size: int) -> Callable[[Params], Params]:
+        def loss(trained: Params) -> jax.Array:
+            some_prompts, some = jax.tree.map(lambda rows: rows[order[:size]], (prompts, groups))
+            unrolled, layers = policy.unrolled(frozen.join(trained))
+            cache = unrolled.prefill(layers, some_prompts)
+            sums, _ = group_sums(unrolled, layers, cache, trie, some, config=config, scoring=scoring)
+            return sums.loss.sum / jnp.maximum(everyone.loss.count, 1)
+
+        return jax.grad(loss) if size else lambda trained: jax.tree.map(jnp.zeros_like, trained)
+
+    B = target.shape[0]
+    sizes = sorted({0, -(-B // 8), -(-B // 4), -(-B // 2), B})
+    which = jnp.searchsorted(jnp.asarray(sizes), groups.alive.sum())
+    return jax.lax.switch(which, [gradient_of(size) for size in sizes], trained), metrics
+
+
+def _rolled_out(policy, params, cache, trie: Trie, target, key, config: RlConfig, scoring: str) -> jax.Array:
+    """Items int32[B, G] of each user's group, without gradients."""
+    return rollout(
         policy,
         jax.lax.stop_gradient(params),
         jax.lax.stop_gradient(cache),
@@ -193,53 +297,6 @@ def rl_loss(
         inject_target=config.inject_target,
         scoring=scoring,
     )
-    ref_logps = None
-    if config.kl_coef > 0:
-        ref_logps = score_items(*policy.unrolled(ref_params), prompts, trie, items, scoring=scoring)
-    return group_loss(
-        policy,
-        params,
-        cache,
-        trie,
-        items,
-        target=target,
-        ref_logps=ref_logps,
-        config=config,
-        scoring=scoring,
-    )
-
-
-def group_loss(
-    policy: Policy,
-    params: Params,
-    cache: PromptCache,
-    trie: Trie,
-    items: jax.Array,
-    *,
-    target: jax.Array,
-    ref_logps: jax.Array | None,
-    config: RlConfig,
-    scoring: str,
-) -> tuple[jax.Array, Metrics]:
-    """The loss of given groups int32[B, G] behind prompts that have been run, with gradients to both, and metrics."""
-    logps = score(policy, params, cache, trie, items, scoring=scoring)
-    valid = items >= 0
-    hit = items == target[:, None]
-    scores = jax.lax.stop_gradient(logps).sum(-1)
-    advantages = group_advantages(hit.astype(jnp.float32), std=config.std, where=valid)
-    weights = negative_weights(config, scores, hit, valid)
-    loss, metrics = policy_loss(
-        logps,
-        advantages * weights,
-        ref_logps=ref_logps,
-        token_mask=trie.path(items) != trie.dead,
-        where=valid,
-        kind=config.kind,
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-        kl_coef=config.kl_coef,
-    )
-    return loss, metrics | _group_metrics(scores, hit, valid, weights, trie.num_items) | {"loss": loss}
 
 
 def negative_weights(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:

@@ -14,8 +14,17 @@ from flax import nnx
 
 from wpauc_jax.config import ModelConfig
 from wpauc_jax.models.attention import causal_attention, group_attention, prompt_attention
+from wpauc_jax.models.kernels import cudnn_attention, splash_attention
+from wpauc_jax.models.log_partition import log_partition
 from wpauc_jax.models.matmul import rows_times_kernel
 from wpauc_jax.models.rope import rope, rope_table
+
+CAUSAL_ATTENTION = {"xla": causal_attention, "cudnn": cudnn_attention, "splash": splash_attention}
+
+# What `model.remat` keeps of a layer for the backward pass; the rest is computed once more.
+REMAT = {"layer": None, "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+
+VOCABULARY_BLOCK = 8192  # rows of the head that `Decoder.log_partition` multiplies at a time
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["tokens", "lengths"], meta_fields=[])
@@ -119,7 +128,8 @@ class Layer(nnx.Module):
         """A causal pass; returns the new x and this layer's keys and values [B, K, T, H]."""
         x = self.attention_norm(x_BTD)
         k, v = self._prompt_keys_values(x, turns)
-        return self._finish(x_BTD, causal_attention(self.attention.queries(x, turns), k, v)), (k, v)
+        attend = CAUSAL_ATTENTION[self.attention.config.attention]
+        return self._finish(x_BTD, attend(self.attention.queries(x, turns), k, v)), (k, v)
 
     def last_token(
         self, x_BTD: jax.Array, turns: jax.Array, lengths_B: jax.Array
@@ -204,10 +214,18 @@ class Decoder(nnx.Module):
 
     def logits(self, hidden: jax.Array, rows: jax.Array | None) -> jax.Array:
         """float32[..., R] for the vocabulary ids `rows`, or [..., V] for all of them."""
-        table = (self.embed if self.head is None else self.head)[...].astype(hidden.dtype)
+        table = self._head_table(hidden.dtype)
         if rows is not None:
             table = table[rows]
         return jnp.einsum("...d,rd->...r", hidden, table, preferred_element_type=jnp.float32)
+
+    def log_partition(self, hidden: jax.Array) -> jax.Array:
+        """float32[...]: the log of the softmax's sum over the whole vocabulary, whose logits are never held."""
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        return log_partition(rows, self._head_table(hidden.dtype), VOCABULARY_BLOCK).reshape(hidden.shape[:-1])
+
+    def _head_table(self, dtype: jax.typing.DTypeLike) -> jax.Array:
+        return (self.embed if self.head is None else self.head)[...].astype(dtype)
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
         return self.embed[...][tokens].astype(self.config.dtype)
@@ -236,7 +254,7 @@ class Decoder(nnx.Module):
         if self.config.remat == "none":
             return body
 
-        @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
+        @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0, policy=REMAT[self.config.remat])
         def pure(graphdef, state, x, xs):
             return body(nnx.merge(graphdef, state), x, xs)
 

@@ -33,6 +33,10 @@ class Policy:
         """float32[..., R] at the vocabulary ids `rows` int32[R]; [..., V] without."""
         return self._model(params).logits(hidden, rows)
 
+    def log_partition(self, params: Params, hidden: jax.Array) -> jax.Array:
+        """float32[...]: logsumexp of `logits` over the whole vocabulary, block by block."""
+        return self._model(params).log_partition(hidden)
+
     def hidden(self, params: Params, prompts: Prompts) -> jax.Array:
         """[B, T, D]: the state from which token t + 1 is predicted."""
         return self._model(params).hidden(prompts)
