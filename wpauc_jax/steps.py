@@ -20,6 +20,7 @@ from wpauc_jax.decode import path_logps, score, score_items
 from wpauc_jax.models import ALL_TRAINED, Frozen, Params, Policy, PromptCache, Prompts
 from wpauc_jax.objectives import group_advantages, negative_ranks, policy_loss, tawin_weights, window_weights
 from wpauc_jax.rollout import rollout
+from wpauc_jax.sharding import constrain, constrain_state, constrain_whole, state_specs
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -60,9 +61,12 @@ class Step:
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, *, reference: bool = False) -> TrainState:
     """A state at step 0 with its own copy of `params`, so that steps may donate it."""
-    own = jax.tree.map(jnp.copy, params)
-    ref_params = jax.tree.map(jnp.copy, params) if reference else None
-    return TrainState(jnp.zeros((), jnp.int32), own, optimizer.init(own), ref_params)
+
+    def create(params: Params) -> TrainState:
+        ref_params = jax.tree.map(jnp.copy, params) if reference else None
+        return TrainState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params), optimizer.init(params), ref_params)
+
+    return jax.jit(create, out_shardings=state_specs(jax.eval_shape(create, params)))(params)
 
 
 def make_sft_step(
@@ -83,7 +87,7 @@ def make_sft_step(
 
         (value, count), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         metrics = {"loss": value, "targets": count, "grad_norm": optax.tree.norm(grads)}
-        return _updated(state, optimizer, grads), metrics
+        return constrain_state(_updated(state, optimizer, grads)), constrain_whole(metrics)
 
     return Step(step, frozen, trie)
 
@@ -142,7 +146,7 @@ def make_rl_step(
 
         (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         metrics["grad_norm"] = optax.tree.norm(grads)
-        return _synced(_updated(state, optimizer, grads), config), metrics
+        return constrain_state(_synced(_updated(state, optimizer, grads), config)), constrain_whole(metrics)
 
     return Step(step, frozen, trie)
 
@@ -174,6 +178,7 @@ def rl_loss(
         inject_target=config.inject_target,
         scoring=scoring,
     )
+    items = constrain(items, "batch", "group")  # a user's candidates stay together
     ref_logps = None
     if config.kl_coef > 0:
         ref_logps = score_items(*policy.unrolled(ref_params), prompts, trie, items, scoring=scoring)

@@ -16,6 +16,7 @@ from wpauc_jax.config import ModelConfig
 from wpauc_jax.models.attention import causal_attention, group_attention, prompt_attention
 from wpauc_jax.models.matmul import rows_times_kernel
 from wpauc_jax.models.rope import rope, rope_table
+from wpauc_jax.sharding import constrain
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["tokens", "lengths"], meta_fields=[])
@@ -145,16 +146,17 @@ class Layer(nnx.Module):
         q, (k, v) = self.attention.queries(x, turns), self.attention.keys_values(x, turns)
         if past is not None:
             k, v = jnp.concatenate([past[0], k], axis=2), jnp.concatenate([past[1], v], axis=2)
+        k, v = (constrain(side, "batch", "group", "length", "kv_heads") for side in (k, v))
         return self._finish(x_BGSD, group_attention(q, *prompt, prompt_lengths, k, v)), (k, v)
 
     def _prompt_keys_values(self, x_BTD: jax.Array, turns: jax.Array) -> tuple[jax.Array, jax.Array]:
         k, v = self.attention.keys_values(x_BTD, turns)
-        return k.swapaxes(1, 2), v.swapaxes(1, 2)
+        return constrain(k.swapaxes(1, 2), "batch", "kv_heads"), constrain(v.swapaxes(1, 2), "batch", "kv_heads")
 
     def _finish(self, x: jax.Array, heads: jax.Array) -> jax.Array:
         """The residual stream [..., D] past attention's heads [..., N, H] and the MLP."""
         x = x + self.attention.merge(heads)
-        return x + self.mlp(self.mlp_norm(x))
+        return constrain(x + self.mlp(self.mlp_norm(x)), "batch")
 
 
 class Decoder(nnx.Module):
@@ -205,12 +207,12 @@ class Decoder(nnx.Module):
     def logits(self, hidden: jax.Array, rows: jax.Array | None) -> jax.Array:
         """float32[..., R] for the vocabulary ids `rows`, or [..., V] for all of them."""
         table = (self.embed if self.head is None else self.head)[...].astype(hidden.dtype)
-        if rows is not None:
-            table = table[rows]
+        table = constrain(table, "vocab", "width") if rows is None else constrain(table[rows])
         return jnp.einsum("...d,rd->...r", hidden, table, preferred_element_type=jnp.float32)
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
-        return self.embed[...][tokens].astype(self.config.dtype)
+        table = constrain(self.embed[...].astype(self.config.dtype), "vocab", "width")
+        return constrain(table[tokens], "batch")
 
     def _run(self, body, x: jax.Array, xs, *, stop: int | None = None):
         """Runs `body(layer, x, xs of the layer) -> (x, out)` over the layers before `stop`; outs are stacked."""
