@@ -16,8 +16,8 @@ def first_model(
 ) -> tuple[Policy, Params, Frozen]:
     """(policy, trained, frozen) before any training.
 
-    Raises ConfigError for a vocabulary that cannot hold the catalogue or a size that the mesh does not divide, and PretrainedError for weights that cannot be
-    read.
+    Raises ConfigError for a vocabulary that cannot hold the catalogue and for a size that the mesh does not divide, and
+    PretrainedError for weights that cannot be read.
     """
     settings, seed = config.model, config.model.seed + config.seed
     new_tokens = catalog.vocab_size - catalog.first_code
