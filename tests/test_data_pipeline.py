@@ -124,22 +124,32 @@ def test_batches_depend_on_the_seed_alone():
     assert any((a["sample"] != b["sample"]).any() for a, b in zip(first(1), first(2), strict=True))
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_processes_deal_out_one_stream(count):
-    dataset = dataset_of(LENGTHS)
-    builder, samples = PromptBuilder(CATALOG, 5), positions(dataset, "train")
+@pytest.mark.parametrize("rows", [[0, 1], [1, 5, 2]])
+def test_a_process_makes_its_rows_of_the_one_global_batch(rows):
+    dataset, builder = dataset_of(LENGTHS), PromptBuilder(CATALOG, 5)
+    samples, limits = positions(dataset, "train"), train_rows(dataset, 0.0)[0]
 
-    def stream(index, processes, batch_size, batches):
-        pipeline = prompt_batches(
-            dataset, builder, samples, batch_size, seed=0, process_index=index, process_count=processes
-        )
-        return np.concatenate([batch["sample"] for batch in take(pipeline, batches)])
+    def prompts(rows):
+        return take(prompt_batches(dataset, builder, samples, 6, seed=0, rows=rows), 11)
 
-    whole = stream(0, 1, 4 * count, 11)
-    shares = [stream(index, count, 4, 11) for index in range(count)]
-    assert np.stack(shares, axis=1).ravel().tolist() == whole.tolist()
-    with pytest.raises(ValueError, match="process_index=2"):
-        stream(2, 2, 4, 1)
+    def pieces(rows):
+        return take(sft_batches(dataset, builder, 6, limits=limits, seed=0, rows=rows), 11)
+
+    for batches in (prompts, pieces):
+        whole = [{name: column[rows] for name, column in batch.items()} for batch in batches(None)]
+        assert_equal_batches(batches(np.array(rows)), whole)
+    with pytest.raises(ValueError, match=r"rows \[6\] are not all in a batch of 6"):
+        prompts(np.array([6]))
+
+
+def test_an_evaluation_knows_all_samples_but_makes_its_own_prompts():
+    dataset, builder = dataset_of(LENGTHS), PromptBuilder(CATALOG, 5)
+    samples, rows = positions(dataset, "test"), np.array([3, 1])
+    for mine, whole in zip(
+        eval_batches(dataset, builder, samples, 4, rows=rows), eval_batches(dataset, builder, samples, 4), strict=True
+    ):
+        for name, column in mine.items():
+            np.testing.assert_array_equal(column, whole[name][rows] if name in ("tokens", "lengths") else whole[name])
 
 
 def pipelines():
@@ -248,8 +258,6 @@ def test_nothing_to_batch_is_an_error():
         sft_batches(dataset, builder, 4, limits=np.ones(len(LENGTHS), int), seed=0)
 
 
-@pytest.mark.parametrize(
-    ("rows", "batch", "processes", "steps"), [(8, 4, 1, 2), (9, 4, 1, 3), (9, 4, 3, 1), (1, 4, 2, 1)]
-)
-def test_steps_per_epoch(rows, batch, processes, steps):
-    assert steps_per_epoch(rows, batch, processes) == steps
+@pytest.mark.parametrize(("rows", "batch", "steps"), [(8, 4, 2), (9, 4, 3), (1, 4, 1)])
+def test_steps_per_epoch(rows, batch, steps):
+    assert steps_per_epoch(rows, batch) == steps

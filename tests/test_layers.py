@@ -21,7 +21,17 @@ LAYERS = (
     ("objectives.metrics", "objectives.minimax", "objectives.pairwise", "objectives.policy"),
     ("objectives",),
     # L1: data and catalogue, and what needs no model
-    ("data", "data.archives", "data.order", "data.sources.tables", "data.tokenizer", "optim", "writers"),
+    (
+        "data",
+        "data.archives",
+        "data.order",
+        "data.sources.tables",
+        "data.tokenizer",
+        "distributed",
+        "optim",
+        "sharding",
+        "writers",
+    ),
     ("catalog.trie", "data.dataset", "data.fetch", "data.filters", "data.ids", "data.splits", "data.statistics"),
     ("data.sources.blocks", "data.sources.minionerec", "data.sources.synthetic"),
     (

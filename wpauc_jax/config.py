@@ -345,6 +345,15 @@ class ExportConfig(Checked, section="export."):
 
 
 @dataclasses.dataclass(frozen=True)
+class MeshConfig(Checked, section="mesh."):
+    """How many parts the devices cut a run into; the three multiply to their number. See wpauc_jax/sharding.py."""
+
+    data: int = at_least(0, 0)  # users; 0: what the other two leave
+    fsdp: int = at_least(1, 1)  # users, and parameters along the model's width
+    tensor: int = at_least(1, 1)  # heads, FFN and vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
 class Config(Checked):
     """A whole run."""
 
@@ -361,6 +370,7 @@ class Config(Checked):
     eval: EvalConfig = EvalConfig()
     recommend: RecommendConfig = RecommendConfig()
     export: ExportConfig = ExportConfig()
+    mesh: MeshConfig = MeshConfig()
 
 
 def to_config_dict(settings: Any) -> ml_collections.ConfigDict:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from wpauc_jax.catalog.trie import ROOT, Trie
 from wpauc_jax.models import Params, Policy, PromptCache, Prompts, SuffixCache
+from wpauc_jax.sharding import by_user
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["items", "logps", "scores", "valid"], meta_fields=[])
@@ -80,7 +81,7 @@ def search(
         totals = score[..., None] + logp
         priorities = totals if key is None else _perturb(jax.random.fold_in(key, t), totals, priority)
         width = min(num_beams, trie.frontier[t])
-        priority, best = jax.lax.top_k(priorities.reshape(B, -1), width)
+        priority, best = top(priorities.reshape(B, -1), width)
         parent = best // child.shape[-1]
         node = _take(child.reshape(B, -1), best)
         score = _take(totals.reshape(B, -1), best)
@@ -90,7 +91,7 @@ def search(
             states, past = policy.extend(params, cache, jnp.maximum(trie.token[node], 0)[..., None], past)
             hidden = states[:, :, 0]
     if key is not None:
-        score, order = jax.lax.top_k(score, score.shape[1])
+        score, order = top(score, score.shape[1])
         node, logps = _take(node, order), _take(logps, order)
     missing = ((0, 0), (0, num_beams - node.shape[1]))
     return Candidates(
@@ -99,6 +100,11 @@ def search(
         scores=jnp.pad(score, missing, constant_values=-jnp.inf),
         valid=jnp.pad(trie.item[node] >= 0, missing),
     )
+
+
+def top(scores: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """The `count` largest of each user's row, with their places; XLA's own would gather all users first."""
+    return by_user(functools.partial(jax.lax.top_k, k=count))(scores)
 
 
 def score(

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from wpauc_jax.catalog.trie import Trie
-from wpauc_jax.decode import Candidates, constrained_beam_search, search
+from wpauc_jax.decode import Candidates, constrained_beam_search, search, top
 from wpauc_jax.exact import score_all
 from wpauc_jax.models import Params, Policy, Prompts
 from wpauc_jax.objectives.ranking import descending_ranks
 from wpauc_jax.ranks import Ranks, area_names
+from wpauc_jax.sharding import constrain_whole, place_batch, place_whole
 
 Batch = dict[str, np.ndarray]
 Search = Callable[[Params, Batch], Candidates]
@@ -47,14 +48,18 @@ class Exact:
 
 
 def make_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: str) -> Search:
-    """Beam search of that width, compiled once: (params, batch with tokens and lengths) -> Candidates."""
+    """Beam search of that width, compiled once: (params, batch with tokens and lengths) -> Candidates.
+
+    The batch holds this process's rows of the global batch; every process gets all the candidates.
+    """
 
     @jax.jit
     def run(params: Params, trie: Trie, tokens: jax.Array, lengths: jax.Array) -> Candidates:
         prompts = Prompts(tokens, lengths)
-        return constrained_beam_search(policy, params, prompts, trie, num_beams=num_beams, scoring=scoring)
+        found = constrained_beam_search(policy, params, prompts, trie, num_beams=num_beams, scoring=scoring)
+        return constrain_whole(found)
 
-    return lambda params, batch: run(params, trie, jnp.asarray(batch["tokens"]), jnp.asarray(batch["lengths"]))
+    return lambda params, batch: run(params, trie, **_prompts(batch))
 
 
 def make_exact_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: str, ks: Sequence[int]) -> ExactSearch:
@@ -65,14 +70,13 @@ def make_exact_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: st
         cache = policy.prefill(params, Prompts(tokens, lengths))
         scores = score_all(policy, params, cache, trie, scoring=scoring)
         beams = search(policy, params, cache, trie, num_beams=num_beams, scoring=scoring).items
-        best = jax.lax.top_k(scores, min(max(ks), trie.num_items))[1]
+        best = top(scores, min(max(ks), trie.num_items))[1]
         found = best[:, :, None] == beams[:, None, :]  # [B, K, W]
         missed = [1.0 - found[:, :k, :k].any(-1).mean(-1) for k in ks]
         rank = jnp.take_along_axis(descending_ranks(scores), target[:, None], axis=1)[:, 0]
-        return Placed(rank, jnp.stack(missed, axis=1))
+        return constrain_whole(Placed(rank, jnp.stack(missed, axis=1)))
 
-    names = ("tokens", "lengths", "target")
-    return lambda params, batch: run(params, trie, *(jnp.asarray(batch[name]) for name in names))
+    return lambda params, batch: run(params, trie, **_prompts(batch), target=place_whole(batch["target"]))
 
 
 def evaluate(
@@ -128,6 +132,10 @@ class _Rows:
     def ranks(self, num_candidates: int) -> Ranks:
         columns = {name: np.concatenate(self.columns[name]) for name in ("sample", "user", "target", "rank")}
         return Ranks(**columns, num_candidates=num_candidates)
+
+
+def _prompts(batch: Batch) -> dict[str, jax.Array]:
+    return place_batch({name: batch[name] for name in ("tokens", "lengths")})
 
 
 def _one_ahead(search: Callable[[Params, Batch], Any], params: Params, batches: Iterable[Batch]) -> Iterator:

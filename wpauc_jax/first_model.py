@@ -8,6 +8,7 @@ from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.config import Config, ConfigError, ModelConfig
 from wpauc_jax.data.tokenizer import Tokenizer
 from wpauc_jax.models import Frozen, Params, Policy
+from wpauc_jax.sharding import check_sizes, place_state
 
 
 def first_model(
@@ -15,8 +16,8 @@ def first_model(
 ) -> tuple[Policy, Params, Frozen]:
     """(policy, trained, frozen) before any training.
 
-    Raises ConfigError for a vocabulary that cannot hold the catalogue, and PretrainedError for weights that cannot be
-    read.
+    Raises ConfigError for a vocabulary that cannot hold the catalogue and for a size that the mesh does not divide, and
+    PretrainedError for weights that cannot be read.
     """
     settings, seed = config.model, config.model.seed + config.seed
     new_tokens = catalog.vocab_size - catalog.first_code
@@ -34,6 +35,9 @@ def first_model(
             policy, params = models.add_adapter(policy, params, settings.lora, seed)
     else:
         policy, params = models.init(_fitted(settings, catalog.vocab_size), seed)
+    batch_sizes = {f"{stage}.batch_size": getattr(config, stage).batch_size for stage in ("sft", "rl", "eval")}
+    check_sizes(policy.config, batch_sizes)
+    params = place_state(params)
     trained, frozen = models.split_params(policy, params, first_row=catalog.first_code, num_rows=new_tokens)
     return policy, trained, frozen
 

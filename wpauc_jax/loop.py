@@ -21,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import jax
 
 from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints
+from wpauc_jax.distributed import is_main_process
 from wpauc_jax.feed import Batch, Feed
 from wpauc_jax.ledger import Ledger, NonFiniteError
 from wpauc_jax.termination import Preempted, Termination
@@ -147,8 +148,11 @@ def fit(
     writer.rewind(name, done if restored else -1)
     writer.rewind(f"{name}/valid", record.evaluated)
     best.rewind(record.best_step)
-    rows = (plan.total_steps * rows_per_step, done * rows_per_step)
-    with Termination() as stop, Progress(rows[0], name, rows[1], unit=unit) as progress:
+    total, start = plan.total_steps * rows_per_step, done * rows_per_step
+    with (
+        Termination() as stop,
+        Progress(total, name, start, unit=unit, enabled=is_main_process()) as progress,
+    ):
         if restored:
             progress.note(f"goes on after step {done} of {plan.total_steps}")
         ledger = Ledger(name, plan.must_be_finite, writer, progress, rows_per_step, unit)

@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int | None:
     try:
         config = from_config_dict(_CONFIG.value)
         workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_name()}")
-        return run.MODES[config.mode](config, workdir)
+        return run.run(config, workdir)
     except _USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from wpauc_jax.baselines import optimal_ranks, popularity_ranks
 from wpauc_jax.checkpoint import BestCheckpoint, load_params
 from wpauc_jax.config import Config
 from wpauc_jax.data.dataset import positions
-from wpauc_jax.data.pipeline import eval_batches
 from wpauc_jax.data.sources.synthetic import make_world
+from wpauc_jax.distributed import is_main_process
 from wpauc_jax.doctor import examine
 from wpauc_jax.evaluate import Exact, evaluate, evaluate_exact
 from wpauc_jax.export import export
@@ -22,6 +24,7 @@ from wpauc_jax.plots import plot_stages, plot_training
 from wpauc_jax.ranks import Ranks
 from wpauc_jax.recommend import recommend
 from wpauc_jax.report import exact_table, final_table, summarise, write_results
+from wpauc_jax.sharding import make_mesh
 from wpauc_jax.train import best_folder, run_rl, run_sft
 from wpauc_jax.workspace import Workspace, open_workspace
 from wpauc_jax.writers import Progress
@@ -76,7 +79,12 @@ def _doctor(config: Config, folder: pathlib.Path) -> int:
     return 1 if examination.problems else 0
 
 
-# The program ends with what a mode returns, None being 0.
+def run(config: Config, folder: pathlib.Path) -> int | None:
+    """Does what `config.mode` says, on the mesh of all devices; the program ends with what it returns, None being 0."""
+    with jax.set_mesh(make_mesh(config.mesh)):
+        return MODES[config.mode](config, folder)
+
+
 MODES: dict[str, Callable[[Config, pathlib.Path], int | None]] = {
     "all": run_all,
     "prepare": _prepare_only,
@@ -90,13 +98,15 @@ MODES: dict[str, Callable[[Config, pathlib.Path], int | None]] = {
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if is_main_process():
+        print(text, file=sys.stderr, flush=True)
 
 
 def _open(config: Config, folder: pathlib.Path) -> Workspace:
     work = open_workspace(config, folder, _say)
-    with atomic_path(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    if is_main_process():
+        with atomic_path(folder / "config.json") as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
     return work
 
 
@@ -109,7 +119,7 @@ def _evaluate(work: Workspace) -> None:
         world = make_world(config.data.synthetic)
         found["optimum"] = optimal_ranks(world, work.dataset, rows, config.data.max_history)
     search = work.search(config.eval.num_beams)
-    batches = eval_batches(work.dataset, work.builder, rows, config.eval.batch_size)
+    batches = work.eval_batches(rows)
     best_steps, exact = {}, {}
     for stage in STAGES:
         folder = best_folder(work, stage)
@@ -119,19 +129,20 @@ def _evaluate(work: Workspace) -> None:
             params, best = checkpoint.load(work.first_params)
         best_steps[stage] = best.step
         params = work.frozen.join(params)
-        with Progress(len(rows), f"test of {stage}", unit="users") as progress:
+        with Progress(len(rows), f"test of {stage}", unit="users", enabled=is_main_process()) as progress:
             found[stage] = evaluate(search, params, batches, on_batch=progress.update)
         if config.eval.exact:
             exact[stage] = _exact(work, params, batches, stage)
             found[f"{stage}-exact"] = exact[stage].ranks
-    for stage, ranks in found.items():
-        ranks.save(work.folder / "ranks" / f"{stage}.npz")
-    _report(work, found, best_steps, exact)
+    if is_main_process():
+        for stage, ranks in found.items():
+            ranks.save(work.folder / "ranks" / f"{stage}.npz")
+        _report(work, found, best_steps, exact)
 
 
 def _exact(work: Workspace, params: Params, batches: Any, stage: str) -> Exact:
     rows, config = len(positions(work.dataset, "test")), work.config.eval
-    with Progress(rows, f"test of {stage} among all items", unit="users") as progress:
+    with Progress(rows, f"test of {stage} among all items", unit="users", enabled=is_main_process()) as progress:
         return evaluate_exact(
             work.exact_search(),
             params,

@@ -30,6 +30,7 @@ from wpauc_jax.objectives import (
     window_weights,
 )
 from wpauc_jax.rollout import rollout
+from wpauc_jax.sharding import constrain, constrain_state, constrain_whole, state_specs
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -70,9 +71,12 @@ class Step:
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, *, reference: bool = False) -> TrainState:
     """A state at step 0 with its own copy of `params`, so that steps may donate it."""
-    own = jax.tree.map(jnp.copy, params)
-    ref_params = jax.tree.map(jnp.copy, params) if reference else None
-    return TrainState(jnp.zeros((), jnp.int32), own, optimizer.init(own), ref_params)
+
+    def create(params: Params) -> TrainState:
+        ref_params = jax.tree.map(jnp.copy, params) if reference else None
+        return TrainState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params), optimizer.init(params), ref_params)
+
+    return jax.jit(create, out_shardings=state_specs(jax.eval_shape(create, params)))(params)
 
 
 def make_sft_step(
@@ -103,7 +107,7 @@ def make_sft_step(
 
         (value, metrics), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         metrics |= {"loss": value, "grad_norm": optax.tree.norm(grads)}
-        return _updated(state, optimizer, grads), metrics
+        return constrain_state(_updated(state, optimizer, grads)), constrain_whole(metrics)
 
     return Step(step, frozen, trie)
 
@@ -164,7 +168,7 @@ def make_rl_step(
         else:
             (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         metrics["grad_norm"] = optax.tree.norm(grads)
-        return _synced(_updated(state, optimizer, grads), config), metrics
+        return constrain_state(_synced(_updated(state, optimizer, grads), config)), constrain_whole(metrics)
 
     return Step(step, frozen, trie)
 
@@ -285,7 +289,7 @@ def compact_gradient(
 
 def _rolled_out(policy, params, cache, trie: Trie, target, key, config: RlConfig, scoring: str) -> jax.Array:
     """Items int32[B, G] of each user's group, without gradients."""
-    return rollout(
+    items = rollout(
         policy,
         jax.lax.stop_gradient(params),
         jax.lax.stop_gradient(cache),
@@ -297,6 +301,7 @@ def _rolled_out(policy, params, cache, trie: Trie, target, key, config: RlConfig
         inject_target=config.inject_target,
         scoring=scoring,
     )
+    return constrain(items, "batch", "group")  # a user's candidates stay together
 
 
 def negative_weights(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:

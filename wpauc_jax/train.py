@@ -5,16 +5,16 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints, load_params
 from wpauc_jax.config import ConfigError, StageConfig
 from wpauc_jax.data.pieces import sft_pieces
-from wpauc_jax.data.pipeline import eval_batches, prompt_batches, sft_batches, steps_per_epoch
+from wpauc_jax.data.pipeline import prompt_batches, sft_batches, steps_per_epoch
+from wpauc_jax.distributed import is_main_process
 from wpauc_jax.evaluate import evaluate, evaluate_exact
 from wpauc_jax.loop import FitResult, Plan, fit
 from wpauc_jax.models import Params
 from wpauc_jax.optim import make_optimizer
+from wpauc_jax.sharding import batch_rows, place_batch
 from wpauc_jax.steps import Step, TrainState, init_state, make_rl_step, make_sft_step
 from wpauc_jax.workspace import Workspace
 from wpauc_jax.writers import MetricWriter
@@ -34,6 +34,7 @@ def run_sft(work: Workspace) -> FitResult[TrainState]:
         settings.batch_size,
         limits=work.sft_limits,
         seed=work.config.seed,
+        rows=batch_rows(settings.batch_size),
         tasks={task: work.alignment(task) for task in settings.tasks},
     )
     identity = {**work.identity(), "sft": dataclasses.asdict(settings)}
@@ -57,7 +58,14 @@ def run_rl(work: Workspace) -> FitResult[TrainState]:
         seed=work.config.seed,
         frozen=work.frozen,
     )
-    batches = prompt_batches(work.dataset, work.builder, work.rl_positions, settings.batch_size, seed=work.config.seed)
+    batches = prompt_batches(
+        work.dataset,
+        work.builder,
+        work.rl_positions,
+        settings.batch_size,
+        seed=work.config.seed,
+        rows=batch_rows(settings.batch_size),
+    )
     state = init_state(params, optimizer, reference=settings.kl_coef > 0)
     identity = {
         **work.identity(),
@@ -88,7 +96,7 @@ def _run(
     with (
         Checkpoints(folder / "checkpoints", meta=identity) as checkpoints,
         BestCheckpoint(folder / "best") as best,
-        MetricWriter(work.folder / "metrics.jsonl") as writer,
+        MetricWriter(work.folder / "metrics.jsonl", enabled=is_main_process()) as writer,
     ):
         return fit(
             name,
@@ -127,7 +135,7 @@ class _Validation:
         self._frozen = work.frozen
         self._exact_search = work.exact_search() if config.exact else None
         self._num_items = work.catalog.num_items
-        self._batches = eval_batches(work.dataset, work.builder, work.valid_positions, config.batch_size)
+        self._batches = work.eval_batches(work.valid_positions)
 
     def __call__(self, params: Params) -> dict[str, float]:
         config, params = self._config, self._frozen.join(params)
@@ -142,8 +150,8 @@ class _Validation:
 
 
 def place(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What a step reads of a batch, on the device. Sample and user ids stay on the host."""
-    return jax.device_put({name: value for name, value in batch.items() if name not in ("sample", "user")})
+    """What a step reads of a batch, on the devices. Sample and user ids stay on the host."""
+    return place_batch({name: value for name, value in batch.items() if name not in ("sample", "user")})
 
 
 def _check_group(work: Workspace) -> None:

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import grain
 import numpy as np
 
 from wpauc_jax.catalog.build import build_catalog
@@ -16,6 +17,7 @@ from wpauc_jax.catalog.trie import Trie, build_trie
 from wpauc_jax.config import Config, ConfigError
 from wpauc_jax.data.alignment import Alignment, alignment_of
 from wpauc_jax.data.dataset import Dataset, positions, train_rows
+from wpauc_jax.data.pipeline import Batch, eval_batches
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.prompts import PromptBuilder, PromptFormat, text_format
 from wpauc_jax.data.tokenizer import Tokenizer
@@ -23,6 +25,7 @@ from wpauc_jax.evaluate import ExactSearch, Search, make_exact_search, make_sear
 from wpauc_jax.files import atomic_path
 from wpauc_jax.first_model import first_model
 from wpauc_jax.models import Frozen, Params, Policy
+from wpauc_jax.sharding import batch_rows, place_whole
 
 Say = Callable[[str], None]
 
@@ -47,7 +50,7 @@ class Workspace:
     @functools.cache  # noqa: B019 - one workspace a process
     def trie(self, scoring: str) -> Trie:
         """The catalogue for a scoring rule; forced tails are cut where they cost nothing."""
-        return build_trie(self.catalog.sequences(), trim=scoring == "constrained")
+        return place_whole(build_trie(self.catalog.sequences(), trim=scoring == "constrained"))
 
     @functools.cached_property
     def sft_limits(self) -> np.ndarray:
@@ -86,6 +89,11 @@ class Workspace:
         return make_exact_search(
             self.policy, self.trie(scoring), num_beams=config.num_beams, scoring=scoring, ks=config.recall_at
         )
+
+    def eval_batches(self, rows: np.ndarray) -> grain.MapDataset[Batch]:
+        """The samples at flat positions `rows`, once, in order, in this process's share of the batches."""
+        size = self.config.eval.batch_size
+        return eval_batches(self.dataset, self.builder, rows, size, rows=batch_rows(size))
 
     @property
     def _holdout(self) -> float:

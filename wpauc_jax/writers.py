@@ -102,17 +102,28 @@ class Progress:
       start: units done by an earlier run; they count as done but not for the rate.
       unit: the name of a unit, in the plural where it reads better ("users", "it").
       file: where to write; standard error unless given.
+      enabled: False on all processes but one, so that one line is written.
     """
 
-    def __init__(self, total: int, label: str, start: int = 0, *, unit: str = "it", file: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        label: str,
+        start: int = 0,
+        *,
+        unit: str = "it",
+        file: TextIO | None = None,
+        enabled: bool = True,
+    ) -> None:
         self._file = file or sys.stderr
+        self._enabled = enabled
         self._total, self._label, self._unit = total, label, unit
         self._start = self._done = start
         self._began = time.perf_counter()
         self._next_line = _next_tenth(start, total)
         self._bar = (
             tqdm.tqdm(total=total, initial=start, desc=label, unit=f" {unit}", file=self._file, dynamic_ncols=True)
-            if self._file.isatty()
+            if self._enabled and self._file.isatty()
             else None
         )
 
@@ -123,7 +134,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(n)
-        elif self._done >= self._next_line:
+        elif self._enabled and self._done >= self._next_line:
             self._next_line = _next_tenth(self._done, self._total)
             self._print_line(text)
 
@@ -131,7 +142,7 @@ class Progress:
         """A line of its own, which does not break the bar."""
         if self._bar is not None:
             self._bar.write(f"{self._label}: {text}", file=self._file)
-        else:
+        elif self._enabled:
             print(f"{self._label}: {text}", file=self._file, flush=True)
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
 """Batches for SFT, RL and evaluation: Grain pipelines over flat positions and over pieces of sequences.
 
 The element that Grain counts is a whole batch, built by a few NumPy calls: its overhead per element would otherwise
-cost more than a small model's step. A batch is a pure function of (seed, its number), so an iterator's state is one
-number, and processes that take turns at one global order share nothing and miss nothing.
+cost more than a small model's step. A batch is a pure function of (seed, its number). So an iterator's state is one
+number, the same in every process: each makes only the rows of the global batch that its devices hold, and the batch
+is the same for any number of processes.
 """
 
 import functools
@@ -30,36 +31,43 @@ def prompt_batches(
     batch_size: int,
     *,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
 ) -> grain.IterDataset[Batch]:
     """Samples in a new random order each epoch, for ever.
 
-    Process i of n takes every n-th sample of one common order. `batch_size` is this process's share.
+    `batch_size` is that of the global batch; `rows` int[B] are those of it that this process makes, None for all.
 
     Batch: tokens int32[B, T] padded with 0 on the right, lengths int32[B], target int32[B] (item), user int32[B],
     sample int64[B] (flat position). The iterator has `get_state` and `set_state`.
     Raises DataError if `positions` is empty.
     """
     positions = _samples(dataset, positions)
-    rows = _ShuffledRows(len(positions), batch_size, seed, process_index, process_count)
-    return _endless(lambda number: _prompt_batch(dataset, builder, positions[rows(number)]))
+    shuffled = _ShuffledRows(len(positions), batch_size, seed, rows)
+    return _endless(lambda number: _prompt_batch(dataset, builder, positions[shuffled(number)]))
 
 
 def eval_batches(
-    dataset: Dataset, builder: PromptBuilder, positions: np.ndarray, batch_size: int
+    dataset: Dataset,
+    builder: PromptBuilder,
+    positions: np.ndarray,
+    batch_size: int,
+    *,
+    rows: np.ndarray | None = None,
 ) -> grain.MapDataset[Batch]:
     """Samples once, in the order given. It has a length, can be indexed, and can be iterated over again.
 
     Batch: as in `prompt_batches`, and valid bool[B]. The last batch is filled up with its last sample, not valid.
+    `rows` are those of a global batch whose prompts (tokens and lengths) this process makes, None for all; target,
+    user, sample and valid are always the global batch's.
     Raises DataError if `positions` is empty.
     """
     positions = _samples(dataset, positions)
 
     def batch(number: int) -> Batch:
-        rows = number * batch_size + np.arange(batch_size)
-        out = _prompt_batch(dataset, builder, positions[np.minimum(rows, len(positions) - 1)])
-        return {**out, "valid": rows < len(positions)}
+        places = number * batch_size + np.arange(batch_size)
+        samples = positions[np.minimum(places, len(positions) - 1)]
+        prompts = _prompts(dataset, builder, samples if rows is None else samples[rows])
+        return {**prompts, **_sample_ids(dataset, samples), "valid": places < len(positions)}
 
     return grain.MapDataset.range(-(-len(positions) // batch_size)).map(batch)
 
@@ -71,11 +79,12 @@ def sft_batches(
     *,
     limits: np.ndarray,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
     tasks: Mapping[str, Alignment] | None = None,
 ) -> grain.IterDataset[Batch]:
     """Pieces of the users' training sequences (see `sft_pieces`) in a new random order each epoch, for ever.
+
+    `batch_size` and `rows`: as in `prompt_batches`.
 
     Batch, with M = max_history + 1 items a piece: tokens int32[B, T_sft] padded with 0 on the right, lengths
     int32[B], starts int32[B, M] (the index of the token just before item m's first), items int32[B, M] (the target,
@@ -87,11 +96,11 @@ def sft_batches(
     pieces = sft_pieces(dataset, limits, builder)
     if not len(pieces):
         raise DataError("SFT has no row: no user has two training items; lower rl.holdout or add data")
-    rows = _ShuffledRows(len(pieces), batch_size, seed, process_index, process_count)
-    items = _ShuffledRows(dataset.num_items, batch_size, seed, process_index, process_count)
+    shuffled = _ShuffledRows(len(pieces), batch_size, seed, rows)
+    items = _ShuffledRows(dataset.num_items, batch_size, seed, rows)
 
     def batch(number: int) -> Batch:
-        out = _sft_batch(dataset, builder, pieces, rows(number))
+        out = _sft_batch(dataset, builder, pieces, shuffled(number))
         for task, alignment in (tasks or {}).items():
             out |= alignment.batch(task, items(number))
         return out
@@ -99,9 +108,9 @@ def sft_batches(
     return _endless(batch)
 
 
-def steps_per_epoch(rows: int, batch_size: int, process_count: int = 1) -> int:
+def steps_per_epoch(rows: int, batch_size: int) -> int:
     """Batches that show each of `rows` samples or pieces at least once; the last may reach into the next epoch."""
-    return -(-rows // (batch_size * process_count))
+    return -(-rows // batch_size)
 
 
 def _samples(dataset: Dataset, positions: np.ndarray) -> np.ndarray:
@@ -115,14 +124,16 @@ def _samples(dataset: Dataset, positions: np.ndarray) -> np.ndarray:
 
 
 def _prompt_batch(dataset: Dataset, builder: PromptBuilder, positions: np.ndarray) -> Batch:
+    return {**_prompts(dataset, builder, positions), **_sample_ids(dataset, positions)}
+
+
+def _prompts(dataset: Dataset, builder: PromptBuilder, positions: np.ndarray) -> Batch:
     tokens, lengths = builder.prompts(dataset.histories(positions, builder.max_history))
-    return {
-        "tokens": tokens,
-        "lengths": lengths,
-        "target": dataset.item[positions],
-        "user": dataset.user_of(positions),
-        "sample": positions,
-    }
+    return {"tokens": tokens, "lengths": lengths}
+
+
+def _sample_ids(dataset: Dataset, positions: np.ndarray) -> Batch:
+    return {"target": dataset.item[positions], "user": dataset.user_of(positions), "sample": positions}
 
 
 def _sft_batch(dataset: Dataset, builder: PromptBuilder, pieces: Pieces, rows: np.ndarray) -> Batch:
@@ -143,28 +154,26 @@ def _sft_batch(dataset: Dataset, builder: PromptBuilder, pieces: Pieces, rows: n
 
 
 class _ShuffledRows:
-    """Batch number to row numbers: epoch after epoch, each in a new random order, dealt out to the processes."""
+    """Batch number to sample numbers: epoch after epoch, each in a new random order; of each batch, `rows`."""
 
-    def __init__(self, size: int, batch_size: int, seed: int, process_index: int, process_count: int):
-        if not 0 <= process_index < process_count:
-            raise ValueError(f"process_index={process_index} must be in 0 .. {process_count - 1}")
+    def __init__(self, size: int, batch_size: int, seed: int, rows: np.ndarray | None):
         self._size = size
         self._batch_size = batch_size
-        self._process = process_index, process_count
+        self._rows = np.arange(batch_size) if rows is None else np.asarray(rows, np.int64)
+        if not ((self._rows >= 0) & (self._rows < batch_size)).all():
+            raise ValueError(f"rows {self._rows.tolist()} are not all in a batch of {batch_size}")
         # Two, because a batch may end one epoch and begin the next.
         self._permutation = functools.lru_cache(maxsize=2)(
             lambda epoch: np.random.default_rng([seed, epoch]).permutation(size)
         )
 
     def __call__(self, number: int) -> np.ndarray:
-        index, count = self._process
-        mine = number * self._batch_size + np.arange(self._batch_size, dtype=np.int64)
-        epochs, places = np.divmod(mine * count + index, self._size)
-        rows = np.empty_like(places)
+        epochs, places = np.divmod(number * self._batch_size + self._rows, self._size)
+        samples = np.empty_like(places)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
-            rows[here] = self._permutation(epoch)[places[here]]
-        return rows
+            samples[here] = self._permutation(epoch)[places[here]]
+        return samples
 
 
 def _endless(batch: Callable[[int], Batch]) -> grain.IterDataset[Batch]:

@@ -18,6 +18,7 @@ from wpauc_jax.models.kernels import cudnn_attention, splash_attention
 from wpauc_jax.models.log_partition import log_partition
 from wpauc_jax.models.matmul import rows_times_kernel
 from wpauc_jax.models.rope import rope, rope_table
+from wpauc_jax.sharding import constrain
 
 CAUSAL_ATTENTION = {"xla": causal_attention, "cudnn": cudnn_attention, "splash": splash_attention}
 
@@ -155,16 +156,17 @@ class Layer(nnx.Module):
         q, (k, v) = self.attention.queries(x, turns), self.attention.keys_values(x, turns)
         if past is not None:
             k, v = jnp.concatenate([past[0], k], axis=2), jnp.concatenate([past[1], v], axis=2)
+        k, v = (constrain(side, "batch", "group", "length", "kv_heads") for side in (k, v))
         return self._finish(x_BGSD, group_attention(q, *prompt, prompt_lengths, k, v)), (k, v)
 
     def _prompt_keys_values(self, x_BTD: jax.Array, turns: jax.Array) -> tuple[jax.Array, jax.Array]:
         k, v = self.attention.keys_values(x_BTD, turns)
-        return k.swapaxes(1, 2), v.swapaxes(1, 2)
+        return constrain(k.swapaxes(1, 2), "batch", "kv_heads"), constrain(v.swapaxes(1, 2), "batch", "kv_heads")
 
     def _finish(self, x: jax.Array, heads: jax.Array) -> jax.Array:
         """The residual stream [..., D] past attention's heads [..., N, H] and the MLP."""
         x = x + self.attention.merge(heads)
-        return x + self.mlp(self.mlp_norm(x))
+        return constrain(x + self.mlp(self.mlp_norm(x)), "batch")
 
 
 class Decoder(nnx.Module):
@@ -215,8 +217,7 @@ class Decoder(nnx.Module):
     def logits(self, hidden: jax.Array, rows: jax.Array | None) -> jax.Array:
         """float32[..., R] for the vocabulary ids `rows`, or [..., V] for all of them."""
         table = self._head_table(hidden.dtype)
-        if rows is not None:
-            table = table[rows]
+        table = table if rows is None else constrain(table[rows])
         return jnp.einsum("...d,rd->...r", hidden, table, preferred_element_type=jnp.float32)
 
     def log_partition(self, hidden: jax.Array) -> jax.Array:
@@ -225,10 +226,12 @@ class Decoder(nnx.Module):
         return log_partition(rows, self._head_table(hidden.dtype), VOCABULARY_BLOCK).reshape(hidden.shape[:-1])
 
     def _head_table(self, dtype: jax.typing.DTypeLike) -> jax.Array:
-        return (self.embed if self.head is None else self.head)[...].astype(dtype)
+        table = (self.embed if self.head is None else self.head)[...].astype(dtype)
+        return constrain(table, "vocab", "width")
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
-        return self.embed[...][tokens].astype(self.config.dtype)
+        table = constrain(self.embed[...].astype(self.config.dtype), "vocab", "width")
+        return constrain(table[tokens], "batch")
 
     def _run(self, body, x: jax.Array, xs, *, stop: int | None = None):
         """Runs `body(layer, x, xs of the layer) -> (x, out)` over the layers before `stop`; outs are stacked."""

@@ -8,6 +8,7 @@ from flax import nnx
 
 from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.models.decoder import Decoder, PromptCache, Prompts, SuffixCache, unstacked
+from wpauc_jax.sharding import state_specs
 
 Params = Any  # a nested dict of arrays
 
@@ -82,10 +83,10 @@ def make_policy(config: ModelConfig) -> tuple[Policy, Params]:
 
 def init(config: ModelConfig, seed: int = 0) -> tuple[Policy, Params]:
     """A freshly initialised model. Raises ConfigError as `make_policy`."""
-    policy, _ = make_policy(config)
+    policy, shapes = make_policy(config)
 
-    @jax.jit
     def create(key: jax.Array):
         return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(key))))
 
-    return policy, create(jax.random.key(seed))
+    # Made in its parts: no device ever holds all of a cut model.
+    return policy, jax.jit(create, out_shardings=state_specs(shapes))(jax.random.key(seed))

@@ -1,0 +1,192 @@
+"""One mesh of devices with the axes data, fsdp and tensor, and where each part of a run lies on it.
+
+Arrays are described by logical axes ("batch", "heads"); `RULES` says once which mesh axes cut each of them. Users are
+cut over data and fsdp together, and a user's group of candidates stays whole. Parameters, their moments and the
+reference are cut over fsdp along the model's width and over tensor along heads, FFN width and vocabulary. XLA's
+partitioner (GSPMD) derives the collectives; the constraints here tell it where activations belong.
+
+The mesh is ambient (`jax.set_mesh`). Without one every function here leaves arrays on the one device they are on.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from wpauc_jax.config import ConfigError, MeshConfig, ModelConfig
+
+T = TypeVar("T")
+
+AXES = ("data", "fsdp", "tensor")
+
+# What cuts a logical axis; () means that nothing does.
+RULES: dict[str, tuple[str, ...]] = {
+    # of data, activations and the keys and values that a prompt leaves behind
+    "batch": ("data", "fsdp"),
+    "group": (),
+    "length": (),
+    "width": (),
+    "head_dim": (),
+    # of parameters and activations
+    "layers": (),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "ffn": ("tensor",),
+    "vocab": ("tensor",),
+    # of parameters alone: the model's width, gathered layer by layer where it is used
+    "embed": ("fsdp",),
+    "norm": (),
+    "adapter": (),
+}
+
+# The logical axes of every parameter, by the end of its name. Moments and the reference bear the same names.
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "embed": ("vocab", "embed"),
+    "head": ("vocab", "embed"),
+    "norm.scale": ("norm",),
+    "attention_norm.scale": ("layers", "norm"),
+    "mlp_norm.scale": ("layers", "norm"),
+    "q.kernel": ("layers", "embed", "heads"),
+    "k.kernel": ("layers", "embed", "kv_heads"),
+    "v.kernel": ("layers", "embed", "kv_heads"),
+    "q.bias": ("layers", "heads"),
+    "k.bias": ("layers", "kv_heads"),
+    "v.bias": ("layers", "kv_heads"),
+    "out.kernel": ("layers", "heads", "embed"),
+    "gate.kernel": ("layers", "embed", "ffn"),
+    "up.kernel": ("layers", "embed", "ffn"),
+    "down.kernel": ("layers", "ffn", "embed"),
+    # adapters and the added rows of the tables: small, whole everywhere
+    "lora_a": ("layers", "adapter", "adapter"),
+    "lora_b": ("layers", "adapter", "adapter"),
+    "embed_rows": ("adapter", "adapter"),
+    "head_rows": ("adapter", "adapter"),
+}
+
+
+def make_mesh(config: MeshConfig, devices: Iterable[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """The mesh over all devices, or over `devices`. Raises ConfigError where its size is not their number."""
+    devices = list(jax.devices() if devices is None else devices)
+    rest, beyond = divmod(len(devices), config.fsdp * config.tensor)
+    data = config.data or rest
+    if beyond and not config.data:
+        raise ConfigError(
+            f"mesh.fsdp={config.fsdp} x mesh.tensor={config.tensor} does not divide the {len(devices)} devices"
+        )
+    shape = (data, config.fsdp, config.tensor)
+    if math.prod(shape) != len(devices):
+        raise ConfigError(
+            f"mesh.data={data} x mesh.fsdp={config.fsdp} x mesh.tensor={config.tensor} is {math.prod(shape)} devices, "
+            f"but there are {len(devices)}; leave mesh.data at 0 to take what the other two axes leave"
+        )
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def check_sizes(model: ModelConfig, batch_sizes: Mapping[str, int]) -> None:
+    """Raises ConfigError for a size that the mesh's axes do not divide, naming axis and size.
+
+    `batch_sizes` are global batch sizes by the name of their setting.
+    """
+    sizes = {
+        "model.num_heads": ("heads", model.num_heads),
+        "model.num_kv_heads": ("kv_heads", model.num_kv_heads),
+        "model.ffn_width": ("ffn", model.ffn_width),
+        "model.vocab_size": ("vocab", model.vocab_size),
+        "model.width": ("embed", model.width),
+        **{name: ("batch", size) for name, size in batch_sizes.items()},
+    }
+    shape = jax.sharding.get_abstract_mesh().shape
+    for name, (axis, size) in sizes.items():
+        cuts = {cut: shape.get(cut, 1) for cut in RULES[axis]}
+        parts = math.prod(cuts.values())
+        if size % parts:
+            product = " x ".join(f"mesh.{cut}={parts_of_cut}" for cut, parts_of_cut in cuts.items())
+            raise ConfigError(
+                f"{name}={size} does not divide into {parts} parts: {product} cut the axis {axis!r}; "
+                f"the next size that does is {-(-size // parts) * parts}"
+            )
+
+
+def spec(*axes: str) -> PartitionSpec:
+    """The partition of an array with these logical axes."""
+    return PartitionSpec(*(RULES[axis] or None for axis in axes))
+
+
+def constrain(x: jax.Array, *axes: str) -> jax.Array:
+    """Inside jit: `x`, laid out by its logical axes. Last axes that are not named are whole."""
+    return x if _no_mesh() else jax.lax.with_sharding_constraint(x, spec(*axes))
+
+
+def constrain_state(state: T) -> T:
+    """Inside jit: a training state or parameters, each array where its name belongs."""
+    return state if _no_mesh() else jax.lax.with_sharding_constraint(state, state_specs(state))
+
+
+def constrain_whole(tree: T) -> T:
+    """Inside jit: small results, whole on every device, so that every process can read them."""
+    return jax.tree.map(lambda leaf: constrain(leaf), tree)
+
+
+def by_user(function: Callable[[jax.Array], T]) -> Callable[[jax.Array], T]:
+    """A function of arrays [B, ...] to arrays [B, ...] that works on each user alone, run where the users are."""
+    return function if _no_mesh() else jax.shard_map(function, in_specs=spec("batch"), out_specs=spec("batch"))
+
+
+def state_specs(state: Any) -> Any:
+    """The partition of each array of a training state or of parameters by its name; for jit's `out_shardings`.
+
+    Scalars are whole. None without a mesh. Raises KeyError for an array whose name is not in `PARAMETERS`.
+    """
+    return None if _no_mesh() else jax.tree_util.tree_map_with_path(_spec_of, state)
+
+
+def place_whole(tree: T) -> T:
+    """Arrays of the host, the same in every process, as arrays that are whole on every device."""
+    return tree if _no_mesh() else jax.device_put(tree, NamedSharding(jax.sharding.get_mesh(), PartitionSpec()))
+
+
+def place_state(state: T) -> T:
+    """Arrays, the same in every process, each where its name belongs."""
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        return state
+    shardings = jax.tree.map(lambda part: NamedSharding(mesh, part), state_specs(state))
+    return jax.device_put(state, shardings)
+
+
+def batch_rows(batch_size: int) -> np.ndarray:
+    """Which rows of a global batch this process's devices hold: int64, ascending.
+
+    They need not be consecutive. Processes that share users (a tensor axis that spans processes) hold the same rows.
+    """
+    rows = np.arange(batch_size)
+    if _no_mesh():
+        return rows
+    sharding = NamedSharding(jax.sharding.get_mesh(), spec("batch"))
+    parts = sharding.addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([rows[part] for part in parts]))
+
+
+def place_batch(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """A global batch on the devices, from this process's `batch_rows` of it."""
+    if _no_mesh():
+        return jax.device_put(dict(batch))
+    sharding = NamedSharding(jax.sharding.get_mesh(), spec("batch"))
+    return jax.make_array_from_process_local_data(sharding, dict(batch))
+
+
+def _no_mesh() -> bool:
+    return jax.sharding.get_abstract_mesh().empty
+
+
+def _spec_of(path: tuple, leaf: Any) -> PartitionSpec:
+    if not leaf.ndim:
+        return PartitionSpec()
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    for end, axes in PARAMETERS.items():
+        if f".{name}".endswith(f".{end}") and len(axes) == leaf.ndim:
+            return spec(*axes)
+    raise KeyError(f"{name} {leaf.shape} has no logical axes; add it to PARAMETERS in wpauc_jax/sharding.py")
