@@ -53,7 +53,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             data=DATA[arg],
             catalog=CATALOG[arg],
             model=ModelConfig(num_layers=2, width=128, num_heads=4, num_kv_heads=2, head_dim=32, ffn_width=352),
-            sft=SftConfig(batch_size=128, epochs=15, evals=15, optim=OptimConfig(learning_rate=1e-3)),
+            sft=SftConfig(batch_size=32, epochs=15, evals=15, optim=OptimConfig(learning_rate=1e-3)),
             rl=RlConfig(
                 rows="latest",
                 holdout=0.2,

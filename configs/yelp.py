@@ -29,7 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         Config(
             data=DataConfig(source="recbole", path="yelp", k_core=0, max_history=10, split="leave_one_out"),
             catalog=CatalogConfig(levels=3, codes=128),
-            sft=SftConfig(batch_size=128, epochs=30, optim=OptimConfig(learning_rate=1e-3)),
+            sft=SftConfig(batch_size=32, epochs=30, optim=OptimConfig(learning_rate=1e-3)),
             rl=RlConfig(
                 rows="latest",
                 holdout=0.2,

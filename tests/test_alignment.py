@@ -18,6 +18,7 @@ from wpauc_jax.config import PromptConfig, SftConfig
 from wpauc_jax.data.alignment import INSTRUCTIONS, Alignment, alignment_of
 from wpauc_jax.data.pipeline import sft_batches
 from wpauc_jax.data.prompts import PromptBuilder, text_format
+from wpauc_jax.data.rows import sft_rows
 from wpauc_jax.models import Policy, init
 from wpauc_jax.steps import init_state, make_sft_step
 
@@ -36,13 +37,18 @@ def rows_of(task: str, style: str) -> Alignment:
     return alignment_of(task, config, small_tokenizer(), catalog, titles)
 
 
+def length_of(rows: Alignment, item: int) -> int:
+    """Tokens of an item's prompt and answer."""
+    return rows.starts[item] + 1 + (rows.answers[item] >= 0).sum()
+
+
 @pytest.mark.parametrize("task", INSTRUCTIONS)
 @pytest.mark.parametrize("style", ["list", "chat"])
 def test_a_row_gives_one_side_and_asks_for_the_other(task, style):
     tokenizer, rows = small_tokenizer(), rows_of(task, style)
     catalog, titles, config = world(style)
     for item in range(12):
-        start, length = rows.starts[item], rows.lengths[item]
+        start, length = rows.starts[item], length_of(rows, item)
         answer = rows.tokens[item, start + 1 : length].tolist()
         assert answer == rows.answers[item, : len(answer)].tolist()
         assert (rows.answers[item, len(answer) :] == -1).all() and not rows.tokens[item, length:].any()
@@ -72,7 +78,7 @@ def test_the_loss_of_answers_against_a_plain_loop():
     logits = np.asarray(Policy.forward(policy, params, batch["tokens"]), np.float64)
     expected, tokens = 0.0, 0
     for item in items:
-        for place in range(rows.starts[item], rows.lengths[item] - 1):
+        for place in range(rows.starts[item], length_of(rows, item) - 1):
             step = logits[item, place]
             expected -= step[rows.tokens[item, place + 1]] - np.logaddexp.reduce(step)
             tokens += 1
@@ -88,7 +94,7 @@ def test_tasks_are_mixed_into_sft_with_their_weights():
     tasks = {task: rows_of(task, "list") for task in INSTRUCTIONS}
     weights = SftConfig(title_to_id=0.5, id_to_title=2.0).tasks
     limits = np.array([4, 5, 6, 7])
-    batch = next(iter(sft_batches(dataset, builder, 4, limits=limits, seed=0, tasks=tasks)))
+    batch = next(iter(sft_batches(sft_rows(dataset, builder, limits), 4, seed=0, tasks=tasks)))
     assert batch["title_to_id_tokens"].shape[0] == batch["id_to_title_answers"].shape[0] == 4
     arrays = {name: jnp.asarray(value) for name, value in batch.items() if name != "user"}
     optimizer, trie = optax.sgd(1.0), build_trie(catalog.sequences())
@@ -114,7 +120,8 @@ def test_every_item_is_aligned_once_an_epoch():
     dataset = dataset_of([4, 5, 6, 7], num_items=12)
     builder = PromptBuilder(catalog, 4, text_format(config, small_tokenizer()))
     rows = rows_of("title_to_id", "list")
-    feed = iter(sft_batches(dataset, builder, 4, limits=np.array([4, 5, 6, 7]), seed=0, tasks={"title_to_id": rows}))
+    packed = sft_rows(dataset, builder, np.array([4, 5, 6, 7]))
+    feed = iter(sft_batches(packed, 4, seed=0, tasks={"title_to_id": rows}))
     answers = np.concatenate([next(feed)["title_to_id_answers"] for _ in range(3)])
     assert sorted(answers.tolist()) == sorted(rows.answers.tolist())
 

@@ -14,6 +14,7 @@ from wpauc_jax.data.dataset import positions, train_rows
 from wpauc_jax.data.pieces import sft_pieces
 from wpauc_jax.data.pipeline import eval_batches, prompt_batches, sft_batches, steps_per_epoch
 from wpauc_jax.data.prompts import PromptBuilder
+from wpauc_jax.data.rows import sft_rows, unpacked
 from wpauc_jax.data.sources import DataError
 
 LENGTHS = [1, 2, 3, 5, 8, 11, 12, 13, 30]
@@ -133,7 +134,7 @@ def test_a_process_makes_its_rows_of_the_one_global_batch(rows):
         return take(prompt_batches(dataset, builder, samples, 6, seed=0, rows=rows), 11)
 
     def pieces(rows):
-        return take(sft_batches(dataset, builder, 6, limits=limits, seed=0, rows=rows), 11)
+        return take(sft_batches(sft_rows(dataset, builder, limits), 6, seed=0, rows=rows), 11)
 
     for batches in (prompts, pieces):
         whole = [{name: column[rows] for name, column in batch.items()} for batch in batches(None)]
@@ -158,7 +159,7 @@ def pipelines():
     limits, held_out = train_rows(dataset, 0.3)
     return {
         "prompts": prompt_batches(dataset, builder, held_out, 5, seed=0),
-        "sft": sft_batches(dataset, builder, 5, limits=limits, seed=0),
+        "sft": sft_batches(sft_rows(dataset, builder, limits), 5, seed=0),
     }
 
 
@@ -212,26 +213,33 @@ def test_sft_batches_against_a_loop(max_history):
     dataset = dataset_of(LENGTHS)
     builder = PromptBuilder(CATALOG, max_history)
     limits, _ = train_rows(dataset, 0.2)
-    pieces = sft_pieces(dataset, limits, PromptBuilder(CATALOG, max_history))
-    batches = take(sft_batches(dataset, builder, 1, limits=limits, seed=0), len(pieces))
-    width = max_history + 1
+    pieces = sft_pieces(dataset, limits, builder)
     expected = []
     for first, count, context in zip(pieces.first, pieces.count, pieces.context, strict=True):
         items = dataset.item[first : first + count].tolist()
-        ends = np.cumsum(CATALOG.lengths[items])
-        tokens = [Catalog.bos, *codes_of(items)]
-        expected.append(
-            {
-                "tokens": tokens + [0] * (builder.row_width(width) - len(tokens)),
-                "lengths": len(tokens),
-                "starts": [0, *ends[:-1].tolist()] + [0] * (width - count),
-                "items": [-1] * context + items[context:] + [-1] * (width - count),
-                "user": int(dataset.user_of(np.array([first]))[0]),
-            }
-        )
-    found = [{name: value[0].tolist() for name, value in batch.items()} for batch in batches]
-    assert sorted(found, key=repr) == sorted(expected, key=repr)
+        starts = [0, *np.cumsum(CATALOG.lengths[items]).tolist()][context:-1]
+        user = int(dataset.user_of(np.array([first]))[0])
+        expected.append((user, [Catalog.bos, *codes_of(items)], items[context:], starts))
+    packed = sft_rows(dataset, builder, limits)
+    batches = take(sft_batches(packed, 1, seed=0), len(packed))
+    found = [
+        (piece.user, piece.tokens.tolist(), piece.items.tolist(), piece.starts.tolist())
+        for batch in batches
+        for piece in unpacked(batch)
+    ]
+    assert sorted(found) == sorted(expected)
+    assert len(packed) < len(pieces)
     assert {batch[name].dtype.name for batch in batches for name in batch} == {"int32"}
+
+
+def test_rows_that_no_piece_fills_are_padding():
+    dataset, builder = dataset_of(LENGTHS), PromptBuilder(CATALOG, 4)
+    packed = sft_rows(dataset, builder, np.diff(dataset.offsets), row_tokens=40)
+    (batch,) = take(sft_batches(packed, len(packed), seed=0), 1)
+    assert batch["tokens"].shape == batch["segments"].shape == (len(packed), 40)
+    assert (batch["tokens"][batch["segments"] == 0] == Catalog.pad).all()
+    assert (batch["segments"] > 0).sum() == packed.pieces.tokens.sum()
+    assert packed.packing.waste == pytest.approx((batch["segments"] == 0).mean())
 
 
 def test_the_token_at_a_start_is_followed_by_the_items_own_tokens():
@@ -255,7 +263,9 @@ def test_nothing_to_batch_is_an_error():
     with pytest.raises(DataError, match="position 3 is a user's first interaction"):
         eval_batches(dataset, builder, np.array([2, 3]), 4)
     with pytest.raises(DataError, match="no user has two training items"):
-        sft_batches(dataset, builder, 4, limits=np.ones(len(LENGTHS), int), seed=0)
+        sft_rows(dataset, builder, np.ones(len(LENGTHS), int))
+    with pytest.raises(DataError, match=r"sft\.row_tokens=5 is less than the longest piece of a sequence"):
+        sft_rows(dataset, builder, np.diff(dataset.offsets), row_tokens=5)
 
 
 @pytest.mark.parametrize(("rows", "batch", "steps"), [(8, 4, 2), (9, 4, 3), (1, 4, 1)])

@@ -76,6 +76,10 @@ def test_splash_kernel_equals_plain_attention_with_its_gradient():
 
     splash = functools.partial(splash_attention, interpret=True)
     assert_trees_close(value_and_slopes(splash), value_and_slopes(causal_attention))
+    packed = {"segments_BT": jnp.asarray([[1] * 7 + [2] * 9 + [0] * 4], jnp.int32)}
+    apart = value_and_slopes(functools.partial(causal_attention, **packed))
+    assert_trees_close(value_and_slopes(functools.partial(splash, **packed)), apart)
+    assert abs(apart[0] - value_and_slopes(causal_attention)[0]) > 1e-3
 
 
 def test_splash_kernel_is_what_a_tpu_would_run():

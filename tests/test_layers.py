@@ -25,6 +25,7 @@ LAYERS = (
         "data",
         "data.archives",
         "data.order",
+        "data.packing",
         "data.sources.tables",
         "data.tokenizer",
         "distributed",
@@ -48,6 +49,7 @@ LAYERS = (
     ("catalog.embeddings", "catalog.items", "data.histories", "data.prepare", "ranks"),
     ("baselines", "catalog.sid", "catalog.titles", "data.prompts"),
     ("catalog.build", "data.alignment", "data.pieces"),
+    ("data.rows",),
     ("catalog", "data.pipeline"),
     # L1, too: the parts of the loop
     ("feed", "termination"),

@@ -79,7 +79,7 @@ def test_bfloat16_computation_over_float32_parameters():
     exact, _ = tiny_policy()
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     tokens = some_prompts().tokens
-    hidden = policy.hidden(params, some_prompts())
+    hidden = policy.hidden(params, tokens)
     assert hidden.dtype == jnp.bfloat16
     logits = forward(policy, params, tokens)
     assert logits.dtype == jnp.float32

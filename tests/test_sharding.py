@@ -47,7 +47,7 @@ def sft_batch() -> dict[str, np.ndarray]:
     targets = np.where(np.arange(5) > 0, items, -1)
     return {
         "tokens": tokens.astype(np.int32),
-        "lengths": np.full(B, tokens.shape[1], np.int32),
+        "segments": np.ones(tokens.shape, np.int32),
         "items": targets.astype(np.int32),
         "starts": np.tile(np.arange(0, 15, 3, dtype=np.int32), (B, 1)),
     }

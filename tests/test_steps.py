@@ -174,30 +174,34 @@ def test_a_group_costs_its_candidates_not_its_prompts():
 
 
 def test_sft_in_one_pass_equals_sliding_windows():
-    """One causal pass over (a, b, c, d) is the mean of predicting b, c and d from their histories."""
+    """One causal pass over (a, b, c, d) and (e, f), packed into a row, predicts b, c, d and f from their histories."""
     policy, params = tiny_policy()
     trie = trie_for(ITEMS, "constrained")
-    sequence = [3, 17, 8, 25]
-    tokens = [1]
-    starts = []
-    for item in sequence:
-        starts.append(len(tokens) - 1)
-        tokens += ITEMS[item]
+    tokens, segments, targets, starts, histories = [], [], [], [], []
+    for segment, sequence in enumerate(([3, 17, 8, 25], [5, 11]), start=1):
+        row = [1]
+        for item in sequence:
+            if len(row) > 1:
+                targets.append(item)
+                starts.append(len(tokens) + len(row) - 1)
+                histories.append(list(row))
+            row += ITEMS[item]
+        tokens += row
+        segments += [segment] * len(row)
     batch = {
-        "tokens": jnp.asarray([tokens], jnp.int32),
-        "lengths": jnp.asarray([len(tokens)], jnp.int32),
-        "items": jnp.asarray([[-1, *sequence[1:], -1]], jnp.int32),
+        "tokens": jnp.asarray([[*tokens, 0, 0]], jnp.int32),
+        "segments": jnp.asarray([[*segments, 0, 0]], jnp.int32),
+        "items": jnp.asarray([[*targets, -1]], jnp.int32),
         "starts": jnp.asarray([[*starts, 0]], jnp.int32),
     }
     total, count = jax.jit(sft_loss, static_argnums=0, static_argnames="loss")(
         policy, params, trie, batch, loss="catalogue"
     )
     windows = 0.0
-    for i in range(1, 4):
-        history = jnp.asarray([tokens[: starts[i] + 1]], jnp.int32)
-        prompts = Prompts(history, jnp.asarray([starts[i] + 1], jnp.int32))
-        windows -= score_items(policy, params, prompts, trie, jnp.asarray([[sequence[i]]])).sum()
-    assert count == 3
+    for history, item in zip(histories, targets, strict=True):
+        prompts = Prompts(jnp.asarray([history], jnp.int32), jnp.asarray([len(history)], jnp.int32))
+        windows -= score_items(policy, params, prompts, trie, jnp.asarray([[item]])).sum()
+    assert count == 4
     np.testing.assert_allclose(total, windows, rtol=1e-5)
 
 
@@ -211,7 +215,7 @@ def test_sft_learns_one_batch(loss):
     step = make_sft_step(policy, trie, optimizer, loss=loss)
     batch = {
         "tokens": jnp.asarray([[1, *items[0], *items[1], *items[2]]], jnp.int32),
-        "lengths": jnp.asarray([7], jnp.int32),
+        "segments": jnp.ones((1, 7), jnp.int32),
         "items": jnp.asarray([[-1, 1, 2]], jnp.int32),
         "starts": jnp.asarray([[0, 2, 4]], jnp.int32),
     }

@@ -14,6 +14,7 @@ from wpauc_jax.data.pieces import sft_pieces
 from wpauc_jax.data.pipeline import eval_batches, prompt_batches, sft_batches
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.prompts import PromptBuilder, text_format
+from wpauc_jax.data.rows import sft_rows, unpacked
 
 STYLES = ["list", "chat"]
 LENGTHS = [1, 2, 3, 5, 8, 11, 12, 13, 30]
@@ -83,6 +84,11 @@ def take(pipeline, count):
     return list(itertools.islice(iter(pipeline), count))
 
 
+def epoch_of_pieces(dataset, builder, limits):
+    packed = sft_rows(dataset, builder, limits)
+    return [piece for batch in take(sft_batches(packed, 1, seed=0), len(packed)) for piece in unpacked(batch)]
+
+
 @pytest.mark.parametrize("limit", [0, 90])
 @pytest.mark.parametrize("style", STYLES)
 def test_every_row_of_sft_is_prompt_and_answer_over_the_whole_data_set(style, limit):
@@ -90,20 +96,15 @@ def test_every_row_of_sft_is_prompt_and_answer_over_the_whole_data_set(style, li
     builder = text_builder(style, max_history=4, limit=limit, titles=MANY)
     catalog = builder.catalog
     limits, _ = train_rows(dataset, 0.0)
-    pieces = sft_pieces(dataset, limits, builder)
-    batches = take(sft_batches(dataset, builder, 1, limits=limits, seed=0), len(pieces))
     targets = 0
-    for batch in batches:
-        tokens, length = batch["tokens"][0], batch["lengths"][0]
+    for piece in epoch_of_pieces(dataset, builder, limits):
         ends = []
-        for item, start in zip(batch["items"][0], batch["starts"][0], strict=True):
-            if item < 0:
-                continue
+        for item, start in zip(piece.items, piece.starts, strict=True):
             targets += 1
             answer = catalog.tokens[item, : catalog.lengths[item]].tolist()
-            assert tokens[start + 1 : start + 1 + len(answer)].tolist() == answer
+            assert piece.tokens[start + 1 : start + 1 + len(answer)].tolist() == answer
             ends.append(start + 1 + len(answer))
-        assert ends[-1] == length and not tokens[length:].any()
+        assert ends[-1] == len(piece.tokens)
         assert start + 1 <= builder.max_tokens
     assert targets == (limits - 1).sum()
 
@@ -116,10 +117,9 @@ def test_rl_and_evaluation_give_the_prompts_of_sft(style, limit):
     builder = text_builder(style, max_history=4, limit=limit, titles=MANY)
     catalog = builder.catalog
     everything = np.diff(dataset.offsets)  # SFT's rows of all splits, to hold against theirs
-    pieces = sft_pieces(dataset, everything, builder)
     rows: dict[int, list[list[int]]] = {}
-    for batch in take(sft_batches(dataset, builder, 1, limits=everything, seed=0), len(pieces)):
-        rows.setdefault(int(batch["user"][0]), []).append(batch["tokens"][0, : batch["lengths"][0]].tolist())
+    for piece in epoch_of_pieces(dataset, builder, everything):
+        rows.setdefault(piece.user, []).append(piece.tokens.tolist())
     same = seen = 0
     for split in ("train", "valid", "test"):
         samples = positions(dataset, split)

@@ -51,7 +51,7 @@ def brute_force(catalog: Catalog, policy, params, prompts: Prompts, scoring: str
             rows[:, :length] = np.asarray(prompts.tokens)[b, :length]
             for row, sequence in zip(rows, part, strict=False):
                 row[length : length + len(sequence)] = sequence
-            states = hidden(policy, params, Prompts(jnp.asarray(rows), jnp.full(block, rows.shape[1])))
+            states = hidden(policy, params, jnp.asarray(rows))
             states = jax.lax.dynamic_slice_in_dim(states, int(length) - 1, longest, axis=1)
             steps = np.asarray(logits(policy, params, states), np.float64)
             for i, sequence in enumerate(part):

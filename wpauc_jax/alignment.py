@@ -3,20 +3,20 @@
 import jax
 import jax.numpy as jnp
 
-from wpauc_jax.models import Params, Policy, Prompts
+from wpauc_jax.models import Params, Policy
 
 _BLOCK = 8  # rows whose logits over the vocabulary exist at one time
 
 
 def answer_loss(
-    policy: Policy, params: Params, tokens: jax.Array, lengths: jax.Array, starts: jax.Array, answers: jax.Array
+    policy: Policy, params: Params, tokens: jax.Array, starts: jax.Array, answers: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy over the vocabulary of each answer's tokens, as (sum, count of tokens).
 
-    tokens int32[B, T], lengths int32[B], starts int32[B] (the place before an answer's first token), answers
+    tokens int32[B, T], starts int32[B] (the place before an answer's first token), answers
     int32[B, A] (-1 behind the end).
     """
-    hidden = policy.hidden(params, Prompts(tokens, lengths))
+    hidden = policy.hidden(params, tokens)
     steps = jnp.arange(answers.shape[1], dtype=jnp.int32)
     places = jnp.minimum(starts[:, None] + steps[None], tokens.shape[1] - 1)
     states = jnp.take_along_axis(hidden, places[..., None], axis=1)

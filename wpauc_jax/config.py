@@ -237,6 +237,8 @@ class SftConfig(StageConfig, section="sft."):
     """Supervised fine-tuning: every next item of a user's sequence in one causal pass."""
 
     loss: str = choice("catalogue", "lm")  # catalogue: over the trie's legal children; lm: over the vocabulary
+    # A row holds several users' sequences; sft.batch_size counts rows. 0: the shortest row of which < 5% is padding.
+    row_tokens: int = at_least(0, 0)
     # Alignment tasks beside it, each with batch_size more rows a step: the weights of their mean losses; 0: left out.
     title_to_id: float = at_least(0.0, 0.0)
     id_to_title: float = at_least(0.0, 0.0)

@@ -116,11 +116,11 @@ def sft_loss(policy: Policy, params: Params, trie: Trie, batch: Batch, *, loss: 
     """Cross-entropy of every next item, as (sum, count).
 
     `catalogue`: softmax over the items, its mean taken over items. `lm`: softmax over the vocabulary, its mean taken
-    over tokens. The batch holds tokens int32[B, T], lengths int32[B], items int32[B, M] (-1: no target) and starts
-    int32[B, M], the place of the token before an item's first.
+    over tokens. The batch holds tokens and segments int32[B, T] (see `Policy.hidden`), items int32[B, M] (-1: no
+    target) and starts int32[B, M], the place of the token before an item's first.
     """
     policy, params = policy.unrolled(params)
-    hidden = policy.hidden(params, Prompts(batch["tokens"], batch["lengths"]))
+    hidden = policy.hidden(params, batch["tokens"], batch["segments"])
     B, T, D = hidden.shape
     M, C = batch["items"].shape[1], trie.depth
     places = jnp.minimum(batch["starts"][..., None] + jnp.arange(C, dtype=jnp.int32).reshape(1, 1, C), T - 1)
@@ -134,7 +134,7 @@ def sft_loss(policy: Policy, params: Params, trie: Trie, batch: Batch, *, loss: 
 
 def _task_loss(policy: Policy, params: Params, batch: Batch, task: str) -> jax.Array:
     """The mean loss of an alignment task over its answers' tokens."""
-    rows = {name: batch[f"{task}_{name}"] for name in ("tokens", "lengths", "starts", "answers")}
+    rows = {name: batch[f"{task}_{name}"] for name in ("tokens", "starts", "answers")}
     total, count = answer_loss(policy, params, **rows)
     return total / jnp.maximum(count, 1.0)
 

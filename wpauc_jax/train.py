@@ -7,8 +7,8 @@ from typing import Any
 
 from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints, load_params
 from wpauc_jax.config import ConfigError, StageConfig
-from wpauc_jax.data.pieces import sft_pieces
 from wpauc_jax.data.pipeline import prompt_batches, sft_batches, steps_per_epoch
+from wpauc_jax.data.rows import sft_rows
 from wpauc_jax.distributed import is_main_process
 from wpauc_jax.evaluate import evaluate, evaluate_exact
 from wpauc_jax.loop import FitResult, Plan, fit
@@ -23,16 +23,14 @@ from wpauc_jax.writers import MetricWriter
 def run_sft(work: Workspace) -> FitResult[TrainState]:
     """Supervised fine-tuning from the first parameters, or on from the newest checkpoint."""
     settings = work.config.sft
-    rows = len(sft_pieces(work.dataset, work.sft_limits, work.builder))
-    plan = _plan(work, settings, rows)
+    packed = sft_rows(work.dataset, work.builder, work.sft_limits, settings.row_tokens)
+    plan = _plan(work, settings, len(packed))
     optimizer = make_optimizer(settings.optim, plan.total_steps)
     trie = work.trie("constrained" if settings.loss == "catalogue" else "vocab")
     step = make_sft_step(work.policy, trie, optimizer, loss=settings.loss, frozen=work.frozen, tasks=settings.tasks)
     batches = sft_batches(
-        work.dataset,
-        work.builder,
+        packed,
         settings.batch_size,
-        limits=work.sft_limits,
         seed=work.config.seed,
         rows=batch_rows(settings.batch_size),
         tasks={task: work.alignment(task) for task in settings.tasks},
@@ -109,7 +107,7 @@ def _run(
             writer=writer,
             evaluate=_Validation(work),
             rows_per_step=settings.batch_size,
-            unit="users",
+            unit="rows" if name == "sft" else "users",
             place=place,
         )
 

@@ -22,7 +22,6 @@ class Alignment:
     """One task's rows, one an item: a prompt with one side of the pair, then the other side."""
 
     tokens: np.ndarray  # int32[I, T], padded with 0
-    lengths: np.ndarray  # int32[I]
     starts: np.ndarray  # int32[I], the place of the token just before the answer
     answers: np.ndarray  # int32[I, A], -1 behind the end
 
@@ -47,7 +46,6 @@ def alignment_of(
     rows = padded([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)])
     return Alignment(
         tokens=np.maximum(rows, 0),
-        lengths=(rows >= 0).sum(1).astype(np.int32),
         starts=np.asarray([len(prompt) - 1 for prompt in prompts], np.int32),
         answers=padded(answers),
     )

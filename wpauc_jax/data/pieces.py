@@ -15,6 +15,7 @@ class Pieces:
     first: np.ndarray  # flat position of the piece's first item
     count: np.ndarray  # items in the piece
     context: np.ndarray  # leading items that are no target
+    tokens: np.ndarray  # tokens of the piece's row
 
     def __len__(self) -> int:
         return len(self.first)
@@ -39,7 +40,8 @@ def sft_pieces(dataset: Dataset, limits: np.ndarray, builder: PromptBuilder) -> 
         begin = np.repeat(begin, targets)
         target = begin + 1 + np.arange(len(begin)) - np.repeat(targets.cumsum() - targets, targets)
         first = np.maximum(begin, target - builder.max_history)
-        return Pieces(first, target + 1 - first, target - first)
+        first = np.maximum(first, np.searchsorted(tokens_before, tokens_before[target] - room))
+        return _pieces(dataset, builder, tokens_before, first, target + 1 - first, target - first)
 
     overlap = max(1, builder.max_history // 2)
     found = []
@@ -57,4 +59,17 @@ def sft_pieces(dataset: Dataset, limits: np.ndarray, builder: PromptBuilder) -> 
         first = np.minimum(np.maximum(target - overlap, enough), target - 1)
     first, count, context = (np.concatenate(column) for column in zip(*found, strict=True)) if found else (begin,) * 3
     order = np.argsort(first + context)
-    return Pieces(first[order], count[order], context[order])
+    return _pieces(dataset, builder, tokens_before, first[order], count[order], context[order])
+
+
+def _pieces(
+    dataset: Dataset,
+    builder: PromptBuilder,
+    tokens_before: np.ndarray,
+    first: np.ndarray,
+    count: np.ndarray,
+    context: np.ndarray,
+) -> Pieces:
+    last = first + count - 1
+    history, answers = tokens_before[last] - tokens_before[first], builder.catalog.lengths[dataset.item[last]]
+    return Pieces(first, count, context, builder.width(0) + history + answers)

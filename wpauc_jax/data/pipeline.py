@@ -1,4 +1,4 @@
-"""Batches for SFT, RL and evaluation: Grain pipelines over flat positions and over pieces of sequences.
+"""Batches for SFT, RL and evaluation: Grain pipelines over flat positions and over rows of packed pieces.
 
 The element that Grain counts is a whole batch, built by a few NumPy calls: its overhead per element would otherwise
 cost more than a small model's step. A batch is a pure function of (seed, its number). So an iterator's state is one
@@ -13,9 +13,9 @@ import grain
 import numpy as np
 
 from wpauc_jax.data.alignment import Alignment
-from wpauc_jax.data.dataset import Dataset, gather_ranges
-from wpauc_jax.data.pieces import Pieces, sft_pieces
+from wpauc_jax.data.dataset import Dataset
 from wpauc_jax.data.prompts import PromptBuilder
+from wpauc_jax.data.rows import SftRows
 from wpauc_jax.data.sources.tables import DataError
 
 Batch = dict[str, np.ndarray]
@@ -41,9 +41,8 @@ def prompt_batches(
     sample int64[B] (flat position). The iterator has `get_state` and `set_state`.
     Raises DataError if `positions` is empty.
     """
-    positions = _samples(dataset, positions)
-    shuffled = _ShuffledRows(len(positions), batch_size, seed, rows)
-    return _endless(lambda number: _prompt_batch(dataset, builder, positions[shuffled(number)]))
+    shuffled = _shuffled(_samples(dataset, positions), batch_size, seed, rows)
+    return _endless(lambda number: _prompt_batch(dataset, builder, shuffled(number)))
 
 
 def eval_batches(
@@ -73,34 +72,23 @@ def eval_batches(
 
 
 def sft_batches(
-    dataset: Dataset,
-    builder: PromptBuilder,
+    packed: SftRows,
     batch_size: int,
     *,
-    limits: np.ndarray,
     seed: int,
     rows: np.ndarray | None = None,
     tasks: Mapping[str, Alignment] | None = None,
 ) -> grain.IterDataset[Batch]:
-    """Pieces of the users' training sequences (see `sft_pieces`) in a new random order each epoch, for ever.
+    """Rows of packed pieces, put together anew and in a new random order each epoch, for ever.
 
-    `batch_size` and `rows`: as in `prompt_batches`.
-
-    Batch, with M = max_history + 1 items a piece: tokens int32[B, T_sft] padded with 0 on the right, lengths
-    int32[B], starts int32[B, M] (the index of the token just before item m's first), items int32[B, M] (the target,
-    or -1 where item m is context or absent), user int32[B]. Where the builder does not continue, a piece has
-    one target: starts and items are int32[B, 1].
-    With `tasks`, also `batch_size` rows of each (see `Alignment`), items in a new random order each epoch of theirs.
-    Raises DataError if no user has a training target.
+    `batch_size` and `rows`: as in `prompt_batches`. Batch: see `SftRows.batch`. With `tasks`, also `batch_size` rows of
+    each (see `Alignment`), items in a new random order each epoch of theirs.
     """
-    pieces = sft_pieces(dataset, limits, builder)
-    if not len(pieces):
-        raise DataError("SFT has no row: no user has two training items; lower rl.holdout or add data")
-    shuffled = _ShuffledRows(len(pieces), batch_size, seed, rows)
-    items = _ShuffledRows(dataset.num_items, batch_size, seed, rows)
+    shuffled = _Epochs(len(packed), batch_size, functools.partial(packed.epoch, seed), rows)
+    items = _shuffled(np.arange(packed.dataset.num_items), batch_size, seed, rows)
 
     def batch(number: int) -> Batch:
-        out = _sft_batch(dataset, builder, pieces, shuffled(number))
+        out = packed.batch(shuffled(number))
         for task, alignment in (tasks or {}).items():
             out |= alignment.batch(task, items(number))
         return out
@@ -136,44 +124,27 @@ def _sample_ids(dataset: Dataset, positions: np.ndarray) -> Batch:
     return {"target": dataset.item[positions], "user": dataset.user_of(positions), "sample": positions}
 
 
-def _sft_batch(dataset: Dataset, builder: PromptBuilder, pieces: Pieces, rows: np.ndarray) -> Batch:
-    first, width = pieces.first[rows], builder.max_history + 1
-    items = gather_ranges(dataset.item, first, pieces.count[rows], width)
-    tokens, lengths, starts = builder.rows(items)
-    items = np.where(np.arange(width) >= pieces.context[rows, None], items, -1)
-    if not builder.continues:
-        last = pieces.count[rows, None] - 1
-        items, starts = np.take_along_axis(items, last, axis=1), np.take_along_axis(starts, last, axis=1)
-    return {
-        "tokens": tokens,
-        "lengths": lengths,
-        "starts": starts,
-        "items": items,
-        "user": dataset.user_of(first),
-    }
+class _Epochs:
+    """Batch number to entries of an endless sequence of epochs, each in an order of its own; of each batch, `rows`."""
 
-
-class _ShuffledRows:
-    """Batch number to sample numbers: epoch after epoch, each in a new random order; of each batch, `rows`."""
-
-    def __init__(self, size: int, batch_size: int, seed: int, rows: np.ndarray | None):
+    def __init__(self, size: int, batch_size: int, order: Callable[[int], np.ndarray], rows: np.ndarray | None):
         self._size = size
         self._batch_size = batch_size
         self._rows = np.arange(batch_size) if rows is None else np.asarray(rows, np.int64)
         if not ((self._rows >= 0) & (self._rows < batch_size)).all():
             raise ValueError(f"rows {self._rows.tolist()} are not all in a batch of {batch_size}")
-        # Two, because a batch may end one epoch and begin the next.
-        self._permutation = functools.lru_cache(maxsize=2)(
-            lambda epoch: np.random.default_rng([seed, epoch]).permutation(size)
-        )
+        self._order = functools.lru_cache(maxsize=2)(order)  # two, because a batch may end one epoch and begin the next
 
     def __call__(self, number: int) -> np.ndarray:
         epochs, places = np.divmod(number * self._batch_size + self._rows, self._size)
-        samples = np.empty_like(places)
-        for epoch in np.unique(epochs).tolist():
-            here = epochs == epoch
-            samples[here] = self._permutation(epoch)[places[here]]
-        return samples
+        return np.stack([self._order(epoch)[place] for epoch, place in zip(epochs.tolist(), places, strict=True)])
+
+
+def _shuffled(values: np.ndarray, batch_size: int, seed: int, rows: np.ndarray | None) -> _Epochs:
+    """`values` in a new random order each epoch."""
+    return _Epochs(
+        len(values), batch_size, lambda epoch: np.random.default_rng([seed, epoch]).permutation(values), rows
+    )
 
 
 def _endless(batch: Callable[[int], Batch]) -> grain.IterDataset[Batch]:

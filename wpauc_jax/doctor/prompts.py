@@ -8,6 +8,7 @@ from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.data.dataset import Dataset, positions
 from wpauc_jax.data.pipeline import Batch, eval_batches, prompt_batches, sft_batches
 from wpauc_jax.data.prompts import PromptBuilder
+from wpauc_jax.data.rows import sft_rows, unpacked
 from wpauc_jax.doctor.findings import Finding, problem, rows
 
 _BATCH = 256
@@ -124,18 +125,16 @@ def sft_teaches_what_is_asked(
     `limits[user]` that SFT may see. So SFT sees the prompts of RL and evaluation, the tokens of the trie, and no row of
     validation, test or the hold-out of RL.
     """
-    batch = next(iter(sft_batches(dataset, builder, _BATCH, limits=limits, seed=0)))
+    batch = next(iter(sft_batches(sft_rows(dataset, builder, limits), _BATCH, seed=0)))
     other_prompt, other_tokens = [], []
     seen = np.minimum(limits, dataset.train_lengths())
-    for row, place in np.argwhere(batch["items"] >= 0):
-        item, start = int(batch["items"][row, place]), int(batch["starts"][row, place]) + 1
-        tokens, end = batch["tokens"][row], int(batch["lengths"][row])
-        user = int(batch["user"][row])
-        own = catalog.tokens[item, : catalog.lengths[item]]
-        if not np.array_equal(tokens[start : min(start + len(own), end)], own):
-            other_tokens.append((user, item))
-        if not _is_a_prompt(dataset, builder, tokens[:start], user, item, int(seen[user])):
-            other_prompt.append((user, item))
+    for piece in unpacked(batch):
+        for item, start in zip(piece.items.tolist(), (piece.starts + 1).tolist(), strict=True):
+            own = catalog.tokens[item, : catalog.lengths[item]]
+            if not np.array_equal(piece.tokens[start : start + len(own)], own):
+                other_tokens.append((piece.user, item))
+            if not _is_a_prompt(dataset, builder, piece.tokens[:start], piece.user, item, int(seen[piece.user])):
+                other_prompt.append((piece.user, item))
     found = []
     for pairs, text in (
         (other_tokens, "targets that SFT teaches by other tokens than the catalogue's"),

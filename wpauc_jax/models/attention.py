@@ -10,8 +10,10 @@ import jax.numpy as jnp
 _BLOCK = 96  # queries of a prompt that are run together; a block sees no key behind its last query
 
 
-def causal_attention(q_BTNH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array) -> jax.Array:
-    """Each token attends to itself and what stands before it -> [B, T, N, H].
+def causal_attention(
+    q_BTNH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array, segments_BT: jax.Array | None = None
+) -> jax.Array:
+    """Each token attends to itself and what stands before it, in its own segment of the row -> [B, T, N, H].
 
     Prompts are padded on the right, so that a real token never sees padding.
     """
@@ -23,6 +25,9 @@ def causal_attention(q_BTNH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array) ->
         end = min(start + _BLOCK, T)
         query = start + jnp.arange((end - start) * R)[:, None] // R
         causal = (jnp.arange(end)[None, :] <= query)[None, None]
+        if segments_BT is not None:
+            of_query = jnp.repeat(segments_BT[:, start:end], R, axis=1)
+            causal &= (of_query[:, :, None] == segments_BT[:, None, :end])[:, None]
         out, _ = _attend(q_BKMH[:, :, start * R : end * R], k_BKTH[:, :, :end], v_BKTH[:, :, :end], causal)
         outs.append(out)
     out_BKMH = jnp.concatenate(outs, axis=2)

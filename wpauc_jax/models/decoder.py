@@ -125,12 +125,14 @@ class Layer(nnx.Module):
         self.mlp_norm = RMSNorm(config)
         self.mlp = Mlp(config, rngs)
 
-    def prompt(self, x_BTD: jax.Array, turns: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    def prompt(
+        self, x_BTD: jax.Array, turns: jax.Array, segments_BT: jax.Array | None = None
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """A causal pass; returns the new x and this layer's keys and values [B, K, T, H]."""
         x = self.attention_norm(x_BTD)
         k, v = self._prompt_keys_values(x, turns)
         attend = CAUSAL_ATTENTION[self.attention.config.attention]
-        return self._finish(x_BTD, attend(self.attention.queries(x, turns), k, v)), (k, v)
+        return self._finish(x_BTD, attend(self.attention.queries(x, turns), k, v, segments_BT)), (k, v)
 
     def last_token(
         self, x_BTD: jax.Array, turns: jax.Array, lengths_B: jax.Array
@@ -181,10 +183,11 @@ class Decoder(nnx.Module):
         self.norm = RMSNorm(config)
         self.head = None if config.tie_embeddings else _table(config, rngs)
 
-    def hidden(self, prompts: Prompts) -> jax.Array:
-        """A plain causal pass: [B, T, D], normalised, ready for the head."""
-        turns = rope_table(self.config, prompts.tokens.shape[1])
-        x, _ = self._run(lambda layer, x, _: layer.prompt(x, turns), self._embed(prompts.tokens), None)
+    def hidden(self, tokens_BT: jax.Array, segments_BT: jax.Array | None) -> jax.Array:
+        """A plain causal pass: [B, T, D], normalised, ready for the head; each segment of a row is on its own."""
+        table = rope_table(self.config, tokens_BT.shape[1])
+        turns = table if segments_BT is None else jnp.asarray(table)[_places(segments_BT)]
+        x, _ = self._run(lambda layer, x, _: layer.prompt(x, turns, segments_BT), self._embed(tokens_BT), None)
         return self.norm(x)
 
     def prefill(self, prompts: Prompts) -> PromptCache:
@@ -262,6 +265,13 @@ class Decoder(nnx.Module):
             return body(nnx.merge(graphdef, state), x, xs)
 
         return lambda layer, x, xs: pure(*nnx.split(layer), x, xs)
+
+
+def _places(segments_BT: jax.Array) -> jax.Array:
+    """int32[B, T]: each token's place in its segment, a run of one number."""
+    index = jnp.arange(segments_BT.shape[1], dtype=jnp.int32)[None]
+    begins = jnp.diff(segments_BT, axis=1, prepend=-1) != 0
+    return index - jax.lax.cummax(jnp.where(begins, index, 0), axis=1)
 
 
 def _at(x_BTD: jax.Array, index_BS: jax.Array) -> jax.Array:

@@ -38,14 +38,16 @@ class Policy:
         """float32[...]: logsumexp of `logits` over the whole vocabulary, block by block."""
         return self._model(params).log_partition(hidden)
 
-    def hidden(self, params: Params, prompts: Prompts) -> jax.Array:
-        """[B, T, D]: the state from which token t + 1 is predicted."""
-        return self._model(params).hidden(prompts)
+    def hidden(self, params: Params, tokens: jax.Array, segments: jax.Array | None = None) -> jax.Array:
+        """int32[B, T] -> [B, T, D]: the states from which the tokens t + 1 are predicted.
+
+        Sequences packed into one row are told apart by `segments` int32[B, T], each a run of one number.
+        """
+        return self._model(params).hidden(tokens, segments)
 
     def forward(self, params: Params, tokens: jax.Array) -> jax.Array:
         """The plain causal language model: int32[B, T] -> float32[B, T, V]."""
-        prompts = Prompts(tokens, jax.numpy.full(tokens.shape[0], tokens.shape[1], jax.numpy.int32))
-        return self.logits(params, self.hidden(params, prompts))
+        return self.logits(params, self.hidden(params, tokens))
 
     def unrolled(self, params: Params) -> tuple["Policy", Params]:
         """The same model with an array for each layer in place of stacked ones, so that layers follow one another
