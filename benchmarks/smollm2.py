@@ -25,12 +25,13 @@ from ml_collections import config_flags
 
 from wpauc_jax.baselines import popularity_ranks
 from wpauc_jax.checkpoint import load_params
-from wpauc_jax.config import from_config_dict
+from wpauc_jax.config import Config
 from wpauc_jax.data.dataset import positions
 from wpauc_jax.data.pipeline import eval_batches
 from wpauc_jax.decode import score_items
 from wpauc_jax.evaluate import evaluate
 from wpauc_jax.models import Params, Prompts
+from wpauc_jax.settings import from_config_dict
 from wpauc_jax.train import best_folder, run_rl, run_sft
 from wpauc_jax.workspace import Workspace, open_workspace
 from wpauc_jax.writers import Progress
@@ -70,7 +71,11 @@ def measure(work: Workspace, params: Params, users: np.ndarray) -> dict[str, flo
 
 
 def main(_: Sequence[str]) -> None:
-    config, folder, stage = from_config_dict(_CONFIG.value), pathlib.Path(str(_WORKDIR.value)), str(_STAGE.value)
+    config, folder, stage = (
+        from_config_dict(_CONFIG.value, Config),
+        pathlib.Path(str(_WORKDIR.value)),
+        str(_STAGE.value),
+    )
     logging.set_verbosity(logging.WARNING)
     start = time.perf_counter()
     work = open_workspace(config, folder, lambda text: print(text, file=sys.stderr))

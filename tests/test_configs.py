@@ -8,8 +8,9 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from wpauc_jax.config import Config, ConfigError, DataConfig, from_config_dict, to_config_dict
+from wpauc_jax.config import Config, ConfigError, DataConfig
 from wpauc_jax.data.prepare import prepare
+from wpauc_jax.settings import from_config_dict, to_config_dict
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 ALL = [
@@ -32,14 +33,14 @@ def parse(name, *overrides):
     command = ["main", f"--config={CONFIGS / name}", *overrides]
     with mock.patch.object(sys, "argv", command):  # where config_flags looks for the fields to override
         values(command)
-    return from_config_dict(values.config)
+    return from_config_dict(values.config, Config)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_config_loads_and_comes_back(name):
     config = parse(name)
     assert isinstance(config, Config)
-    assert from_config_dict(to_config_dict(config)) == config
+    assert from_config_dict(to_config_dict(config), Config) == config
 
 
 def test_every_config_file_is_tested():

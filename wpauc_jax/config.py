@@ -1,18 +1,12 @@
 """Every setting of a run, as frozen dataclasses that check themselves.
 
-`configs/*.py` turn these into `ml_collections.ConfigDict`s for the command line; `from_config_dict` turns what
-the command line made of them back. Below `main` and `train` only these dataclasses are seen.
+`configs/*.py` turn these into ConfigDicts for the command line, and `main` turns what the command line made of them
+back (see `wpauc_jax.settings`). Below `main` only these dataclasses are seen.
 """
 
 import dataclasses
 import datetime
 import pathlib
-import types
-import typing
-from typing import Any
-
-import ml_collections
-from ml_collections import config_dict
 
 from wpauc_jax.settings import Checked, ConfigError, at_least, choice
 
@@ -373,39 +367,3 @@ class Config(Checked):
     recommend: RecommendConfig = RecommendConfig()
     export: ExportConfig = ExportConfig()
     mesh: MeshConfig = MeshConfig()
-
-
-def to_config_dict(settings: Any) -> ml_collections.ConfigDict:
-    """A locked, typed ConfigDict with the same fields, for `config_flags`."""
-    out = ml_collections.ConfigDict()
-    hints = typing.get_type_hints(type(settings))
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if dataclasses.is_dataclass(value):
-            value = to_config_dict(value)
-        elif value is None:
-            value = config_dict.placeholder(_without_none(hints[field.name]))
-        out[field.name] = value
-    return out.lock()
-
-
-def from_config_dict(config: ml_collections.ConfigDict, kind: type = Config) -> Any:
-    """The dataclass `kind` with the values of `config`. Raises ConfigError on an unusable value."""
-    hints = typing.get_type_hints(kind)
-    unknown = set(config) - set(hints)
-    if unknown:
-        raise ConfigError(f"unknown settings in {kind.__name__}: {', '.join(sorted(unknown))}")
-    values = {}
-    for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            value = from_config_dict(value, hints[name])
-        elif typing.get_origin(hints[name]) is tuple:
-            value = tuple(value)
-        values[name] = value
-    return kind(**values)
-
-
-def _without_none(hint: Any) -> type:
-    if isinstance(hint, types.UnionType):
-        return next(kind for kind in typing.get_args(hint) if kind is not type(None))
-    return hint

@@ -13,11 +13,12 @@ from ml_collections import config_flags
 
 from wpauc_jax import run
 from wpauc_jax.checkpoint import CheckpointError
-from wpauc_jax.config import ConfigError, from_config_dict
+from wpauc_jax.config import Config
 from wpauc_jax.data.sources import DataError
 from wpauc_jax.ledger import NonFiniteError
 from wpauc_jax.models import PretrainedError
 from wpauc_jax.ranks import RanksError
+from wpauc_jax.settings import ConfigError, from_config_dict
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "a file of configs/, after a colon its argument", lock_config=True
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int | None:
         logging.set_verbosity(logging.WARNING)  # the libraries' own notes on every save are not the user's concern
     print(f"JAX {jax.__version__} on {jax.device_count()} {jax.default_backend()} device(s)", file=sys.stderr)
     try:
-        config = from_config_dict(_CONFIG.value)
+        config = from_config_dict(_CONFIG.value, Config)
         workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_name()}")
         return run.run(config, workdir)
     except _USER_ERRORS as error:
