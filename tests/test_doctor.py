@@ -8,6 +8,7 @@ from text_worlds import text_builder
 
 from wpauc_jax.catalog.items import catalog_from_codes
 from wpauc_jax.catalog.trie import build_trie
+from wpauc_jax.config import CatalogConfig
 from wpauc_jax.data.dataset import Dataset, positions, train_rows
 from wpauc_jax.data.prompts import PromptBuilder
 from wpauc_jax.data.splits import chronological, leave_one_out
@@ -296,6 +297,21 @@ def test_a_fourth_code_that_only_the_trie_knows():
     cut = dataclasses.replace(full, tokens=full.tokens[:, :2], lengths=np.minimum(full.lengths, 2))
     finding = only(catalogue.items_are_reachable(clean_dataset(), cut, build_trie(full.sequences())), is_problem=True)
     assert finding.references == ("item 'i3' 'Title 3'", "item 'i7' 'Title 7'")
+
+
+def test_semantic_ids_of_another_numbering(tmp_path):
+    dataset = clean_dataset()
+    numbered = dataclasses.replace(dataset, item_ids=[str(i) for i in range(ITEMS)])
+    config = CatalogConfig(ids="file", path=str(tmp_path / "info.txt"))
+    assert "is gone" in only(catalogue.ids_are_of_these_items(numbered, config), is_problem=False).text
+    lines = [f"<a_{i}>\t{title}\t{i}\n" for i, title in enumerate(dataset.titles)]
+    (tmp_path / "info.txt").write_text("".join(lines))
+    assert catalogue.ids_are_of_these_items(numbered, config) == []
+    (tmp_path / "info.txt").write_text("".join([lines[0], *(line.replace("Title", "Other") for line in lines[1:3])]))
+    finding = only(catalogue.ids_are_of_these_items(numbered, config), is_problem=True)
+    assert finding.text.startswith("2 of 3 (66.7%) items have another title in ")
+    assert finding.text.endswith("it calls item '1' 'Other 1'")
+    assert finding.references == ("item '1' 'Title 1'", "item '2' 'Title 2'")
 
 
 def test_items_that_share_a_code_or_a_title():

@@ -24,7 +24,7 @@ from wpauc_jax.config import (
     SyntheticConfig,
 )
 from wpauc_jax.decode import Candidates
-from wpauc_jax.doctor import checkpoints, examine
+from wpauc_jax.doctor import catalogue, checkpoints, examine
 from wpauc_jax.ranks import Ranks
 from wpauc_jax.workspace import Workspace, open_workspace
 
@@ -79,6 +79,11 @@ def test_a_checkpoint_of_other_data_or_another_catalogue(work):
     retokenised = dataclasses.replace(work.catalog, tokens=work.catalog.tokens[::-1])
     (finding,) = checkpoints.checkpoint_is_of_this_run(dataclasses.replace(work, catalog=retokenised), "sft")
     assert "catalog.fingerprint" in finding.text
+
+
+def test_a_stage_that_was_stopped_before_its_first_checkpoint(work, tmp_path):
+    (tmp_path / "rl" / "checkpoints").mkdir(parents=True)
+    assert checkpoints.checkpoint_is_of_this_run(dataclasses.replace(work, folder=tmp_path), "rl") == []
 
 
 def with_params(work, folder, params) -> Workspace:
@@ -256,9 +261,15 @@ def industrial_sids() -> dict:
     return {"ids": "file", "path": shared("industrial/minionerec") + "/info.txt.gz"}
 
 
-def test_industrial_is_well(tmp_path, industrial_sids):
-    _, examination = real("industrial", {"split": "chronological"}, industrial_sids, tmp_path)
+def test_industrial_is_well_but_not_with_the_ids_of_another_numbering(tmp_path, industrial_sids):
+    codes = {"embedding": "text", "embedding_width": 8, "levels": 2, "codes": 16}
+    work, examination = real("industrial", {"split": "chronological"}, codes, tmp_path)
     assert examination.findings["splits are apart in time"] == []
+    assert "with another: 49, of which 36 beyond the first" in texts(examination, "items share a title")
+    # MiniOneRec's files number the same items in another order.
+    (finding,) = catalogue.ids_are_of_these_items(work.dataset, CatalogConfig(**industrial_sids))
+    assert finding.is_problem and finding.text.startswith("3,5") and "it calls item '0' 'SUPCO SPP6" in finding.text
+    assert finding.references[0].startswith("item '0' 'Acetal Copolymer Round Rod")
 
 
 def test_the_published_industrial_rows_by_item_id_semantic_id_and_title(tmp_path, industrial_sids):
@@ -266,6 +277,7 @@ def test_the_published_industrial_rows_by_item_id_semantic_id_and_title(tmp_path
     published = {"source": "minionerec", "split": "published"}
     work, examination = real("industrial/minionerec", published, industrial_sids, tmp_path)
     assert work.dataset.num_items == 3_686
+    assert examination.findings["semantic ids are of these items"] == []
     codes, titles = (texts(examination, f"items share a {what}") for what in ("semantic id", "title"))
     assert "with another: 31, of which 16 beyond the first" in codes
     assert "with another: 55, of which 40 beyond the first" in titles

@@ -126,3 +126,13 @@ def test_a_linear_maps_product_and_gradient_are_the_plain_ones():
         np.testing.assert_allclose(one.astype(jnp.float32), other, rtol=2**-8)  # rounded once, at the end
     with pytest.raises(ValueError, match="contracts x's last axis with the kernel's first"):
         rows_times_kernel(x, kernel, (((1,), (0,)), ((), ())))
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_unrolled_layers_prefill_as_scanned_ones(num_layers):
+    policy, params = init(dataclasses.replace(TINY, num_layers=num_layers), 0)
+    unrolled, flat = policy.unrolled(params)
+    scanned = policy.prefill(params, some_prompts())
+    assert scanned.keys.shape[0] == num_layers
+    for a, b in zip(jax.tree.leaves(scanned), jax.tree.leaves(unrolled.prefill(flat, some_prompts())), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

@@ -248,8 +248,10 @@ def changed_settings(directory: str | os.PathLike[str], meta: Mapping[str, Any])
     handlers = {"meta": ocp.JsonCheckpointHandler()}
     with _Manager(directory, handlers, keep=None, read_only=True) as manager:
         steps = manager.steps()
-        saved = manager._meta(steps[-1])["run"] if steps else meta
-    now = _flat(json.loads(json.dumps(meta)))
+        if not steps:
+            return []
+        saved = manager._meta(steps[-1])["run"]
+    now = _flat(json.loads(json.dumps(meta)))  # as it was written: tuples become lists
     return _changes(_flat(saved), now, sorted(now))
 
 

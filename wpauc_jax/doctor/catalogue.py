@@ -1,12 +1,15 @@
 """Checks of the catalogue and its trie: is every item reachable, under the tokens it is taught by, and alone there?"""
 
 import itertools
+import pathlib
 
 import numpy as np
 
 from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.catalog.trie import ROOT, Trie
+from wpauc_jax.config import CatalogConfig
 from wpauc_jax.data.dataset import Dataset, positions
+from wpauc_jax.data.sources.minionerec import parse_info
 from wpauc_jax.doctor.findings import Finding, items, note, problem, share
 
 
@@ -59,6 +62,33 @@ def sequences_are_unique(dataset: Dataset, catalog: Catalog) -> list[Finding]:
             text = f"items whose sequence {verb} another's: {len(pairs):,}; one such pair is"
             found.append(problem(text, items(dataset, pairs[0])))
     return found
+
+
+def ids_are_of_these_items(dataset: Dataset, config: CatalogConfig) -> list[Finding]:
+    """The titles that MiniOneRec's info file gives beside its semantic ids are those of the data's items.
+
+    Two files may number the same items differently; the ids of one are then no ids for the other. Other files of
+    semantic ids have no titles to compare.
+    """
+    path = pathlib.Path(config.path)
+    if config.ids != "file" or not path.name.removesuffix(".gz").endswith(".txt"):
+        return []
+    if not path.is_file():
+        return [note(f"{path}, from which the semantic ids came, is gone: its titles were not compared")]
+    info = parse_info(path.read_bytes(), str(path))
+    told = dict(zip(info["item"], info["title"], strict=True))
+    titled = [number for number, title in enumerate(dataset.titles) if title and told.get(dataset.item_ids[number])]
+    other = [number for number in titled if told[dataset.item_ids[number]].strip() != dataset.titles[number].strip()]
+    if not other:
+        return []
+    first = dataset.item_ids[other[0]]
+    return [
+        problem(
+            f"{share(len(other), len(titled))} items have another title in {path}, whose semantic ids they were "
+            f"given; it calls item {first!r} {told[first]!r:.70}",
+            items(dataset, other),
+        )
+    ]
 
 
 def items_are_reachable(dataset: Dataset, catalog: Catalog, trie: Trie) -> list[Finding]:

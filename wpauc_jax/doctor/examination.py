@@ -109,6 +109,7 @@ def _catalogue_checks(work: Workspace) -> Iterator[Check]:
 
 
 def _label_checks(work: Workspace) -> Iterator[Check]:
+    yield "semantic ids are of these items", lambda: catalogue.ids_are_of_these_items(work.dataset, work.config.catalog)
     for name, labels in _labels(work).items():
         yield f"items share a {name}", functools.partial(catalogue.shared_labels, work.dataset, labels, name)
 
