@@ -194,10 +194,13 @@ class Decoder(nnx.Module):
         """One causal pass over the prompts, kept for the candidates; the last layer runs what is kept and no more."""
         turns = rope_table(self.config, prompts.tokens.shape[1])
         last_layer, x = self.config.num_layers - 1, self._embed(prompts.tokens)
-        x, kept = self._run(lambda layer, x, _: layer.prompt(x, turns), x, None, stop=last_layer)
+        kept: tuple[Any, ...] = ()
+        if last_layer:
+            x, kept = self._run(lambda layer, x, _: layer.prompt(x, turns), x, None, stop=last_layer)
         body = self._checkpointed(lambda layer, x, _: layer.last_token(x, turns, prompts.lengths))
         x, final = body(self._layer(last_layer), x, None)
-        keys, values = (jnp.concatenate([side, one[None]]) for side, one in zip(kept, final, strict=True))
+        final = tuple(side[None] for side in final)
+        keys, values = jax.tree.map(lambda *sides: jnp.concatenate(sides), kept, final) if kept else final
         return PromptCache(keys, values, prompts.lengths, self.norm(x))
 
     def extend(
