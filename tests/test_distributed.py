@@ -82,6 +82,7 @@ def test_flags_that_say_a_part_are_refused(flags, message):
 
 CONFIG = '''"""A circle of items, small enough for several processes on one machine."""
 from wpauc_jax.config import *
+from wpauc_jax.settings import to_config_dict
 
 
 def get_config(arg=None):
