@@ -13,7 +13,7 @@ help:
 	@echo "make quickstart  MovieLens-100K: SFT, RL with TAWin, evaluation, in $(WORKDIR)"
 	@echo "make test        lint and the tests"
 	@echo "make test-slow   the tests that take minutes"
-	@echo "make lint        ruff and mypy"
+	@echo "make lint        ruff, mypy and shellcheck"
 	@echo "make format      rewrite the code in ruff's format"
 	@echo "make venv        the virtual environment in $(VENV), with the versions of requirements.lock"
 	@echo "make clean       remove $(VENV) and caches; runs/ stays"
@@ -40,6 +40,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED)
+	$(BIN)/shellcheck launch/*.sh launch/*.sbatch
 
 format: $(STAMP)
 	$(BIN)/ruff format .

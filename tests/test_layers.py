@@ -29,6 +29,7 @@ LAYERS = (
         "data.sources.tables",
         "data.tokenizer",
         "distributed",
+        "hlo",
         "optim",
         "sharding",
         "writers",
@@ -70,7 +71,7 @@ LAYERS = (
     # L5: stages on a work directory, tables and plots
     ("first_model", "report"),
     ("workspace",),
-    ("export", "compare", "doctor.findings", "plots", "recommend", "train"),
+    ("compare", "compile_check", "export", "doctor.findings", "plots", "recommend", "train"),
     ("doctor.catalogue", "doctor.checkpoints", "doctor.population", "doctor.prompts", "doctor.splits"),
     ("doctor.tables",),
     ("doctor.examination",),

@@ -350,10 +350,17 @@ class MeshConfig(Checked, section="mesh."):
 
 
 @dataclasses.dataclass(frozen=True)
+class CompileCheckConfig(Checked, section="compile_check."):
+    """mode=compile_check: a stand-in for the catalogue, of semantic ids by `catalog.levels` and `catalog.codes`."""
+
+    items: int = at_least(100_000, 1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Config(Checked):
     """A whole run."""
 
-    mode: str = choice("all", "prepare", "doctor", "sft", "rl", "evaluate", "recommend", "export")
+    mode: str = choice("all", "prepare", "doctor", "sft", "rl", "evaluate", "recommend", "export", "compile_check")
     seed: int = 0
     scoring: str = choice("constrained", "vocab")  # one rule for rollout, update, reference and evaluation
     sft_from: str = ""  # start RL from the SFT of another work directory; "": from this one's
@@ -367,3 +374,5 @@ class Config(Checked):
     recommend: RecommendConfig = RecommendConfig()
     export: ExportConfig = ExportConfig()
     mesh: MeshConfig = MeshConfig()
+    topology: str = ""  # mode=compile_check: the TPU to compile for, as in v5e:4x4
+    compile_check: CompileCheckConfig = CompileCheckConfig()

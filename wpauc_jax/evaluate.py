@@ -47,11 +47,8 @@ class Exact:
         return areas | {f"missed@{k}": share for k, share in self.missed.items()}
 
 
-def make_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: str) -> Search:
-    """Beam search of that width, compiled once: (params, batch with tokens and lengths) -> Candidates.
-
-    The batch holds this process's rows of the global batch; every process gets all the candidates.
-    """
+def search_program(policy: Policy, *, num_beams: int, scoring: str) -> jax.stages.Wrapped:
+    """The jitted function (params, trie, tokens int32[B, T], lengths int32[B]) -> Candidates, the same everywhere."""
 
     @jax.jit
     def run(params: Params, trie: Trie, tokens: jax.Array, lengths: jax.Array) -> Candidates:
@@ -59,6 +56,15 @@ def make_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: str) -> 
         found = constrained_beam_search(policy, params, prompts, trie, num_beams=num_beams, scoring=scoring)
         return constrain_whole(found)
 
+    return run
+
+
+def make_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: str) -> Search:
+    """Beam search of that width, compiled once: (params, batch with tokens and lengths) -> Candidates.
+
+    The batch holds this process's rows of the global batch; every process gets all the candidates.
+    """
+    run = search_program(policy, num_beams=num_beams, scoring=scoring)
     return lambda params, batch: run(params, trie, **_prompts(batch))
 
 

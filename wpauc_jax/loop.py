@@ -158,7 +158,7 @@ def fit(
         ledger = Ledger(name, plan.must_be_finite, writer, progress, rows_per_step, unit)
         run = _Run(name, plan, evaluate, checkpoints, best, writer, progress, stop, record, done if restored else -1)
         while True:
-            if stop.requested or done in plan.eval_steps or done in plan.save_steps:
+            if stop.reached() or done in plan.eval_steps or done in plan.save_steps:
                 ledger.read()
                 if run.evaluate_and_save(state, done, feed):
                     return _result(state, done, plan, run.record)

@@ -8,8 +8,10 @@ import numpy as np
 
 from wpauc_jax.config import ConfigError
 from wpauc_jax.data.histories import read_histories
+from wpauc_jax.distributed import is_main_process
 from wpauc_jax.files import atomic_path
 from wpauc_jax.models import Params
+from wpauc_jax.sharding import batch_rows
 from wpauc_jax.workspace import Workspace
 from wpauc_jax.writers import Progress
 
@@ -25,6 +27,10 @@ def recommend(work: Workspace, params: Params, *, say: Callable[[str], None]) ->
         raise ConfigError("recommend.input is empty; give a file of histories (JSON lines or .inter)")
     histories = read_histories(config.input, work.dataset)
     output = pathlib.Path(config.output or work.folder / "recommendations.jsonl")
+    if not is_main_process():
+        for _ in _answers(work, params, histories):  # takes part in the search; the main process writes
+            pass
+        return output
     with (
         atomic_path(output) as temporary,
         temporary.open("w", encoding="utf-8") as file,
@@ -42,14 +48,14 @@ def _answers(work: Workspace, params: Params, histories: list[tuple[str, np.ndar
     config, size = work.config, work.config.eval.batch_size
     width = max(config.eval.num_beams, config.recommend.top_k)
     search = work.search(width)
-    limit = work.builder.max_history
+    limit, mine = work.builder.max_history, batch_rows(size)
     for start in range(0, len(histories), size):
         batch = histories[start : start + size]
         items = np.full((size, limit), -1, np.int64)
         for row, (_, history) in zip(items, batch, strict=False):
             recent = history[-limit:]
             row[: len(recent)] = recent
-        tokens, lengths = work.builder.prompts(items)
+        tokens, lengths = work.builder.prompts(items[mine])
         found = search(params, {"tokens": tokens, "lengths": lengths})
         columns = (np.asarray(found.items), np.asarray(found.scores))
         yield [

@@ -11,6 +11,7 @@ import jax
 
 from wpauc_jax.baselines import optimal_ranks, popularity_ranks
 from wpauc_jax.checkpoint import BestCheckpoint, load_params
+from wpauc_jax.compile_check import compile_check
 from wpauc_jax.config import Config
 from wpauc_jax.data.dataset import positions
 from wpauc_jax.data.sources.synthetic import make_world
@@ -81,6 +82,8 @@ def _doctor(config: Config, folder: pathlib.Path) -> int:
 
 def run(config: Config, folder: pathlib.Path) -> int | None:
     """Does what `config.mode` says, on the mesh of all devices; the program ends with what it returns, None being 0."""
+    if config.mode == "compile_check":
+        return compile_check(config, print)  # on a mesh of devices that are not here
     with jax.set_mesh(make_mesh(config.mesh)):
         return MODES[config.mode](config, folder)
 

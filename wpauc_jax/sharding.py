@@ -67,7 +67,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def make_mesh(config: MeshConfig, devices: Iterable[jax.Device] | None = None) -> jax.sharding.Mesh:
+def make_mesh(config: MeshConfig, devices: Iterable[Any] | None = None) -> jax.sharding.Mesh:
     """The mesh over all devices, or over `devices`. Raises ConfigError where its size is not their number."""
     devices = list(jax.devices() if devices is None else devices)
     rest, beyond = divmod(len(devices), config.fsdp * config.tensor)

@@ -21,6 +21,7 @@ from wpauc_jax.data.pipeline import Batch, eval_batches
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.prompts import PromptBuilder, PromptFormat, text_format
 from wpauc_jax.data.tokenizer import Tokenizer
+from wpauc_jax.distributed import main_process_first
 from wpauc_jax.evaluate import ExactSearch, Search, make_exact_search, make_search
 from wpauc_jax.files import atomic_path
 from wpauc_jax.first_model import first_model
@@ -117,11 +118,12 @@ class Workspace:
 def open_workspace(config: Config, folder: pathlib.Path, say: Say) -> Workspace:
     """Prepares data and catalogue if needed, checks that they are this configuration's, makes the model."""
     folder.mkdir(parents=True, exist_ok=True)
-    dataset = prepare(config.data, config.data.dir or folder / "data", say)
     tokenizer_path = config.catalog.tokenizer or config.model.pretrained
     tokenizer = Tokenizer(tokenizer_path) if tokenizer_path else None
     form = text_format(config.prompt, tokenizer) if tokenizer else PromptFormat()
-    catalog = _open_catalog(config, folder, dataset, tokenizer, form, say)
+    with main_process_first("prepared"):
+        dataset = prepare(config.data, config.data.dir or folder / "data", say)
+        catalog = _open_catalog(config, folder, dataset, tokenizer, form, say)
     titles = _titles_beside_ids(config, dataset, tokenizer)
     shown = titles if config.prompt.history == "titles" else None
     builder = PromptBuilder(catalog, config.data.max_history, form, config.prompt.max_tokens, shown)

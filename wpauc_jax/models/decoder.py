@@ -279,7 +279,7 @@ def _places(segments_BT: jax.Array) -> jax.Array:
 
 def _at(x_BTD: jax.Array, index_BS: jax.Array) -> jax.Array:
     """[B, S, D]."""
-    return jnp.take_along_axis(x_BTD, index_BS[..., None], axis=1)
+    return constrain(jnp.take_along_axis(x_BTD, index_BS[..., None], axis=1), "batch")
 
 
 def _linear(
