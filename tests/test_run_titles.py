@@ -57,7 +57,7 @@ def titles_config(data: pathlib.Path, style: str) -> Config:
     )
 
 
-@pytest.fixture(scope="module", params=["list", "chat"])
+@pytest.fixture(scope="module", params=["list", pytest.param("chat", marks=pytest.mark.slow)])
 def finished(request, data, tmp_path_factory) -> tuple[Config, pathlib.Path]:
     folder = tmp_path_factory.mktemp("work") / "run"
     config = titles_config(data, request.param)
@@ -88,11 +88,6 @@ def test_recommend_answers_with_items_and_their_titles(finished, tmp_path):
     for answer in answers:
         for item in answer["items"]:
             assert item["title"] == NAMES[int(item["id"][1:]) % len(NAMES)]
-
-
-def test_doctor_finds_no_fault(finished, capsys):
-    config, folder = finished
-    assert run.MODES["doctor"](config, folder) == 0, capsys.readouterr().out
 
 
 def ids_config(data: pathlib.Path) -> Config:
