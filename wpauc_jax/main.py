@@ -25,7 +25,16 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "where everything of this run is kept; the same again resumes it")
 
 # What a user can mend: shown as one line, without a traceback.
-_USER_ERRORS = (ConfigError, DataError, PretrainedError, CheckpointError, RanksError, NonFiniteError, FileNotFoundError)
+_USER_ERRORS = (
+    ConfigError,
+    DataError,
+    PretrainedError,
+    CheckpointError,
+    RanksError,
+    NonFiniteError,
+    FileNotFoundError,
+    FileExistsError,
+)
 
 
 def main(argv: Sequence[str]) -> int | None:
