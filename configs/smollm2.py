@@ -47,6 +47,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 evals=1,
                 saves=1,
                 group_size=8,
+                inject_target="if_missing",  # so short an SFT finds the target in one group of eighty
                 target_k=3,
                 optim=OptimConfig(learning_rate=1e-4, max_grad_norm=0.3),
             ),
