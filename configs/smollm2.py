@@ -3,7 +3,7 @@
     python -m wpauc_jax.main --config=configs/smollm2.py --config.model.pretrained=FOLDER --config.data.root=DATA
 
 FOLDER is a Hugging Face folder of the model (benchmarks/smollm2_from_gguf.py makes one), DATA the folder that holds
-office/office.inter.gz and office/office.item.gz. A history of five items, titles of at most 20 tokens, 100 steps of SFT
+office/office.inter.gz and office/office.item.gz. A history of five items, titles of at most 20 tokens, 60 steps of SFT
 and 20 of RL on adapters: this shows that a real language model runs end to end, not how good it can get. Expect half
 an hour for the training and hours for the test of all users; benchmarks/smollm2.py measures on a draw of them. With a
 GPU or TPU take configs/qwen2_5.py as the pattern.
@@ -37,7 +37,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             catalog=CatalogConfig(ids="title", max_title_tokens=20),
             model=ModelConfig(dtype="bfloat16", layers="scanned", remat="layer", lora=LoraConfig(rank=16)),
             sft=SftConfig(
-                batch_size=8, steps=100, evals=1, saves=4, loss="lm", optim=OptimConfig(learning_rate=1e-3, warmup=10)
+                batch_size=8, steps=60, evals=1, saves=4, loss="lm", optim=OptimConfig(learning_rate=1e-3, warmup=10)
             ),
             rl=RlConfig(
                 rows="latest",
@@ -47,6 +47,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 evals=1,
                 saves=1,
                 group_size=8,
+                inject_target="if_missing",  # so short an SFT finds the target in one group of eighty
                 target_k=3,
                 optim=OptimConfig(learning_rate=1e-4, max_grad_norm=0.3),
             ),

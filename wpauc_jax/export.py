@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from wpauc_jax.catalog.items import Catalog
-from wpauc_jax.files import atomic_path
 from wpauc_jax.models import Params, save_pretrained
 from wpauc_jax.models.pretrained import local_folder
 from wpauc_jax.workspace import Workspace
@@ -49,17 +48,12 @@ def export(work: Workspace, params: Params, *, say: Callable[[str], None]) -> pa
 
 def _write_catalog(work: Workspace, folder: pathlib.Path) -> None:
     with (folder / "items.jsonl").open("w", encoding="utf-8") as file:
-        for item, tokens in enumerate(work.catalog.sequences()):
-            row = {
-                "item": item,
-                "id": work.dataset.item_ids[item],
-                "title": work.dataset.titles[item],
-                "tokens": tokens,
-            }
+        rows = zip(work.dataset.item_ids, work.dataset.titles, work.catalog.sequences(), strict=True)
+        for item, (raw, title, tokens) in enumerate(rows):
+            row = {"item": item, "id": raw, "title": title, "tokens": tokens}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     trie = work.trie("vocab")  # with whole paths: what follows a unique prefix has to be written, too
-    with atomic_path(folder / "trie.npz") as temporary:
-        np.savez(temporary, token=trie.token, first_child=trie.first_child, item=trie.item)
+    np.savez(folder / "trie.npz", token=trie.token, first_child=trie.first_child, item=trie.item)
     form = work.builder.form
     prompt = {
         "head": form.head,

@@ -41,6 +41,7 @@ _USER_ERRORS = (
     RanksError,
     NonFiniteError,
     FileNotFoundError,
+    FileExistsError,
 )
 
 
