@@ -40,7 +40,8 @@ LAYERS = (
     ("catalog.build", "data.alignment", "data.pieces"),
     ("catalog", "data.pipeline"),
     # L1, too: the parts of the loop
-    ("feed", "termination"),
+    ("integrity", "skips", "termination", "watch"),
+    ("feed",),
     ("ledger",),
     # L2: models
     ("models.attention", "models.hf", "models.matmul", "models.rope"),
@@ -53,7 +54,8 @@ LAYERS = (
     ("alignment", "decode"),
     ("rollout", "exact"),
     # L4: steps, evaluation, checkpoints, the loop
-    ("checkpoint", "evaluate", "steps"),
+    ("evaluate", "steps", "storage"),
+    ("checkpoint",),
     ("loop",),
     # L5: stages on a work directory, tables and plots
     ("first_model", "report"),

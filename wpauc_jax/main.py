@@ -12,12 +12,12 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from wpauc_jax import run
-from wpauc_jax.checkpoint import CheckpointError
 from wpauc_jax.config import ConfigError, from_config_dict
 from wpauc_jax.data.sources import DataError
-from wpauc_jax.ledger import NonFiniteError
 from wpauc_jax.models import PretrainedError
 from wpauc_jax.ranks import RanksError
+from wpauc_jax.storage import CheckpointError
+from wpauc_jax.watch import FaultError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "a file of configs/, after a colon its argument", lock_config=True
@@ -25,7 +25,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "where everything of this run is kept; the same again resumes it")
 
 # What a user can mend: shown as one line, without a traceback.
-_USER_ERRORS = (ConfigError, DataError, PretrainedError, CheckpointError, RanksError, NonFiniteError, FileNotFoundError)
+_USER_ERRORS = (ConfigError, DataError, PretrainedError, CheckpointError, RanksError, FaultError, OSError)
 
 
 def main(argv: Sequence[str]) -> int | None:
