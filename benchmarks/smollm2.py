@@ -83,8 +83,8 @@ def main(_: Sequence[str]) -> None:
     trained = work.first_params
     if stage != "zero":
         start = time.perf_counter()
-        result = (run_sft if stage == "sft" else run_rl)(work)
-        line |= {"steps": result.step, "train_seconds": time.perf_counter() - start}
+        steps = (run_sft if stage == "sft" else run_rl)(work)
+        line |= {"steps": steps, "train_seconds": time.perf_counter() - start}
         trained = load_params(best_folder(work, stage), work.first_params)
     users = positions(work.dataset, "test")
     users = np.sort(np.random.default_rng(0).choice(users, min(_USERS.value, len(users)), replace=False))

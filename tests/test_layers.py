@@ -53,7 +53,8 @@ LAYERS = (
     ("data.rows",),
     ("catalog", "data.pipeline"),
     # L1, too: the parts of the loop
-    ("feed", "termination"),
+    ("integrity", "skips", "termination", "watch"),
+    ("feed",),
     ("ledger",),
     # L2: models
     ("models.attention", "models.kernels", "models.log_partition", "models.hf", "models.matmul", "models.rope"),
@@ -66,7 +67,8 @@ LAYERS = (
     ("alignment", "decode"),
     ("rollout", "exact"),
     # L4: steps, evaluation, checkpoints, the loop
-    ("checkpoint", "evaluate", "steps"),
+    ("evaluate", "steps", "storage"),
+    ("checkpoint",),
     ("loop",),
     # L5: stages on a work directory, tables and plots
     ("first_model", "report"),

@@ -1,6 +1,7 @@
 """The one training loop: its order, its late reading, its faults, and its stops."""
 
 import dataclasses
+import json
 import os
 import signal
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 import toy_run
 
-from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints
-from wpauc_jax.ledger import NonFiniteError
+from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints, load_best
+from wpauc_jax.config import FaultConfig
 from wpauc_jax.loop import Plan, spread
 from wpauc_jax.termination import PREEMPTED_EXIT_CODE, Preempted
+from wpauc_jax.watch import FaultError
 from wpauc_jax.writers import MetricWriter, read_metrics
 
 SHORT = Plan(total_steps=6, evals=2, saves=3, select="closeness")
@@ -56,7 +58,7 @@ def test_the_loop_computes_what_plain_steps_compute(tmp_path):
 
 def test_order_is_evaluate_save_batch_step_and_metrics_come_one_step_late(tmp_path, monkeypatch):
     events = []
-    inner, write = toy_run.make_step(), MetricWriter.write
+    inner, write = toy_run.shared_step(), MetricWriter.write
 
     def step(state, batch):
         events.append("step")
@@ -92,7 +94,7 @@ def test_order_is_evaluate_save_batch_step_and_metrics_come_one_step_late(tmp_pa
 
 
 def test_a_checkpoint_holds_the_place_of_the_next_batch_though_one_is_read_ahead(tmp_path):
-    inner, taken = toy_run.make_step(), []
+    inner, taken = toy_run.shared_step(), []
 
     def place(batch):
         taken.append(batch["sample"])
@@ -108,7 +110,7 @@ def test_a_checkpoint_holds_the_place_of_the_next_batch_though_one_is_read_ahead
     (saved,) = saved_steps(tmp_path)
     later = iter(toy_run.make_batches())
     with Checkpoints(tmp_path / "checkpoints", meta=toy_run.META) as checkpoints:
-        checkpoints.restore(toy_run.make_state(), later)
+        later.set_state(checkpoints.restore(toy_run.make_state()).position)
     assert len(taken) == saved + 1
     np.testing.assert_array_equal(next(later)["sample"], taken[saved])
 
@@ -129,7 +131,7 @@ def test_one_compilation_for_a_run_with_evaluations_and_saves_and_for_a_resumed_
 
 
 def test_a_step_that_moves_data_by_itself_is_refused(tmp_path):
-    inner = toy_run.make_step()
+    inner = toy_run.shared_step()
 
     def step(state, batch):
         return inner(state, {**batch, "x": np.asarray(toy_run.X[:4])})  # a NumPy array handed to a compiled function
@@ -161,9 +163,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_samples(tmp_
 
     fresh = iter(toy_run.make_batches())
     fifth = [next(fresh) for _ in range(5)][4]["sample"].tolist()
-    with pytest.raises(NonFiniteError) as caught:
+    with pytest.raises(FaultError) as caught:
         toy_run.run(tmp_path, plan=dataclasses.replace(SHORT, saves=6), step=jax.jit(step))
-    assert f"toy: loss is inf in step 5; the batch's samples {fifth}" in str(caught.value)
+    assert f"toy: loss is inf in step 5, batch 5; samples {fifth}" in str(caught.value)
+    assert "the newest checkpoint, 4, is kept" in str(caught.value)
     assert saved_steps(tmp_path) == [3, 4]  # nothing is saved from step 5 on
     assert [line["step"] for line in lines_of(tmp_path)] == [1, 2, 3, 4]
 
@@ -180,8 +183,7 @@ def test_the_best_is_kept_and_patience_stops(tmp_path):
     result = toy_run.run(tmp_path, plan=plan, evaluate=evaluate)
     assert result.stopped_early and result.step == 8
     assert (result.best_step, result.best_metrics) == (4, {"score": 0.5})
-    with BestCheckpoint(tmp_path / "best") as best:
-        params, found = best.load(toy_run.make_state().params)
+    params, found = load_best(tmp_path / "best", toy_run.make_state().params)
     assert (found.step, found.metrics) == (4, {"score": 0.5})
     np.testing.assert_array_equal(params["w"], seen[1])
     assert [(line["step"], line["score"]) for line in lines_of(tmp_path, "toy/valid")] == [
@@ -196,8 +198,7 @@ def test_what_a_killed_run_found_after_its_last_checkpoint_is_found_anew(tmp_pat
     with BestCheckpoint(tmp_path / "best") as best:
         best.save(5, {"w": jnp.full(toy_run.WIDTH, 9.0), "b": jnp.ones(())}, {"closeness": 9.0})
     result = toy_run.run(tmp_path, plan=dataclasses.replace(SHORT, total_steps=4))
-    with BestCheckpoint(tmp_path / "best") as best:
-        assert best.latest().step == result.best_step < 5
+    assert load_best(tmp_path / "best", toy_run.make_state().params)[1].step == result.best_step < 5
 
 
 def test_no_patience_means_to_the_end(tmp_path):
@@ -211,7 +212,7 @@ def test_no_patience_means_to_the_end(tmp_path):
     ("evaluate", "error", "message"),
     [
         (lambda _: {"recall@5": 0.5}, ValueError, r"select='closeness' is not measured; choose one of \['recall@5'\]"),
-        (lambda _: {"closeness": float("nan")}, NonFiniteError, "validation closeness is nan after step 3"),
+        (lambda _: {"closeness": float("nan")}, FaultError, "validation closeness is nan after step 3"),
         (None, ValueError, "plan.evals=2 needs an evaluate function"),
     ],
 )
@@ -259,7 +260,7 @@ def compare_after_sigterm(tmp_path, expected_step, plan=toy_run.PLAN, **hooks):
 
 
 def test_sigterm_in_a_step_saves_after_it(tmp_path):
-    inner = toy_run.make_step()
+    inner = toy_run.shared_step()
 
     def step(state, batch):
         if int(jax.device_get(state.step)) == 7:
@@ -285,3 +286,140 @@ def test_sigterm_gives_up_an_evaluation_and_the_resumed_run_does_it_again(tmp_pa
     plan = dataclasses.replace(toy_run.PLAN, patience=patience)
     compare_after_sigterm(tmp_path, 3 * (count - 1), plan, evaluate=evaluate)
     assert not completed
+
+
+ROLLBACK = FaultConfig(action="rollback")
+
+
+def poisoned(*numbers, value=np.nan):
+    """Batches of the toy run, of which those of the given numbers (from 1 on) bring a loss that is not finite."""
+    inner, samples = toy_run.shared_step(), []
+    fresh = iter(toy_run.make_batches())
+    for number in range(1, max(numbers) + 1):
+        batch = next(fresh)
+        if number in numbers:
+            samples.append(batch["x"].tobytes())
+
+    def place(batch):
+        bad = batch["x"].tobytes() in samples
+        return jax.device_put({**batch, "y": batch["y"] * np.float32(value if bad else 1.0)})
+
+    return {"step": inner, "place": place}
+
+
+def without(*numbers):
+    """The toy run's data as if the batches of the given numbers had never been in it."""
+    fresh = iter(toy_run.make_batches())
+    kept = [batch for number in range(1, 60) for batch in [next(fresh)] if number not in numbers]
+    return grain.MapDataset.source(kept).to_iter_dataset()
+
+
+def assert_same_course(left, right):
+    """Two folders' runs are the same, but for the numbers of their batches and for time."""
+    for stage in ("toy", "toy/valid"):
+        lines = [[], []]
+        for folder, out in zip((left, right), lines, strict=True):
+            for line in lines_of(folder, stage):
+                out.append({key: value for key, value in line.items() if key not in ("time", "rows_per_s")})
+        assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize(
+    ("steps", "bad", "never"),
+    [
+        (1, [7], [7]),
+        (1, [1], [1]),  # the very first step
+        (1, [7, 8], [7, 8]),  # the batch that takes its place is bad, too
+        (3, [9], [7, 8, 9]),
+        (3, [2], [1, 2]),  # fewer steps than are to be taken back
+        (3, [9, 11], [6, 7, 8, 9, 10, 11]),  # the second fault lies in the steps after the first rollback
+        (8, [12], [5, 6, 7, 8, 9, 10, 11, 12]),  # further back than the newest checkpoint, at 10
+    ],
+)
+def test_a_rolled_back_run_is_the_run_on_data_without_those_batches(tmp_path, capsys, steps, bad, never):
+    plan = dataclasses.replace(toy_run.PLAN, faults=dataclasses.replace(ROLLBACK, rollback_steps=steps))
+    result = toy_run.run(tmp_path / "poisoned", plan=plan, **poisoned(*bad))
+    told = capsys.readouterr().err
+    clean = toy_run.run(tmp_path / "clean", plan=plan, batches=without(*never))
+    assert_same_bits(result.state, clean.state)
+    assert (result.best_step, result.best_metrics) == (clean.best_step, clean.best_metrics)
+    assert_same_course(tmp_path / "poisoned", tmp_path / "clean")
+    assert told.count("Rolled back") == len(bad)
+    for number in bad:
+        assert f"batch {number}; samples" in told
+
+
+def test_a_rolled_back_run_that_is_stopped_and_resumed_is_the_same(tmp_path):
+    plan = dataclasses.replace(toy_run.PLAN, faults=dataclasses.replace(ROLLBACK, rollback_steps=3))
+    for folder, moments in (("broken", (5, 6, 8)), ("alone", ())):
+        for moment in moments:  # before the fault at step 7, in the steps that are taken again, and after them
+            hooks = poisoned(7)
+            inner, taken = hooks["step"], []
+
+            def step(state, batch, inner=inner, taken=taken, moment=moment):
+                taken.append(int(jax.device_get(state.step)))
+                if taken[-1] == moment and (moment < 7 or max(taken) > 7):
+                    sigterm()
+                return inner(state, batch)
+
+            with pytest.raises(Preempted):
+                toy_run.run(tmp_path / folder, plan=plan, **{**hooks, "step": step})
+        result = toy_run.run(tmp_path / folder, plan=plan, **poisoned(7))
+    assert_same_course(tmp_path / "broken", tmp_path / "alone")
+    (tmp_path / "alone" / "checkpoints" / "skipped.json").rename(tmp_path / "skipped.json")
+    assert json.loads((tmp_path / "skipped.json").read_text())["skips"] == {"4": 3}
+    assert result.step > 7
+
+
+def test_a_fault_that_does_not_come_again_is_skipped_all_the_same_by_a_resumed_run(tmp_path):
+    """As of a bit that flipped in the chip: the file remembers what the data cannot tell again."""
+    plan = dataclasses.replace(toy_run.PLAN, faults=ROLLBACK)
+    hooks = poisoned(7)
+    inner = hooks["step"]
+
+    def step(state, batch):
+        if int(jax.device_get(state.step)) == 8:
+            sigterm()
+        return inner(state, batch)
+
+    with pytest.raises(Preempted):
+        toy_run.run(tmp_path / "broken", plan=plan, step=step, place=hooks["place"])
+    result = toy_run.run(tmp_path / "broken", plan=plan)
+    clean = toy_run.run(tmp_path / "clean", plan=plan, batches=without(7))
+    assert_same_bits(result.state, clean.state)
+
+
+def test_rollbacks_have_an_end_and_what_cannot_be_taken_back_is_said(tmp_path):
+    plan = dataclasses.replace(toy_run.PLAN, faults=dataclasses.replace(ROLLBACK, max_rollbacks=2))
+    with pytest.raises(FaultError, match=r"step 5, batch 7;.*It comes after 2 rollbacks, as many as allowed"):
+        toy_run.run(tmp_path / "many", plan=plan, **poisoned(5, 6, 7))
+    stopping = dataclasses.replace(toy_run.PLAN, patience=0)
+    with pytest.raises(FaultError, match=r"the newest checkpoint, 10, is kept.*faults.action=rollback passes over"):
+        toy_run.run(tmp_path / "late", plan=stopping, **poisoned(12))
+    far = dataclasses.replace(stopping, faults=dataclasses.replace(ROLLBACK, rollback_steps=12))
+    with pytest.raises(FaultError, match="To take 12 steps back, an older one is needed"):
+        toy_run.run(tmp_path / "late", plan=far, **poisoned(12))
+    near = dataclasses.replace(stopping, faults=ROLLBACK)  # what a user does who is stopped by a fault
+    assert toy_run.run(tmp_path / "late", plan=near, **poisoned(12)).step == 24
+
+
+def test_an_exploding_loss_is_a_fault(tmp_path):
+    with pytest.raises(FaultError, match=r"loss is .*e\+\d+, beyond faults.max_loss=1000 in step 5, batch 5; samples"):
+        toy_run.run(tmp_path, plan=SHORT, **poisoned(5, value=1e4))
+
+
+def test_rolling_back_costs_nothing_where_nothing_goes_wrong(tmp_path):
+    """The steps, the reads and the writes are those of a run that would stop; one save more, before the first step."""
+    events = {}
+    for action in ("stop", "rollback"):
+        seen = events[action] = []
+        inner = toy_run.make_step()
+
+        def step(state, batch, inner=inner, seen=seen):
+            seen.append("step")
+            return inner(state, batch)
+
+        plan = dataclasses.replace(SHORT, faults=FaultConfig(action=action))
+        toy_run.run(tmp_path / action, plan=plan, step=step, on_save=lambda at, seen=seen: seen.append(f"save {at}"))
+        assert inner._cache_size() == 1
+    assert events["rollback"] == ["save 0", *events["stop"]]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from wpauc_jax.catalog.items import Catalog
-from wpauc_jax.checkpoint import BestCheckpoint
+from wpauc_jax.checkpoint import load_best
 from wpauc_jax.config import ModelConfig
 from wpauc_jax.models import init
 from wpauc_jax.ranks import Ranks
@@ -74,8 +74,7 @@ def outcome(workdir: pathlib.Path) -> dict:
         del line["time"]
         line.pop("users_per_s", None)
     vocab = ModelConfig(**MODEL, vocab_size=_vocab_size(workdir))
-    with BestCheckpoint(workdir / "rl" / "best", read_only=True) as checkpoint:
-        params, best = checkpoint.load(init(vocab)[1])
+    params, best = load_best(workdir / "rl" / "best", init(vocab)[1])
     ranks = {path.stem: Ranks.load(path).rank.tolist() for path in (workdir / "ranks").iterdir()}
     return {"lines": lines, "params": [np.asarray(p).tobytes() for p in jax.tree.leaves(params)], "best": best} | ranks
 
@@ -86,14 +85,15 @@ def _vocab_size(workdir: pathlib.Path) -> int:
 
 def test_killed_in_rl_and_started_again_it_ends_as_if_never_killed(movielens, tmp_path):
     whole = start(movielens, tmp_path / "whole")
+    printed = whole.communicate()[0]
+    assert whole.returncode == 0, printed
+
     broken = start(movielens, tmp_path / "broken")
     metrics = tmp_path / "broken" / "metrics.jsonl"
     while broken.poll() is None and not (metrics.exists() and '"stage": "rl", "step": 11' in metrics.read_text()):
         time.sleep(0.1)
     broken.kill()
     assert broken.wait() == -9, "the run was over before it could be killed"
-    printed = whole.communicate()[0]
-    assert whole.returncode == 0, printed
 
     again = start(movielens, tmp_path / "broken")
     printed_again = again.communicate()[0]

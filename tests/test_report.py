@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from wpauc_jax import compare, plots
 from wpauc_jax.ranks import Ranks, RanksError
-from wpauc_jax.report import final_table, format_table, metric_title, summarise, write_results
+from wpauc_jax.report import Report, format_table, metric_title, write_results
 from wpauc_jax.writers import MetricWriter
 
 
@@ -24,7 +24,7 @@ SETTINGS = {"recall_at": (1, 10), "ndcg_at": (3,), "num_items": 100, "scoring": 
 
 
 def test_the_table_says_what_was_measured():
-    lines = final_table(STAGES, **SETTINGS).splitlines()
+    lines = Report(STAGES, **SETTINGS).table().splitlines()
     assert "test set: 4 users" in lines[0] and "100 items" in lines[0] and "constrained" in lines[0]
     assert lines[1].split() == ["stage", "ranked", "Recall@1", "Recall@10", "NDCG@3"]
     assert lines[3].split() == ["popularity", "all", "items", "0.2500", "0.5000", "0.3750"]
@@ -34,25 +34,24 @@ def test_the_table_says_what_was_measured():
 
 def test_several_samples_of_a_user_are_said():
     ranks = make_ranks([0, 1, 2, 3], user=[0, 0, 0, 1])
-    assert "4 samples of 2 users" in final_table({"SFT": ranks}, **SETTINGS)
+    assert "4 samples of 2 users" in Report({"SFT": ranks}, **SETTINGS).table()
     # One user alone has no standard error.
     only = {"SFT": make_ranks([0, 1], user=[0, 0])}
-    assert final_table(only, **SETTINGS).splitlines()[-1].split()[-3:] == ["-", "-", "-"]
-    assert summarise(only, **SETTINGS)["stages"]["SFT"]["standard_errors"]["recall@1"] is None
+    assert Report(only, **SETTINGS).table().splitlines()[-1].split()[-3:] == ["-", "-", "-"]
+    assert Report(only, **SETTINGS).summary()["stages"]["SFT"]["standard_errors"]["recall@1"] is None
 
 
 def test_stages_on_other_samples_are_refused():
     other = {"SFT": STAGES["SFT"], "RL": make_ranks([0, 1, 2], sample=[0, 1, 7])}
-    for function in (final_table, summarise):
-        with pytest.raises(RanksError, match="SFT was measured on 4 samples and RL on 3 others"):
-            function(other, **SETTINGS)
-        with pytest.raises(RanksError, match="no stage"):
-            function({}, **SETTINGS)
+    with pytest.raises(RanksError, match="SFT was measured on 4 samples and RL on 3 others"):
+        Report(other, **SETTINGS)
+    with pytest.raises(RanksError, match="no stage"):
+        Report({}, **SETTINGS)
 
 
 def test_results_in_full_precision(tmp_path):
     path = tmp_path / "results.json"
-    write_results(path, {"seed": 3} | summarise(STAGES, **SETTINGS))
+    write_results(path, {"seed": 3} | Report(STAGES, **SETTINGS).summary())
     results = json.loads(path.read_text())
     assert (results["users"], results["samples"], results["items"], results["seed"]) == (4, 4, 100, 3)
     popularity = results["stages"]["popularity"]

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import toy_run
 
-from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints
+from wpauc_jax.checkpoint import Checkpoints, load_best
 
 # Children are forked from a server that has imported the libraries and started nothing: a second saved each time.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["jax", "optax", "grain", "orbax.checkpoint", "wpauc_jax.loop"])
 
 
-def run_in_child(folder, moment="never", count=0, kill_after=None):
-    """The exit code of a child that runs and perhaps dies; `kill_after` seconds it is killed from outside."""
-    child = PROCESSES.Process(target=toy_run.run_and_die, args=(str(folder), moment, count))
+def run_in_child(folder, moment="never", count=0, delay=0.0, kill_after=None):
+    """The exit code of a child that runs and perhaps dies; after `kill_after` seconds it is killed from outside."""
+    child = PROCESSES.Process(target=toy_run.run_and_die, args=(str(folder), moment, count, delay))
     child.start()
-    child.join(kill_after if kill_after is not None else 60)
+    child.join(kill_after if kill_after is not None else 300)
     if child.is_alive():
         assert kill_after is not None, "the run hangs"
         child.kill()
@@ -31,9 +31,8 @@ def run_in_child(folder, moment="never", count=0, kill_after=None):
 def outcome(folder):
     """All that a run leaves behind, less what tells the time."""
     with Checkpoints(folder / "checkpoints", meta=toy_run.META) as checkpoints:
-        restored = checkpoints.restore(toy_run.make_state(), iter(toy_run.make_batches()))
-    with BestCheckpoint(folder / "best") as best:
-        params, found = best.load(toy_run.make_state().params)
+        restored = checkpoints.restore(toy_run.make_state())
+    params, found = load_best(folder / "best", toy_run.make_state().params)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         line.pop("time")
@@ -42,7 +41,8 @@ def outcome(folder):
         name: [np.asarray(leaf).tobytes() for leaf in toy_run.jax.tree.leaves(tree)]
         for name, tree in (("state", restored.state), ("best", params))
     }
-    return {"step": restored.step, "record": restored.record, "found": found, "lines": lines, **arrays}
+    kept = {"step": restored.step, "record": restored.record, "position": restored.position, "found": found}
+    return {**kept, "lines": lines, **arrays}
 
 
 @pytest.fixture(scope="module")
@@ -60,26 +60,31 @@ def uninterrupted(finished):
     return result
 
 
+TRIALS, QUICK = 20, 5
+# How often each moment comes in a run of its own: 21 steps, saves of the state and of the best, evaluations.
+MOMENTS = {"step": 21, "save": 5, "best": 5, "evaluate": 8}
+
+
 @pytest.mark.parametrize(
-    "kills",
-    [
-        [("step", 1), ("best", 1), ("save", 1), ("evaluate", 1)],
-        [("step", 8), ("evaluate", 2), ("best", 1), ("save", 2)],
-    ],
-    ids=["early", "late"],
+    "trial", [pytest.param(trial, marks=[pytest.mark.slow] if trial >= QUICK else []) for trial in range(TRIALS)]
 )
-def test_killed_at_known_moments(tmp_path, uninterrupted, kills):
-    for moment, count in kills:
-        assert run_in_child(tmp_path, moment, count) == -signal.SIGKILL
+def test_killed_at_a_random_moment(tmp_path, uninterrupted, trial):
+    """One trial of each five dies at a time that has nothing to do with what the run is doing."""
+    draw = random.Random(trial)
+    moment = [*MOMENTS, "any time"][trial % 5]
+    if moment == "any time":
+        code = run_in_child(tmp_path, kill_after=draw.uniform(0.5, 2.5))
+        assert code in (-signal.SIGKILL, 0)  # on a fast machine the run may be over by then
+    else:
+        count, delay = draw.randint(1, MOMENTS[moment]), draw.uniform(0, 0.01)
+        assert run_in_child(tmp_path, moment, count, delay) == -signal.SIGKILL
     assert run_in_child(tmp_path) == 0
     assert outcome(tmp_path) == uninterrupted
 
 
-def test_killed_at_random_moments(tmp_path, uninterrupted):
-    draw, killed = random.Random(0), 0
-    for _ in range(4):
-        killed += run_in_child(tmp_path, kill_after=draw.uniform(0.7, 2.0)) == -signal.SIGKILL
-    assert killed
+def test_killed_again_and_again(tmp_path, uninterrupted):
+    for moment, count in (("step", 1), ("best", 1), ("save", 1), ("evaluate", 1), ("step", 8), ("save", 2)):
+        assert run_in_child(tmp_path, moment, count) == -signal.SIGKILL
     assert run_in_child(tmp_path) == 0
     assert outcome(tmp_path) == uninterrupted
 

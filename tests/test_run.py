@@ -1,17 +1,19 @@
 """The main job end to end on a tiny data set, called as a user calls it."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
 
-from wpauc_jax import run
-from wpauc_jax.checkpoint import CheckpointError
+from wpauc_jax import run, train
 from wpauc_jax.config import (
     CatalogConfig,
     Config,
@@ -24,7 +26,9 @@ from wpauc_jax.config import (
     RlConfig,
     SftConfig,
 )
+from wpauc_jax.data.sources import DataError
 from wpauc_jax.ranks import Ranks
+from wpauc_jax.storage import CheckpointError
 from wpauc_jax.writers import read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -92,17 +96,73 @@ def test_metrics_of_rl_are_written_for_every_step(finished):
     )
 
 
-def test_a_second_call_trains_nothing_and_changes_nothing(finished):
+def content(folder: pathlib.Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Fails where anything is compiled for training or evaluation."""
+    for module, name in ((train, "fit"), (train, "evaluate"), (run, "evaluate"), (run, "plot_training")):
+        monkeypatch.setattr(module, name, mock.Mock(side_effect=AssertionError(f"{name} was called")))
+
+
+def test_a_second_call_only_reports(finished, no_work, capsys):
     config, folder = finished
-    before = {
-        path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix in (".npz", ".jsonl")
-    }
-    run.run_all(config, folder)
-    assert before
-    assert all(path.read_bytes() == content for path, content in before.items() if path.suffix == ".jsonl")
-    for path in folder.glob("ranks/*.npz"):
-        with np.load(path) as table:
-            assert table["rank"].tolist() == Ranks.load(path).rank.tolist()
+    before = content(folder)
+    for mode in ("all", "evaluate"):
+        run.MODES[mode](config, folder)
+        table = capsys.readouterr().out.splitlines()
+        assert table[0].startswith(f"test set: {USERS} users")
+        assert [line.split()[0] for line in table[3:]] == ["popularity", "sft", "rl", "standard"]
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize("change", ["ranks", "results", "parameters", "settings"])
+def test_ranks_that_are_not_of_these_parameters_and_settings_are_made_anew(finished, tmp_path, change):
+    config, original = finished
+    folder = tmp_path / "run"
+    shutil.copytree(original, folder)
+    before = json.loads((folder / "results.json").read_text())
+    if change == "ranks":
+        shutil.copy(folder / "ranks" / "popularity.npz", folder / "ranks" / "rl.npz")
+    elif change == "results":
+        (folder / "results.json").unlink()
+    elif change == "parameters":  # as after more training: the best of SFT in RL's place
+        shutil.rmtree(folder / "rl" / "best")
+        shutil.copytree(folder / "sft" / "best", folder / "rl" / "best")
+    else:
+        config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, num_beams=12))
+    run.MODES["evaluate"](config, folder)
+    after = json.loads((folder / "results.json").read_text())
+    for stage in ("sft", "rl"):
+        again = hashlib.sha256((folder / "ranks" / f"{stage}.npz").read_bytes()).hexdigest()
+        assert after["evaluated"][stage]["ranks"] == {stage: again}
+    if change in ("ranks", "results"):
+        assert after == before
+    elif change == "parameters":
+        parameters = {stage: facts["parameters"] for stage, facts in after["evaluated"].items()}
+        assert parameters["rl"] == parameters["sft"] != before["evaluated"]["rl"]["parameters"]
+        assert after["stages"]["rl"] == before["stages"]["sft"]
+    else:
+        assert after["num_beams"] == 12 and after["stages"]["rl"]["list_length"] == 12
+
+
+def test_only_training_writes_config_json(finished, tmp_path):
+    """Evaluation with other flags, and a run that is refused, leave the training run's settings."""
+    config, original = finished
+    folder = tmp_path / "run"
+    shutil.copytree(original, folder)
+    before = (folder / "config.json").read_bytes()
+    histories = tmp_path / "histories.jsonl"
+    histories.write_text('{"user": "u", "history": ["i1"]}\n')
+    other = dataclasses.replace(config, mode="recommend", recommend=RecommendConfig(input=str(histories), top_k=3))
+    for mode in ("recommend", "evaluate", "prepare"):
+        run.MODES[mode](dataclasses.replace(other, mode=mode), folder)
+    with pytest.raises(CheckpointError):
+        run.MODES["sft"](dataclasses.replace(config, seed=1), folder)
+    assert (folder / "config.json").read_bytes() == before
+    assert json.loads(before)["eval"]["num_beams"] == 10
 
 
 def test_exact_evaluation_ranks_among_all_items(finished, capsys):
@@ -139,18 +199,47 @@ def test_a_work_directory_of_another_configuration_is_refused(finished, change, 
 def test_recommend_lists_only_the_catalogue(finished, tmp_path):
     config, folder = finished
     walks = {f"u{start}": [f"i{(start + step) % ITEMS}" for step in range(4)] for start in range(ITEMS)}
+    walks |= {f"long {user}": ["i0", "i9", "i4", *walk] for user, walk in walks.items()}  # the window is of 4 items
     histories = tmp_path / "histories.jsonl"
     histories.write_text("".join(json.dumps({"user": user, "history": walk}) + "\n" for user, walk in walks.items()))
     settings = RecommendConfig(input=str(histories), output=str(tmp_path / "out.jsonl"), top_k=3)
     run.MODES["recommend"](dataclasses.replace(config, recommend=settings), folder)
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["user"] for line in lines] == list(walks)
-    right = [line["items"][0]["id"] == f"i{(start + 4) % ITEMS}" for start, line in enumerate(lines)]
+    assert [line["items"] for line in lines[ITEMS:]] == [line["items"] for line in lines[:ITEMS]]
+    right = [line["items"][0]["id"] == f"i{(start + 4) % ITEMS}" for start, line in enumerate(lines[:ITEMS])]
     assert sum(right) > 0.6 * ITEMS  # chance: 1 in 24
     for line in lines:
         scores = [item["score"] for item in line["items"]]
         assert len(scores) == 3 and scores == sorted(scores, reverse=True)
         assert len({item["id"] for item in line["items"]} & {f"i{item}" for item in range(ITEMS)}) == 3
+
+
+def test_a_list_longer_than_the_catalogue_is_the_catalogue(finished, tmp_path):
+    config, folder = finished
+    histories = tmp_path / "histories.jsonl"
+    histories.write_text('{"user": "u", "history": ["i1", "i2"]}\n')
+    settings = RecommendConfig(input=str(histories), output=str(tmp_path / "out.jsonl"), top_k=ITEMS + 9)
+    run.MODES["recommend"](dataclasses.replace(config, recommend=settings), folder)
+    (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert sorted(item["id"] for item in json.loads(line)["items"]) == sorted(f"i{item}" for item in range(ITEMS))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"user": "w", "history": ["i1", "i99"]}', r"histories\.jsonl, line 2: item 'i99' of user 'w'"),
+        ('{"user": "w", "history": []}', r"histories\.jsonl, line 2: the history of user 'w' is empty"),
+    ],
+)
+def test_histories_that_cannot_be_answered_leave_no_output(finished, tmp_path, line, message):
+    config, folder = finished
+    histories = tmp_path / "histories.jsonl"
+    histories.write_text('{"user": "u", "history": ["i1"]}\n' + line + "\n")
+    settings = RecommendConfig(input=str(histories), output=str(tmp_path / "out.jsonl"))
+    with pytest.raises(DataError, match=message):
+        run.MODES["recommend"](dataclasses.replace(config, recommend=settings), folder)
+    assert list(tmp_path.iterdir()) == [histories]
 
 
 def test_a_group_larger_than_the_catalogue_is_refused(finished):

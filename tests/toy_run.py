@@ -73,6 +73,12 @@ def make_step():
     return step
 
 
+@functools.cache
+def shared_step():
+    """The same step for all tests that do not count compilations."""
+    return make_step()
+
+
 def evaluate(params):
     """A metric that is best on the way, so that the run stops early."""
     norm = float(jnp.linalg.norm(params["w"]))
@@ -83,22 +89,22 @@ def run(folder, *, plan=PLAN, step=None, evaluate=evaluate, batches=None, on_sav
     """Trains or goes on in `folder`; `on_save(step)` is called as a save of a resumable checkpoint begins."""
     folder = pathlib.Path(folder)
     with (
-        Checkpoints(folder / "checkpoints", meta=META) as checkpoints,
+        Checkpoints(folder / "checkpoints", reach=plan.faults.rollback_steps, meta=META) as checkpoints,
         BestCheckpoint(folder / "best") as best,
         MetricWriter(folder / "metrics.jsonl") as writer,
     ):
         if on_save:
             save = checkpoints.save
 
-            def hooked(step, *args):
+            def hooked(step, *args, **options):
                 on_save(step)
-                save(step, *args)
+                save(step, *args, **options)
 
             checkpoints.save = hooked
         return fit(
             "toy",
             make_state(),
-            step or make_step(),
+            step or shared_step(),
             batches or make_batches(),
             plan=plan,
             checkpoints=checkpoints,
@@ -111,11 +117,11 @@ def run(folder, *, plan=PLAN, step=None, evaluate=evaluate, batches=None, on_sav
         )
 
 
-def run_and_die(folder, moment, count):
+def run_and_die(folder, moment, count, delay=0.0):
     """Runs until the `count`-th `moment`, then kills this very process: SIGKILL leaves no time for anything.
 
     Moments: "step" (dispatched, not finished), "evaluate" (half done), "save" and "best" (a folder half written),
-    "never". Slowed a little, so that a kill from outside at a random time falls in all of them.
+    "never"; the kill comes `delay` seconds after. Slowed a little, so that it falls within what it is to interrupt.
     """
     passed = {"step": 0, "evaluate": 0, "save": 0}
 
@@ -123,9 +129,9 @@ def run_and_die(folder, moment, count):
         passed[name] += 1
         if moment == name and passed[name] == count:
             if name == "save":
-                _kill_once_writing(pathlib.Path(folder) / "checkpoints")
+                _kill_once_writing(pathlib.Path(folder) / "checkpoints", 1, delay)
             else:
-                _kill()
+                _kill_after(delay)
 
     inner = make_step()
 
@@ -137,12 +143,13 @@ def run_and_die(folder, moment, count):
 
     def slow_evaluate(params):
         metrics = evaluate(params)
-        time.sleep(0.03)
+        time.sleep(0.02)
         reach("evaluate")
+        time.sleep(0.02)
         return metrics
 
     if moment == "best":
-        _kill_once_writing(pathlib.Path(folder) / "best", count)
+        _kill_once_writing(pathlib.Path(folder) / "best", count, delay)
     run(folder, step=step, evaluate=slow_evaluate, on_save=lambda _: reach("save"))
 
 
@@ -150,14 +157,22 @@ def _kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _kill_once_writing(folder, count=1):
-    """Kills this process as soon as the `count`-th half-written checkpoint is seen in `folder`."""
+def _kill_after(delay):
+    if delay:
+        threading.Timer(delay, _kill).start()
+    else:
+        _kill()
+
+
+def _kill_once_writing(folder, count, delay):
+    """Kills this process as soon as the `count`-th half-written checkpoint is seen in `folder`, or a little later."""
 
     def watch():
         seen = set()
         while True:
             seen |= {path.name for path in folder.glob("*tmp*")}
             if len(seen) >= count:
+                time.sleep(delay)
                 _kill()
             time.sleep(0.0005)
 

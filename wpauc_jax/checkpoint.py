@@ -1,23 +1,23 @@
-"""Checkpoints with Orbax: all that a killed run needs to go on, and the best parameters found.
+"""All that a killed run needs to go on, and the best parameters found.
 
-`Checkpoints` holds the last few resumable states: the training state, the data iterator's place, and a JSON item with
-what the run is (settings, hashes) and what it has found so far. `BestCheckpoint` holds the best parameters by a
-validation metric. Each step's folder is written under a temporary name and renamed when whole, so a kill leaves either
-a whole checkpoint or one that the next run ignores and removes.
+`Checkpoints` holds the last few resumable states: the training state, and a JSON item with the data's position, what
+the run is (settings, hashes) and what it has found so far. `BestCheckpoint` holds the best parameters by a validation
+metric. How a folder of either is written and checked is in `storage`.
 """
 
 import dataclasses
+import functools
 import json
-import logging
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Mapping
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
-from grain.checkpoint import CheckpointHandler, CheckpointRestore, CheckpointSave
+
+from wpauc_jax import integrity
+from wpauc_jax.storage import CheckpointError, CheckpointFolder, read_arrays, read_meta, told_to_all
 
 State = TypeVar("State")
 
@@ -32,17 +32,15 @@ class _Absent:
 _ABSENT = _Absent()
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that this run cannot use; the message says which, why, and what to do."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Restored(Generic[State]):
     """A resumable checkpoint, read back."""
 
     step: int  # updates done
     state: State
+    position: Any  # the data iterator's, exactly as it was saved
     record: dict[str, Any]  # what the loop had found by then, exactly as it was saved
+    notes: tuple[str, ...] = ()  # what the user should know: damaged checkpoints passed over, other devices than before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,128 +51,122 @@ class Best:
     metrics: dict[str, float]
 
 
-class _Manager:
-    """An Orbax manager over one folder, with a name for each item. The writer of a folder also tidies it."""
+@dataclasses.dataclass(frozen=True)
+class _Retention(ocp.checkpoint_managers.PreservationPolicy):
+    """Which checkpoints stay: the newest `keep`, and the newest from which `reach` steps can be taken back."""
 
-    def __init__(
-        self, directory: str | os.PathLike[str], handlers: dict[str, Any], *, keep: int | None, read_only: bool
-    ) -> None:
-        self.directory = pathlib.Path(directory).absolute()
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True, create=not read_only, read_only=read_only
-        )
-        self._orbax = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
-        if not read_only:
-            for step in set(self._orbax.all_steps()) - set(self.steps()):
-                logging.getLogger(__name__).warning("removed %s: half-written", self.directory / str(step))
-                self._orbax.delete(step)
+    keep: int
+    reach: int
 
-    def steps(self) -> list[int]:
-        """The steps of whole checkpoints, oldest first. Waits for one that is being written."""
-        self.wait()
-        return sorted(step for step in self._orbax.all_steps() if self._is_whole(step))
-
-    def wait(self) -> None:
-        """Returns when what was saved is on disk. Raises what went wrong while it was written."""
-        self._orbax.wait_until_finished()
-
-    def close(self) -> None:
-        self._orbax.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.close()
-
-    def _save(self, step: int, **items: Any) -> None:
-        if step in self._orbax.all_steps():  # Orbax would refuse; a kill in between leaves the checkpoint before it
-            self._orbax.delete(step)
-        self._orbax.save(step, args=ocp.args.Composite(**items), force=True)
-
-    def _restore(self, step: int, **items: Any) -> Any:
-        return self._orbax.restore(step, args=ocp.args.Composite(**items))
-
-    def _arrays(self, step: int, item: str, like: State) -> State:
-        """Item `item` of checkpoint `step` with the shapes, types and shardings of `like`."""
-        path = self.directory / str(step) / item
-        saved = self._orbax.item_metadata(step)[item]
-        _check_arrays(path, _shapes(saved.tree), _shapes(like))
-        return self._restore(step, **{item: ocp.args.StandardRestore(_abstract(like))})[item]
-
-    def _meta(self, step: int) -> dict[str, Any]:
-        return self._restore(step, meta=ocp.args.JsonRestore())["meta"]
-
-    def _delete(self, steps: Iterable[int]) -> None:
-        for step in list(steps):
-            self._orbax.delete(step)
-
-    def _is_whole(self, step: int) -> bool:
-        folder = self.directory / str(step)
-        return (folder / "_CHECKPOINT_METADATA").exists() and (folder / "meta").is_dir()
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: ocp.checkpoint_managers.PreservationContext
+    ) -> Sequence[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = set(sorted(steps)[-self.keep :])
+        kept |= {max((step for step in steps if step <= max(steps) + 1 - self.reach), default=-1)}
+        return [step in kept for step in steps]
 
 
-class Checkpoints(_Manager):
+class Checkpoints(CheckpointFolder):
     """The last few resumable states of one stage of a run.
 
     Args:
       directory: this stage's folder; made if needed.
-      keep: how many to keep. Two, so that one is whole while the next is written.
+      keep: how many to keep. Two, so that one is whole while the next is written and one is left if it is damaged.
+      reach: how many steps it must be possible to take back: an older checkpoint is kept for it where it is needed.
       meta: what the run is, as plain JSON values: settings, catalogue hash, data hash. A checkpoint of a run with
         another `meta` is refused. Leave out what a resumed run may change.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 2, meta: Mapping[str, Any]) -> None:
-        handlers = {
-            "state": ocp.StandardCheckpointHandler(),
-            "data": CheckpointHandler(),
-            "meta": ocp.JsonCheckpointHandler(),
-        }
-        super().__init__(directory, handlers, keep=keep, read_only=False)
+    def __init__(
+        self, directory: str | os.PathLike[str], *, keep: int = 2, reach: int = 1, meta: Mapping[str, Any]
+    ) -> None:
+        super().__init__(directory, ["state"], _Retention(keep, reach))
         self._run = json.loads(json.dumps(meta))  # as it will be read back: tuples become lists
+        self._records: dict[int, dict[str, Any]] = {}
 
-    def save(self, step: int, state: Any, iterator: Any, record: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        position: Any,
+        record: Mapping[str, Any] | None = None,
+        *,
+        before_seal: Callable[[], object] = lambda: None,
+    ) -> None:
         """Saves in the background. `state` may be donated to the next step as soon as this returns.
 
-        A checkpoint that an earlier run left at `step` is replaced; one object saves a step once.
+        Returns as soon as `state` is copied, unless the save before this one is not done yet. A checkpoint that an
+        earlier run left at `step` is replaced; one object saves a step once.
 
         Args:
           step: updates done.
           state: a pytree of arrays.
-          iterator: a Grain iterator, or another object with its get_state.
+          position: where the data iterator stands, as JSON values, the same in every process.
           record: JSON values to find again in `Restored.record`.
+          before_seal: called in the background before the checkpoint counts as whole: it waits for what this
+            checkpoint counts on.
         """
-        self._save(
-            step,
-            state=ocp.args.StandardSave(state),
-            data=CheckpointSave(iterator),
-            meta=ocp.args.JsonSave({"run": self._run, "record": dict(record or {})}),
-        )
+        self._records[step] = dict(record or {})
+        meta = {"run": self._run, "record": self._records[step], "position": position, "devices": _devices(state)}
+        self._save(step, before_seal, state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
 
-    def restore(self, state_like: State, iterator: Any) -> Restored[State] | None:
-        """The newest whole checkpoint, and `iterator` moved to its place; None where there is none.
+    def restore(
+        self, state_like: State, unusable: Callable[[Mapping[str, Any]], str | None] = lambda record: None
+    ) -> Restored[State] | None:
+        """The newest whole checkpoint; None where there is none. Damaged ones after it are removed and noted.
 
         Args:
           state_like: a pytree of arrays or `jax.ShapeDtypeStruct`s; only its shapes, types and shardings are read, so
-            its buffers may already be donated.
-          iterator: a Grain iterator over the same data.
+            its buffers may already be donated. The checkpoint may come from another mesh or number of processes.
+          unusable: record -> why this checkpoint cannot be used though it is whole, or None.
 
         Raises:
-          CheckpointError: the checkpoint is another run's, or holds other arrays.
+          CheckpointError: the checkpoint is another run's, holds other arrays, or all there are are damaged.
         """
-        steps = self.steps()
-        if not steps:
-            return None
-        step = steps[-1]
-        meta = self._meta(step)
-        self._check_run(step, meta["run"])
-        state = self._arrays(step, "state", state_like)
-        self._restore(step, data=CheckpointRestore(iterator))
-        return Restored(step, state, meta["record"])
+        faults: list[str] = []
+        for step in reversed(self.steps()):
+            fault = told_to_all(functools.partial(self._fault, step, unusable))
+            if not fault:
+                return self._restore(step, state_like, faults)
+            faults.append(f"{self.directory / str(step)} is damaged: {fault}")
+        if faults:
+            raise CheckpointError(
+                "\n".join(faults) + f"\nThere is no other; delete {self.directory.parent} to start this stage anew."
+            )
+        return None
 
     def records(self) -> dict[int, dict[str, Any]]:
-        """The record of each whole checkpoint by its step, oldest first. Waits for one that is being written."""
-        return {step: self._meta(step)["record"] for step in self.steps()}
+        """The record of each checkpoint that this object restored or saved. Waits for one that is being written."""
+        return {step: self._records[step] for step in self.steps()}
+
+    def rewind(self, step: int) -> None:
+        """Removes what is beyond `step`, the newest first, so that a kill leaves no gap."""
+        self._delete(later for later in reversed(self.steps()) if later > step)
+
+    def _restore(self, step: int, state_like: State, faults: list[str]) -> Restored[State]:
+        meta = self._meta(step)
+        self._check_run(step, meta["run"])
+        state = read_arrays(self.directory / str(step) / "state", state_like)
+        self.rewind(step)
+        self._read_older_records(step)
+        self._records[step] = meta["record"]
+        notes = [f"{fault}; it is removed, and the one before used" for fault in faults]
+        before, now = meta["devices"], _devices(state_like)
+        if before != now:
+            notes.append(f"checkpoint {step} was written by {_worded(before)} and goes on with {_worded(now)}")
+        return Restored(step, state, meta["position"], meta["record"], tuple(notes))
+
+    def _fault(self, step: int, unusable: Callable[[Mapping[str, Any]], str | None]) -> str | None:
+        return self.damage(step) or unusable(self._meta(step)["record"])
+
+    def _read_older_records(self, step: int) -> None:
+        """Of the older checkpoints; one that a kill left half removed goes."""
+        for older in [one for one in self.steps() if one < step]:
+            if told_to_all(functools.partial(integrity.damage, self.directory / str(older), under="meta/")):
+                self._delete([older])
+            else:
+                self._records[older] = self._meta(older)["record"]
 
     def _check_run(self, step: int, saved: Mapping[str, Any]) -> None:
         before, now = _flat(saved), _flat(self._run)
@@ -187,55 +179,74 @@ class Checkpoints(_Manager):
             )
 
 
-class BestCheckpoint(_Manager):
+class BestCheckpoint(CheckpointFolder):
     """The best parameters by a validation metric, as (params, metrics, step).
 
     A better set is written beside the older one. The older goes when `prune` says that no resumable checkpoint counts
     on it any more, so at every moment some whole set is on disk; the newest is the best.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, read_only: bool = False) -> None:
-        handlers = {"params": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
-        super().__init__(directory, handlers, keep=None, read_only=read_only)
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        super().__init__(directory, ["params"], ocp.checkpoint_managers.preservation_policy.PreserveAll())
 
     def save(self, step: int, params: Any, metrics: Mapping[str, float]) -> None:
         """Saves in the background; `wait` returns when it is on disk."""
-        self._save(
-            step, params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave({"step": step, "metrics": dict(metrics)})
-        )
+        meta = {"step": step, "metrics": dict(metrics)}
+        self._save(step, params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta))
 
     def rewind(self, step: int) -> None:
         """Removes what a killed run found beyond `step`: the resumed run finds it again. -1 removes all."""
-        self._delete(best for best in self._orbax.all_steps() if best > step)
+        self._delete(best for best in self.steps() if best > step)
 
     def prune(self, keep: Collection[int]) -> None:
-        """Removes all but the sets of steps `keep` and the newest."""
-        self._delete(best for best in self.steps()[:-1] if best not in keep)
+        """Removes all but the sets of steps `keep` and the newest, which may still be on its way to the disk."""
+        self._delete(best for best in sorted(self._orbax.all_steps())[:-1] if best not in keep)
 
-    def latest(self) -> Best | None:
-        """Which set is the best so far; None where there is none."""
-        steps = self.steps()
-        return Best(**self._meta(steps[-1])) if steps else None
 
-    def load(self, params_like: State) -> tuple[State, Best]:
-        """The best parameters with the shapes, types and shardings of `params_like`.
+def load_best(directory: str | os.PathLike[str], params_like: State) -> tuple[State, Best]:
+    """The best parameters kept in `directory`, with the shapes, types and shardings of `params_like`.
 
-        Raises:
-          FileNotFoundError: there are none yet.
-          CheckpointError: they are another model's; every missing, unknown or mis-shaped weight is named.
-        """
-        best = self.latest()
-        if best is None:
-            raise FileNotFoundError(f"no trained parameters in {self.directory}; train this stage first")
-        return self._arrays(best.step, "params", params_like), best
+    Only reads: a run that writes there is not disturbed.
+
+    Raises:
+      FileNotFoundError: there are none yet.
+      CheckpointError: they are damaged, or another model's; every missing, unknown or mis-shaped weight is named.
+    """
+    folder = _newest(directory)
+    if folder is None:
+        raise FileNotFoundError(f"no trained parameters in {directory}; train this stage first")
+    fault = told_to_all(lambda: integrity.damage(folder))
+    if fault:
+        raise CheckpointError(f"{folder} is damaged: {fault}; start the training command again, which goes back for it")
+    return read_arrays(folder / "params", params_like), Best(**read_meta(folder))
 
 
 def load_params(directory: str | os.PathLike[str], params_like: State) -> State:
-    """The best parameters kept in `directory`, for evaluation or recommendation. Raises as `BestCheckpoint.load`."""
-    if not pathlib.Path(directory).is_dir():
-        raise FileNotFoundError(f"no trained parameters in {directory}; train this stage first")
-    with BestCheckpoint(directory, read_only=True) as best:
-        return best.load(params_like)[0]
+    """The parameters of `load_best` alone."""
+    return load_best(directory, params_like)[0]
+
+
+def best_seal(directory: str | os.PathLike[str]) -> str | None:
+    """What tells the best parameters in `directory` from any others: the hash of their files' hashes; or None."""
+    newest = _newest(directory)
+    return integrity.fingerprint(newest) if newest else None
+
+
+def finished_step(
+    directory: str | os.PathLike[str], best: str | os.PathLike[str], meta: Mapping[str, Any]
+) -> int | None:
+    """The step at which the stage of this `meta` has come to its end, if its best parameters in `best` are sound.
+
+    None otherwise. Reads no state: a stage that is at its end has no use for it.
+    """
+    newest = _newest(directory)
+    if newest is None or integrity.damage(newest, under="meta/"):
+        return None
+    found = read_meta(newest)
+    if found["run"] != json.loads(json.dumps(meta)) or not found["record"].get("finished"):
+        return None
+    unsound = integrity.damage(pathlib.Path(best) / str(found["record"]["best_step"]))
+    return None if unsound else int(newest.name)
 
 
 def changed_settings(directory: str | os.PathLike[str], meta: Mapping[str, Any]) -> list[str]:
@@ -243,16 +254,17 @@ def changed_settings(directory: str | os.PathLike[str], meta: Mapping[str, Any])
 
     None where they agree, or where there is no checkpoint.
     """
-    if not pathlib.Path(directory).is_dir():
+    newest = _newest(directory)
+    if newest is None:
         return []
-    handlers = {"meta": ocp.JsonCheckpointHandler()}
-    with _Manager(directory, handlers, keep=None, read_only=True) as manager:
-        steps = manager.steps()
-        if not steps:
-            return []
-        saved = manager._meta(steps[-1])["run"]
-    now = _flat(json.loads(json.dumps(meta)))  # as it was written: tuples become lists
-    return _changes(_flat(saved), now, sorted(now))
+    now = _flat(json.loads(json.dumps(meta)))
+    return _changes(_flat(read_meta(newest)["run"]), now, sorted(now))
+
+
+def _newest(directory: str | os.PathLike[str]) -> pathlib.Path | None:
+    """The folder of the newest step, whole or not; None where there is none."""
+    folders = [path for path in pathlib.Path(directory).absolute().glob("*") if path.name.isdecimal()]
+    return max(folders, key=lambda path: int(path.name), default=None)
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> list[str]:
@@ -263,38 +275,18 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[
     ]
 
 
-def _abstract(tree: State) -> State:
-    """Shapes, types and shardings only, so that nothing holds or touches the arrays themselves."""
-    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-    def one(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or default)
-
-    return jax.tree.map(one, tree)
+def _devices(state: Any) -> dict[str, Any]:
+    """What a state lies on: processes, devices and the mesh's axes."""
+    shardings = [getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(state)]
+    meshes = [dict(one.mesh.shape) for one in shardings if isinstance(one, jax.sharding.NamedSharding)]
+    return {"processes": jax.process_count(), "devices": jax.device_count(), "mesh": meshes[0] if meshes else {}}
 
 
-def _shapes(tree: Any) -> dict[str, str]:
-    """Each leaf's dotted name -> its type and shape, as "float32[2, 3]"."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def _check_arrays(path: pathlib.Path, saved: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    wrong = [f"  {name}: missing, wanted as {wanted[name]}" for name in sorted(wanted.keys() - saved.keys())]
-    wrong += [f"  {name}: not wanted, found as {saved[name]}" for name in sorted(saved.keys() - wanted.keys())]
-    wrong += [
-        f"  {name}: {saved[name]}, wanted as {wanted[name]}"
-        for name in sorted(saved.keys() & wanted.keys())
-        if saved[name] != wanted[name]
-    ]
-    if wrong:
-        lines = "\n".join(wrong[:20] + ([f"  and {len(wrong) - 20} more"] if len(wrong) > 20 else []))
-        raise CheckpointError(
-            f"{path} holds other arrays than this model:\n{lines}\n"
-            "Set model and optimiser back, or use another work directory."
-        )
+def _worded(devices: Mapping[str, Any]) -> str:
+    processes, count = devices["processes"], devices["devices"]
+    text = f"{processes} process{'es' if processes > 1 else ''} with {count} device{'s' if count > 1 else ''}"
+    axes = ", ".join(f"{axis} {size}" for axis, size in devices["mesh"].items())
+    return f"{text} (mesh {axes})" if axes else text
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

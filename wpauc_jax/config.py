@@ -214,6 +214,19 @@ class OptimConfig(Checked, section="optim."):
 
 
 @dataclasses.dataclass(frozen=True)
+class FaultConfig(Checked, section="faults."):
+    """What a stage does about losses that are not finite or explode, and what it warns of. See docs/reliability.md."""
+
+    action: str = choice("stop", "rollback")  # rollback: take steps back and go on without their batches
+    rollback_steps: int = at_least(1, 1)  # how many to take back, the faulty one included
+    max_rollbacks: int = at_least(3, 1)  # in a stage; a fault beyond stops it
+    max_loss: float = at_least(1e3, 0.0)  # a loss of greater size has exploded; 0: any finite loss will do
+    spike: float = at_least(10.0, 0.0)  # warn of a loss so many deviations above the recent median; 0: never
+    dead: float = at_least(0.95, 0.0)  # warn where so large a share of recent groups taught nothing; 0: never
+    window: int = at_least(50, 4)  # steps that count as recent
+
+
+@dataclasses.dataclass(frozen=True)
 class StageConfig(Checked):
     """What SFT and RL share: durations, selection, optimiser."""
 
@@ -223,6 +236,7 @@ class StageConfig(Checked):
     evals: int = at_least(8, 0)  # validations over the whole stage, evenly spaced, the last at the end
     saves: int = at_least(8, 0)  # resumable checkpoints over the whole stage, likewise
     patience: int = at_least(3, 0)  # validations without a better one before stopping; 0: never stop early
+    faults: FaultConfig = FaultConfig()
     optim: OptimConfig = OptimConfig()
 
 

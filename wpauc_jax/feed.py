@@ -1,11 +1,13 @@
 """Batches for the loop, read one ahead."""
 
+import copy
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+
+from wpauc_jax.skips import Skips
 
 Batch = Mapping[str, np.ndarray]
 
@@ -14,43 +16,50 @@ Batch = Mapping[str, np.ndarray]
 class Placed:
     """A batch on the host and on the device."""
 
+    number: int  # in the order of the data, from 1 on
     host: Batch
     placed: Any
 
 
 class Feed:
-    """A Grain iterator read one batch ahead; Grain's checkpoint handler saves the place of the batch not yet taken."""
+    """A Grain iterator read one batch ahead, which knows the place of the batch not yet taken.
 
-    def __init__(self, batches: Any, place: Callable[[Batch], Any]) -> None:
+    Args:
+      batches: a Grain IterDataset or DatasetIterator.
+      place: puts a batch on the device or devices.
+      skips: batches to pass over.
+    """
+
+    def __init__(self, batches: Any, place: Callable[[Batch], Any], skips: Skips) -> None:
         self._iterator = iter(batches)
         self._place = place
+        self._skips = skips
         self._ahead: Placed | None = None
-        self._before_ahead = b""
+        self._before_ahead: Any = None
 
     def take(self, done: int) -> Placed:
-        """The next batch, for the step after `done` updates. Raises ValueError where the data end."""
-        self.prefetch()
+        """The batch of the step after `done` updates. Raises ValueError where the data end."""
+        self.prefetch(done)
         if self._ahead is None:
             raise ValueError(f"the data ended after step {done}; give a pipeline that repeats")
         batch, self._ahead = self._ahead, None
         return batch
 
-    def prefetch(self) -> None:
-        """Reads the next batch and starts its way to the device."""
+    def prefetch(self, done: int) -> None:
+        """Reads the batch of the step after `done` updates and starts its way to the device."""
         if self._ahead is None:
-            self._before_ahead = self.get_state()
+            self._before_ahead = self.position()
+            for _ in range(self._skips.at(done)):
+                next(self._iterator, None)
             host = next(self._iterator, None)
-            self._ahead = None if host is None else Placed(host, self._place(host))
+            number = done + self._skips.before(done) + 1
+            self._ahead = None if host is None else Placed(number, host, self._place(host))
 
-    def get_state(self) -> bytes:
-        """The place of the batch not yet taken."""
-        return json.dumps(self._iterator.get_state()).encode() if self._ahead is None else self._before_ahead
+    def position(self) -> Any:
+        """Where the data stand, the batch read ahead not counted, as JSON values."""
+        return copy.deepcopy(self._iterator.get_state()) if self._ahead is None else self._before_ahead
 
-    def set_state(self, state: bytes) -> None:
-        """Goes to a place that `get_state` told."""
+    def go_to(self, position: Any) -> None:
+        """Goes to where the data stood."""
         self._ahead = None
-        self._iterator.set_state(json.loads(state))
-
-    def start_prefetch(self) -> None:
-        """Asked for by Grain's handler; the iterator below does it."""
-        self._iterator.start_prefetch()
+        self._iterator.set_state(position)

@@ -18,8 +18,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.stem}.{os.getpid()}{final.suffix}")
     try:
-        yield temporary
-        temporary.replace(final)
+        with named_errors(final):
+            yield temporary
+            temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -40,3 +41,14 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Gives an OSError that names no file, as of a full disk, the name of `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
+        raise

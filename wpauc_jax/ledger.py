@@ -1,38 +1,31 @@
-"""Metrics of the loop's steps: read one step late, checked and written."""
+"""Metrics of the loop's steps: read one step late, watched and written."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from wpauc_jax.feed import Batch
+from wpauc_jax.feed import Batch, Placed
+from wpauc_jax.watch import FaultError, Watch
 from wpauc_jax.writers import MetricWriter, Progress
 
-
-class NonFiniteError(FloatingPointError):
-    """A loss, gradient norm or validation metric became NaN or infinite."""
+_NAMED = 64  # of a batch's samples and users, so many are named in a message
 
 
 class Ledger:
-    """Reads metrics one step late, checks them and writes them."""
+    """Reads metrics one step late, has them watched and writes them."""
 
     def __init__(
-        self,
-        name: str,
-        must_be_finite: Sequence[str],
-        writer: MetricWriter,
-        progress: Progress,
-        rows_per_step: int,
-        unit: str,
+        self, name: str, watch: Watch, writer: MetricWriter, progress: Progress, rows_per_step: int, unit: str
     ) -> None:
-        self._name, self._must_be_finite, self._writer, self._progress = name, must_be_finite, writer, progress
+        self._name, self._watch, self._writer, self._progress = name, watch, writer, progress
         self._rows_per_step, self._unit = rows_per_step, unit
-        self._waiting: tuple[int, Batch, Any] | None = None
+        self._waiting: tuple[int, Placed, Any] | None = None
         self._clock = time.perf_counter()
 
-    def add(self, done: int, batch: Batch, metrics: Mapping[str, Any]) -> None:
+    def add(self, done: int, batch: Placed, metrics: Mapping[str, Any]) -> None:
         """Starts the copy to the host; `read` will find it there."""
         jax.tree.map(lambda leaf: leaf.copy_to_host_async(), metrics)
         self._waiting = (done, batch, metrics)
@@ -42,17 +35,16 @@ class Ledger:
         self._clock = time.perf_counter()
 
     def read(self) -> None:
-        """Writes what waits. Raises NonFiniteError naming step and samples."""
+        """Writes what waits. Raises FaultError naming step, batch and samples."""
         if self._waiting is None:
             return
         (done, batch, metrics), self._waiting = self._waiting, None
         values = {key: _mean(value) for key, value in jax.device_get(dict(metrics)).items()}
-        for key in self._must_be_finite:
-            if key in values and not np.all(np.isfinite(values[key])):
-                raise NonFiniteError(
-                    f"{self._name}: {key} is {values[key]} in step {done}{_who(batch)}. "
-                    "A lower learning rate or a tighter max_grad_norm may help; the checkpoint before it is kept."
-                )
+        fault = self._watch.fault(values)
+        if fault:
+            raise FaultError(f"{self._name}: {fault} in step {done}, batch {batch.number}{_who(batch.host)}", done)
+        for warning in self._watch.warnings(values):
+            self._progress.note(f"step {done}: warning: {warning}")
         now = time.perf_counter()
         rate = self._rows_per_step / max(now - self._clock, 1e-9)
         self._clock = now
@@ -71,5 +63,9 @@ def _mean(value: Any) -> np.ndarray:
 
 def _who(batch: Batch) -> str:
     """Which rows a batch held, as far as it says so."""
-    parts = [f"{key}s {batch[key].tolist()}" for key in ("sample", "user") if key in batch]
-    return f"; the batch's {', '.join(parts)}" if parts else ""
+    return "".join(f"; {key}s {_listed(batch[key])}" for key in ("sample", "user") if key in batch)
+
+
+def _listed(ids: np.ndarray) -> str:
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return f"{ids[:_NAMED].tolist()}{more}"

@@ -3,15 +3,19 @@
 The order in an iteration is fixed: evaluate, save, next batch, step, write.
 - Evaluate comes before save, so that a checkpoint knows what the validation at its step found.
 - Save comes before the iterator moves, so that a resumed run draws the very batch that would have come next. (The loop
-  holds one batch ahead; what is saved is the iterator's place before that batch.)
+  holds one batch ahead; what is saved is the iterator's position before that batch.)
 - Write comes last and one step late: the metrics of a step are read while the next one runs, so that reading never
-  leaves the device idle. A loss that is not finite stops the run then, before anything is saved from it.
+  leaves the device idle. A loss that is not finite is found then, before anything is saved from it.
 
-Everything that decides what comes next is in a checkpoint: the state, the iterator's place, and the record of
+Everything that decides what comes next is in a checkpoint: the state, the iterator's position, and the record of
 validations that early stopping looks at. Randomness is a function of the seed and the step. So a run that is killed at
 any moment and started again takes the same steps and ends with the same parameters, bit for bit.
+
+A fault that is rolled back is such a resumption, too: the run goes on from a checkpoint before the fault, takes the
+sound steps again, and passes over the batches that led to it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -21,10 +25,14 @@ from typing import Any, Generic, Protocol, TypeVar
 import jax
 
 from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints
+from wpauc_jax.config import FaultConfig
 from wpauc_jax.distributed import is_main_process
 from wpauc_jax.feed import Batch, Feed
-from wpauc_jax.ledger import Ledger, NonFiniteError
+from wpauc_jax.ledger import Ledger
+from wpauc_jax.skips import Skips
+from wpauc_jax.storage import CheckpointError
 from wpauc_jax.termination import Preempted, Termination
+from wpauc_jax.watch import FaultError, Watch
 from wpauc_jax.writers import MetricWriter, Progress
 
 
@@ -57,7 +65,7 @@ class Plan:
     patience: int = 0  # validations in a row without a better one before stopping; 0: never stop early
     select: str = ""  # the validation metric, larger is better, by which the best parameters are kept
     eval_at_start: bool = False  # also before the first step, so that training may find nothing better
-    must_be_finite: tuple[str, ...] = ("loss", "grad_norm")  # metrics that stop the run otherwise
+    faults: FaultConfig = dataclasses.field(default_factory=FaultConfig)
 
     @functools.cached_property
     def eval_steps(self) -> frozenset[int]:
@@ -67,8 +75,9 @@ class Plan:
 
     @functools.cached_property
     def save_steps(self) -> frozenset[int]:
-        """The counts of updates after which to save."""
-        return spread(self.total_steps, self.saves) | {self.total_steps}
+        """The counts of updates after which to save; where faults are rolled back also before the first."""
+        start = {0} if self.faults.action == "rollback" else set()
+        return spread(self.total_steps, self.saves) | {self.total_steps} | start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,46 +140,42 @@ def fit(
       place: puts a batch on the device or devices.
 
     Raises:
-      NonFiniteError: names the step and the batch's samples.
-      CheckpointError: the newest checkpoint is another run's.
+      FaultError: a loss is not finite or exploded; names the step and the batch's samples.
+      CheckpointError: the newest checkpoint is another run's, none of them is whole, or one cannot be written.
       Preempted: SIGTERM came; the state is saved.
     """
     if plan.evals and evaluate is None:
         raise ValueError(f"{name}: plan.evals={plan.evals} needs an evaluate function")
-    feed = Feed(batches, place)
-    restored = checkpoints.restore(state, feed)
-    if restored:
-        state, record, done = restored.state, Record(**restored.record), restored.step
-    else:
-        record, done = Record(), int(jax.device_get(state.step))
-    if record.finished:
-        return _result(state, done, plan, record)
-    writer.rewind(name, done if restored else -1)
-    writer.rewind(f"{name}/valid", record.evaluated)
-    best.rewind(record.best_step)
-    total, start = plan.total_steps * rows_per_step, done * rows_per_step
-    with (
-        Termination() as stop,
-        Progress(total, name, start, unit=unit, enabled=is_main_process()) as progress,
-    ):
-        if restored:
-            progress.note(f"goes on after step {done} of {plan.total_steps}")
-        ledger = Ledger(name, plan.must_be_finite, writer, progress, rows_per_step, unit)
-        run = _Run(name, plan, evaluate, checkpoints, best, writer, progress, stop, record, done if restored else -1)
+    skips = Skips(checkpoints.directory / "skipped.json", writes=is_main_process())
+    with Termination() as stop:
+        stage = _Stage(name, plan, step, evaluate, checkpoints, best, writer, stop, rows_per_step, unit)
         while True:
-            if stop.reached() or done in plan.eval_steps or done in plan.save_steps:
-                ledger.read()
-                if run.evaluate_and_save(state, done, feed):
-                    return _result(state, done, plan, run.record)
-                ledger.restart_clock()
-            batch = feed.take(done)
-            with jax.transfer_guard("disallow"):
-                state, metrics = step(state, batch.placed)
-            done += 1
-            if done < plan.total_steps:
-                feed.prefetch()
-            ledger.read()
-            ledger.add(done, batch.host, metrics)
+            feed = Feed(batches, place, skips)
+            try:
+                return stage.run(state, feed)
+            except FaultError as fault:
+                _roll_back(fault, plan.faults, checkpoints, skips)
+                stage.notes.append(f"{fault}. Rolled back; the batches that led to it are passed over")
+            except BaseException:
+                with contextlib.suppress(CheckpointError):  # what is being saved counts on the writers that end now
+                    checkpoints.wait()
+                raise
+
+
+def _roll_back(fault: FaultError, config: FaultConfig, checkpoints: Checkpoints, skips: Skips) -> None:
+    """Leaves the fault's branch, or raises the fault with what can be done."""
+    steps = checkpoints.steps()
+    kept = f"the newest checkpoint, {max(steps)}, is kept" if steps else "there is no checkpoint yet"
+    help = f"{fault}. A lower learning rate or a tighter max_grad_norm may help; {kept}."
+    if config.action == "stop":
+        raise FaultError(f"{help} faults.action=rollback passes over such batches.", fault.step) from fault
+    after = max(fault.step - config.rollback_steps, 0)
+    if len(skips.faults) >= config.max_rollbacks:
+        raise FaultError(f"{help} It comes after {len(skips.faults)} rollbacks, as many as allowed.", fault.step)
+    if min(steps, default=after + 1) > after:
+        raise FaultError(f"{help} To take {config.rollback_steps} steps back, an older one is needed.", fault.step)
+    checkpoints.rewind(after)  # before the file is written: a kill in between has lost nothing
+    skips.add(fault.step, after, str(fault))
 
 
 def _result(state: S, done: int, plan: Plan, record: Record) -> FitResult[S]:
@@ -178,30 +183,88 @@ def _result(state: S, done: int, plan: Plan, record: Record) -> FitResult[S]:
 
 
 @dataclasses.dataclass
-class _Run:
-    """The evaluate and save parts of an iteration, and the record they keep."""
+class _Stage:
+    """What a stage's runs share: the first one, and those that go on after a fault was rolled back."""
 
     name: str
     plan: Plan
+    step: Callable[[Any, Any], tuple[Any, Mapping[str, Any]]]
     evaluate: Callable[[Any], Mapping[str, float]] | None
     checkpoints: Checkpoints
     best: BestCheckpoint
     writer: MetricWriter
-    progress: Progress
     stop: Termination
+    rows_per_step: int
+    unit: str
+    notes: list[str] = dataclasses.field(default_factory=list)  # what to tell when the progress bar is there
+
+    def run(self, state: S, feed: Feed) -> FitResult[S]:
+        """From the newest checkpoint, or from `state`, to the end. Raises FaultError where a step goes wrong."""
+        plan, name = self.plan, self.name
+        restored = self.checkpoints.restore(state, self._best_is_damaged)
+        if restored:
+            state, record, done = restored.state, Record(**restored.record), restored.step
+            feed.go_to(restored.position)
+        else:
+            record, done = Record(), int(jax.device_get(state.step))
+        if record.finished:
+            return _result(state, done, plan, record)
+        self.writer.rewind(name, done if restored else -1)
+        self.writer.rewind(f"{name}/valid", record.evaluated)
+        self.best.rewind(record.best_step)
+        rows = (plan.total_steps * self.rows_per_step, done * self.rows_per_step)
+        with Progress(rows[0], name, rows[1], unit=self.unit, enabled=is_main_process()) as progress:
+            self.notes += [*restored.notes, f"goes on after step {done} of {plan.total_steps}"] if restored else []
+            while self.notes:
+                progress.note(self.notes.pop(0))
+            keeper = _Keeper(self, progress, record, done if restored else -1)
+            ledger = Ledger(name, Watch(plan.faults), self.writer, progress, self.rows_per_step, self.unit)
+            return self._steps(state, done, feed, keeper, ledger)
+
+    def _steps(self, state: S, done: int, feed: Feed, keeper: "_Keeper", ledger: Ledger) -> FitResult[S]:
+        plan = self.plan
+        while True:
+            if self.stop.reached() or done in plan.eval_steps or done in plan.save_steps:
+                ledger.read()
+                if keeper.evaluate_and_save(state, done, feed):
+                    return _result(state, done, plan, keeper.record)
+                ledger.restart_clock()
+            batch = feed.take(done)
+            with jax.transfer_guard("disallow"):
+                state, metrics = self.step(state, batch.placed)
+            done += 1
+            if done < plan.total_steps:
+                feed.prefetch(done)
+            ledger.read()
+            ledger.add(done, batch, metrics)
+
+    def _best_is_damaged(self, record: Mapping[str, Any]) -> str | None:
+        """A checkpoint counts on the best parameters found by then."""
+        step = record["best_step"]
+        fault = self.best.damage(step) if step >= 0 else None
+        return f"it needs {self.best.directory / str(step)}, of which {fault}" if fault else None
+
+
+@dataclasses.dataclass
+class _Keeper:
+    """The evaluate and save parts of an iteration, and the record they keep."""
+
+    stage: _Stage
+    progress: Progress
     record: Record
     saved: int  # the step of the newest checkpoint, -1 without one
 
     def evaluate_and_save(self, state: State, done: int, feed: Feed) -> bool:
         """Does what is due after `done` updates; True when the stage is finished. Raises Preempted after SIGTERM."""
+        plan, stop = self.stage.plan, self.stage.stop
         evaluated = self._evaluate(state, done)
-        exhausted = 0 < self.plan.patience <= self.record.bad_evals
-        finished = evaluated and (done >= self.plan.total_steps or exhausted)
-        stopping = self.stop.requested
-        if finished or ((stopping or done in self.plan.save_steps) and done != self.saved):
+        exhausted = 0 < plan.patience <= self.record.bad_evals
+        finished = evaluated and (done >= plan.total_steps or exhausted)
+        stopping = stop.requested
+        if finished or ((stopping or done in plan.save_steps) and done != self.saved):
             self._save(state, done, feed, finished)
         if finished or stopping:
-            self.checkpoints.wait()
+            self.stage.checkpoints.wait()
         if stopping:
             self.progress.note(f"saved after step {done} on SIGTERM; start the same command again to go on")
             raise Preempted
@@ -209,39 +272,44 @@ class _Run:
 
     def _evaluate(self, state: State, done: int) -> bool:
         """False if a validation that is due could not be done because of SIGTERM."""
-        if self.evaluate is None or done not in self.plan.eval_steps or done <= self.record.evaluated:
+        evaluate = self.stage.evaluate
+        if evaluate is None or done not in self.stage.plan.eval_steps or done <= self.record.evaluated:
             return True
-        metrics = self.stop.interruptible(functools.partial(self.evaluate, state.params))
+        metrics = self.stage.stop.interruptible(functools.partial(evaluate, state.params))
         if metrics is None:
             return False
         self._select(state, done, {key: float(value) for key, value in metrics.items()})
         return True
 
     def _save(self, state: State, done: int, feed: Feed, finished: bool) -> None:
-        """A checkpoint goes to disk only after what it counts on: the metric lines and the best parameters."""
+        """A checkpoint is whole only once what it counts on is on disk; that is waited for in the background."""
+        best, checkpoints = self.stage.best, self.stage.checkpoints
         if finished:
             if self.record.best_step < 0:
-                self.best.save(done, state.params, {})
+                best.save(done, state.params, {})
                 self.record = dataclasses.replace(self.record, best_step=done)
             self.record = dataclasses.replace(self.record, finished=True)
-        self.writer.sync()
-        self.best.wait()
-        self.best.prune({record["best_step"] for record in self.checkpoints.records().values()})
-        self.checkpoints.save(done, state, feed, dataclasses.asdict(self.record))
+        best.prune({record["best_step"] for record in checkpoints.records().values()})
+        record = dataclasses.asdict(self.record)
+        checkpoints.save(done, state, feed.position(), record, before_seal=self._reach_the_disk)
         self.saved = done
 
+    def _reach_the_disk(self) -> None:
+        self.stage.writer.sync()
+        self.stage.best.wait()
+
     def _select(self, state: State, done: int, metrics: dict[str, float]) -> None:
-        select = self.plan.select
+        name, select = self.stage.name, self.stage.plan.select
         if select not in metrics:
-            raise ValueError(f"{self.name}: plan.select={select!r} is not measured; choose one of {sorted(metrics)}")
+            raise ValueError(f"{name}: plan.select={select!r} is not measured; choose one of {sorted(metrics)}")
         value = metrics[select]
         if not math.isfinite(value):
-            raise NonFiniteError(f"{self.name}: validation {select} is {value} after step {done}")
+            raise FaultError(f"{name}: validation {select} is {value} after step {done}", done)
         better = not self.record.best_metrics or value > self.record.best_metrics[select]
-        self.writer.write(f"{self.name}/valid", done, metrics)
+        self.stage.writer.write(f"{name}/valid", done, metrics)
         self.progress.note(f"step {done}: {select} {value:.4f}" + (", the best so far" if better else ""))
         if better:
-            self.best.save(done, state.params, metrics)
+            self.stage.best.save(done, state.params, metrics)
             self.record = Record(evaluated=done, best_step=done, best_metrics=metrics)
         else:
             self.record = dataclasses.replace(self.record, evaluated=done, bad_evals=self.record.bad_evals + 1)

@@ -14,13 +14,13 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from wpauc_jax import distributed, run
-from wpauc_jax.checkpoint import CheckpointError
 from wpauc_jax.config import Config
 from wpauc_jax.data.sources import DataError
-from wpauc_jax.ledger import NonFiniteError
 from wpauc_jax.models import PretrainedError
 from wpauc_jax.ranks import RanksError
 from wpauc_jax.settings import ConfigError, from_config_dict
+from wpauc_jax.storage import CheckpointError
+from wpauc_jax.watch import FaultError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "a file of configs/, after a colon its argument", lock_config=True
@@ -39,9 +39,8 @@ _USER_ERRORS = (
     PretrainedError,
     CheckpointError,
     RanksError,
-    NonFiniteError,
-    FileNotFoundError,
-    FileExistsError,
+    FaultError,
+    OSError,
 )
 
 

@@ -1,5 +1,6 @@
 """What a run says at its end: the table on the terminal and results.json."""
 
+import dataclasses
 import json
 import math
 import os
@@ -8,74 +9,75 @@ from typing import Any
 
 import numpy as np
 
-from wpauc_jax.evaluate import Exact
 from wpauc_jax.files import atomic_path
 from wpauc_jax.ranks import PairedDifference, Ranks, RanksError, metric_names
 
 
-def final_table(
-    stages: Mapping[str, Ranks],
-    *,
-    recall_at: Iterable[int],
-    ndcg_at: Iterable[int],
-    num_items: int,
-    scoring: str,
-    split: str = "test",
-) -> str:
-    """Stages by metrics, with what one must know to read them: users, catalogue, lists, scoring rule, standard errors.
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Stages measured on the same samples. Raises RanksError where there is none, or where the samples differ."""
 
-    Raises RanksError where the stages were not measured on the same samples.
-    """
-    _check_stages(stages)
-    names = metric_names(recall_at, ndcg_at)
-    ranks = next(iter(stages.values()))
-    rows = [
-        [stage, _list_of(found, num_items), *(f"{found.mean(name):.4f}" for name in names)]
-        for stage, found in stages.items()
-    ]
-    errors = [max(found.standard_error(name) for found in stages.values()) for name in names]
-    rows.append(["standard error", "at most", *("-" if math.isnan(error) else f"{error:.4f}" for error in errors)])
-    head = (
-        f"{split} set: {_rows_of(ranks)}, each against the whole catalogue of {num_items:,} items; "
-        f"scoring rule of the beams: {scoring}"
-    )
-    return head + "\n" + format_table(["stage", "ranked", *(metric_title(name) for name in names)], rows, left=2)
+    stages: Mapping[str, Ranks]
+    recall_at: Iterable[int]
+    ndcg_at: Iterable[int]
+    num_items: int
+    scoring: str
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise RanksError("there is no stage to report")
+        first, reference = next(iter(self.stages.items()))
+        for name, ranks in self.stages.items():
+            if not np.array_equal(np.sort(ranks.sample), np.sort(reference.sample)):
+                raise RanksError(
+                    f"{first} was measured on {len(reference)} samples and {name} on {len(ranks)} others; evaluate both"
+                )
+
+    @property
+    def names(self) -> list[str]:
+        """The metrics, in the order of the table."""
+        return metric_names(self.recall_at, self.ndcg_at)
+
+    def table(self) -> str:
+        """Stages by metrics, with what one must know to read them: users, catalogue, lists, scoring rule, errors."""
+        found = self.stages.values()
+        rows = [
+            [stage, _list_of(ranks, self.num_items), *(f"{ranks.mean(name):.4f}" for name in self.names)]
+            for stage, ranks in self.stages.items()
+        ]
+        errors = [max(ranks.standard_error(name) for ranks in found) for name in self.names]
+        rows.append(["standard error", "at most", *("-" if math.isnan(error) else f"{error:.4f}" for error in errors)])
+        head = (
+            f"{self.split} set: {_rows_of(next(iter(found)))}, each against the whole catalogue of "
+            f"{self.num_items:,} items; scoring rule of the beams: {self.scoring}"
+        )
+        return head + "\n" + format_table(["stage", "ranked", *map(metric_title, self.names)], rows, left=2)
+
+    def summary(self) -> dict[str, Any]:
+        """The same in full precision, for results.json."""
+        ranks = next(iter(self.stages.values()))
+        return {
+            "split": self.split,
+            "users": ranks.num_users,
+            "samples": len(ranks),
+            "items": self.num_items,
+            "scoring": self.scoring,
+            "stages": {
+                stage: {
+                    "list_length": found.num_candidates,
+                    "metrics": {name: found.mean(name) for name in self.names},
+                    "standard_errors": {name: _or_none(found.standard_error(name)) for name in self.names},
+                }
+                for stage, found in self.stages.items()
+            },
+        }
 
 
-def summarise(
-    stages: Mapping[str, Ranks],
-    *,
-    recall_at: Iterable[int],
-    ndcg_at: Iterable[int],
-    num_items: int,
-    scoring: str,
-    split: str = "test",
-) -> dict[str, Any]:
-    """The same as `final_table` in full precision, for results.json. Raises RanksError likewise."""
-    _check_stages(stages)
-    names = metric_names(recall_at, ndcg_at)
-    ranks = next(iter(stages.values()))
-    return {
-        "split": split,
-        "users": ranks.num_users,
-        "samples": len(ranks),
-        "items": num_items,
-        "scoring": scoring,
-        "stages": {
-            stage: {
-                "list_length": found.num_candidates,
-                "metrics": {name: found.mean(name) for name in names},
-                "standard_errors": {name: _or_none(found.standard_error(name)) for name in names},
-            }
-            for stage, found in stages.items()
-        },
-    }
-
-
-def exact_table(exact: Mapping[str, Exact]) -> str:
+def exact_table(exact: Mapping[str, Mapping[str, float]]) -> str:
     """Stages by areas under the ROC curve over all negatives, and by what beams miss of the exact K best."""
-    rows = [[stage, *(f"{value:.4f}" for value in found.metrics().values())] for stage, found in exact.items()]
-    names = list(next(iter(exact.values())).metrics())
+    rows = [[stage, *(f"{value:.4f}" for value in metrics.values())] for stage, metrics in exact.items()]
+    names = list(next(iter(exact.values())))
     return format_table(["exact", *(metric_title(name) for name in names)], rows)
 
 
@@ -120,17 +122,6 @@ def metric_title(name: str) -> str:
     kind, at, k = name.partition("@")
     titles = {"recall": "Recall", "missed": "missed"}
     return titles.get(kind, kind.upper()) + at + k
-
-
-def _check_stages(stages: Mapping[str, Ranks]) -> None:
-    if not stages:
-        raise RanksError("there is no stage to report")
-    first, reference = next(iter(stages.items()))
-    for name, ranks in stages.items():
-        if not np.array_equal(np.sort(ranks.sample), np.sort(reference.sample)):
-            raise RanksError(
-                f"{first} was measured on {len(reference)} samples and {name} on {len(ranks)} others; evaluate both"
-            )
 
 
 def _list_of(ranks: Ranks, num_items: int) -> str:

@@ -1,6 +1,7 @@
 """What each `--config.mode` does with a work directory."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import sys
@@ -8,23 +9,24 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from wpauc_jax.baselines import optimal_ranks, popularity_ranks
-from wpauc_jax.checkpoint import BestCheckpoint, load_params
+from wpauc_jax.checkpoint import best_seal, load_best, load_params
 from wpauc_jax.compile_check import compile_check
 from wpauc_jax.config import Config
 from wpauc_jax.data.dataset import positions
 from wpauc_jax.data.sources.synthetic import make_world
 from wpauc_jax.distributed import is_main_process
 from wpauc_jax.doctor import examine
-from wpauc_jax.evaluate import Exact, evaluate, evaluate_exact
+from wpauc_jax.evaluate import evaluate, evaluate_exact
 from wpauc_jax.export import export
 from wpauc_jax.files import atomic_path
 from wpauc_jax.models import Params
 from wpauc_jax.plots import plot_stages, plot_training
 from wpauc_jax.ranks import Ranks
 from wpauc_jax.recommend import recommend
-from wpauc_jax.report import exact_table, final_table, summarise, write_results
+from wpauc_jax.report import Report, exact_table, write_results
 from wpauc_jax.sharding import make_mesh
 from wpauc_jax.train import best_folder, run_rl, run_sft
 from wpauc_jax.workspace import Workspace, open_workspace
@@ -35,36 +37,32 @@ STAGES = ("sft", "rl")
 
 def run_all(config: Config, folder: pathlib.Path) -> None:
     """Prepare, SFT, RL, evaluate; what is done already is not done again."""
-    work = _open(config, folder)
-    if not config.sft_from:
-        run_sft(work)
-    run_rl(work)
-    _evaluate(work)
+    _evaluate(_train(config, folder, *([] if config.sft_from else [run_sft]), run_rl))
 
 
 def _prepare_only(config: Config, folder: pathlib.Path) -> None:
-    _open(config, folder)
+    open_workspace(config, folder, _say)
 
 
 def _sft_only(config: Config, folder: pathlib.Path) -> None:
-    run_sft(_open(config, folder))
+    _train(config, folder, run_sft)
 
 
 def _rl_only(config: Config, folder: pathlib.Path) -> None:
-    run_rl(_open(config, folder))
+    _train(config, folder, run_rl)
 
 
 def _evaluate_only(config: Config, folder: pathlib.Path) -> None:
-    _evaluate(_open(config, folder))
+    _evaluate(open_workspace(config, folder, _say))
 
 
 def _recommend_only(config: Config, folder: pathlib.Path) -> None:
-    work = _open(config, folder)
+    work = open_workspace(config, folder, _say)
     recommend(work, _latest_params(work), say=_say)
 
 
 def _export_only(config: Config, folder: pathlib.Path) -> None:
-    work = _open(config, folder)
+    work = open_workspace(config, folder, _say)
     export(work, _latest_params(work), say=_say)
 
 
@@ -105,48 +103,72 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _open(config: Config, folder: pathlib.Path) -> Workspace:
+def _train(config: Config, folder: pathlib.Path, *stages: Callable[[Workspace], object]) -> Workspace:
+    """config.json says how the directory was trained: other modes leave it alone, and so does a run that is refused."""
     work = open_workspace(config, folder, _say)
-    if is_main_process():
-        with atomic_path(folder / "config.json") as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    if not (folder / "config.json").exists():
+        _write_json(folder / "config.json", dataclasses.asdict(config))
+    for stage in stages:
+        stage(work)
+    _write_json(folder / "config.json", dataclasses.asdict(config))
     return work
 
 
+def _write_json(path: pathlib.Path, content: Any) -> None:
+    if not is_main_process():
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 def _evaluate(work: Workspace) -> None:
-    """Ranks of the whole test split by popularity and by every trained stage; table, results.json, plots."""
-    rows = positions(work.dataset, "test")
-    config = work.config
+    """Ranks of the whole test split by popularity and by every trained stage; table, results.json, plots.
+
+    A stage whose parameters were evaluated before, in the same way, is not evaluated again.
+    """
+    config, rows = work.config, positions(work.dataset, "test")
     found = {"popularity": popularity_ranks(work.dataset, rows)}
     if config.data.source == "synthetic":
         world = make_world(config.data.synthetic)
         found["optimum"] = optimal_ranks(world, work.dataset, rows, config.data.max_history)
-    search = work.search(config.eval.num_beams)
-    batches = work.eval_batches(rows)
-    best_steps, exact = {}, {}
-    for stage in STAGES:
-        folder = best_folder(work, stage)
-        if not folder.is_dir():
-            continue
-        with BestCheckpoint(folder, read_only=True) as checkpoint:
-            params, best = checkpoint.load(work.first_params)
-        best_steps[stage] = best.step
-        params = work.frozen.join(params)
-        with Progress(len(rows), f"test of {stage}", unit="users", enabled=is_main_process()) as progress:
-            found[stage] = evaluate(search, params, batches, on_batch=progress.update)
-        if config.eval.exact:
-            exact[stage] = _exact(work, params, batches, stage)
-            found[f"{stage}-exact"] = exact[stage].ranks
-    if is_main_process():
-        for stage, ranks in found.items():
-            ranks.save(work.folder / "ranks" / f"{stage}.npz")
-        _report(work, found, best_steps, exact)
+    evaluated = _evaluated_before(work)
+    stages = [stage for stage in STAGES if best_folder(work, stage).is_dir()]
+    new = [stage for stage in stages if stage not in evaluated]
+    for stage in new:
+        facts = _evaluate_stage(work, stage, rows)
+        evaluated[stage] = facts | _evaluation_of(work, stage)
+    if not is_main_process():
+        return
+    for name in (name for stage in stages for name in _lists(work, stage)):
+        found[name] = Ranks.load(_ranks_path(work, name))
+    report = Report(
+        found,
+        recall_at=config.eval.recall_at,
+        ndcg_at=config.eval.ndcg_at,
+        num_items=work.catalog.num_items,
+        scoring=config.scoring,
+    )
+    if new or not stages:
+        _write_report(work, report, evaluated)
+    else:
+        _say("evaluated before, with the same parameters and settings")
+    print(report.table())
+    if config.eval.exact and stages:
+        print("\n" + exact_table({stage: evaluated[stage]["exact"] for stage in stages}))
 
 
-def _exact(work: Workspace, params: Params, batches: Any, stage: str) -> Exact:
-    rows, config = len(positions(work.dataset, "test")), work.config.eval
-    with Progress(rows, f"test of {stage} among all items", unit="users", enabled=is_main_process()) as progress:
-        return evaluate_exact(
+def _evaluate_stage(work: Workspace, stage: str, rows: np.ndarray) -> dict[str, Any]:
+    """Writes the ranks by a stage's best parameters; says at which step these were found, and what is exact."""
+    config = work.config.eval
+    trained, best = load_best(best_folder(work, stage), work.first_params)
+    params = work.frozen.join(trained)
+    batches, search = work.eval_batches(rows), work.search(config.num_beams)
+    with Progress(len(rows), f"test of {stage}", unit="users", enabled=is_main_process()) as progress:
+        _save(work, stage, evaluate(search, params, batches, on_batch=progress.update))
+    if not config.exact:
+        return {"step": best.step, "exact": {}}
+    with Progress(len(rows), f"test of {stage} among all items", unit="users", enabled=is_main_process()) as progress:
+        exact = evaluate_exact(
             work.exact_search(),
             params,
             batches,
@@ -154,30 +176,55 @@ def _exact(work: Workspace, params: Params, batches: Any, stage: str) -> Exact:
             ks=config.recall_at,
             on_batch=progress.update,
         )
+    _save(work, f"{stage}-exact", exact.ranks)
+    return {"step": best.step, "exact": exact.metrics()}
 
 
-def _report(work: Workspace, found: dict[str, Ranks], best_steps: dict[str, int], exact: dict[str, Exact]) -> None:
-    """The table on the terminal, results.json and plots."""
-    config = work.config
-    facts: dict[str, Any] = {
-        "recall_at": config.eval.recall_at,
-        "ndcg_at": config.eval.ndcg_at,
-        "num_items": work.catalog.num_items,
-        "scoring": config.scoring,
-    }
+def _lists(work: Workspace, stage: str) -> list[str]:
+    """The names of the ranks that a stage's evaluation leaves."""
+    return [stage, f"{stage}-exact"] if work.config.eval.exact else [stage]
+
+
+def _save(work: Workspace, name: str, ranks: Ranks) -> None:
+    if is_main_process():
+        ranks.save(_ranks_path(work, name))
+
+
+def _ranks_path(work: Workspace, name: str) -> pathlib.Path:
+    return work.folder / "ranks" / f"{name}.npz"
+
+
+def _evaluation_of(work: Workspace, stage: str) -> dict[str, Any]:
+    """What tells an evaluation: the parameters, and the files of its ranks."""
+    paths = {name: _ranks_path(work, name) for name in _lists(work, stage)}
+    hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.exists()}
+    return {"parameters": best_seal(best_folder(work, stage)), "ranks": hashes}
+
+
+def _evaluated_before(work: Workspace) -> dict[str, dict[str, Any]]:
+    """What results.json says of the stages whose ranks are still theirs: same run, settings, parameters and files."""
+    path = work.folder / "results.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if before.get("identity") != json.loads(json.dumps(work.identity())):
+        return {}
+    known = {stage: facts for stage, facts in before["evaluated"].items() if stage in STAGES}
+    return {stage: facts for stage, facts in known.items() if facts == facts | _evaluation_of(work, stage)}
+
+
+def _write_report(work: Workspace, report: Report, evaluated: dict[str, dict[str, Any]]) -> None:
+    """results.json, the ranks of what needs no training, and plots."""
+    for name in report.stages.keys() - {name for stage in evaluated for name in _lists(work, stage)}:
+        report.stages[name].save(_ranks_path(work, name))
     run_facts = {
-        "num_beams": config.eval.num_beams,
-        "best_steps": best_steps,
+        "num_beams": work.config.eval.num_beams,
+        "best_steps": {stage: facts["step"] for stage, facts in evaluated.items()},
+        "exact": {stage: facts["exact"] for stage, facts in evaluated.items() if facts["exact"]},
         "data": work.dataset.fingerprint,
         "catalog": work.catalog.fingerprint,
-        "config": dataclasses.asdict(config),
-        "exact": {stage: found.metrics() for stage, found in exact.items()},
+        "config": dataclasses.asdict(work.config),
+        "identity": work.identity(),
+        "evaluated": evaluated,
     }
-    write_results(work.folder / "results.json", {**summarise(found, **facts), **run_facts})
     plot_training(work.folder / "metrics.jsonl", work.folder / "plots")
-    plot_stages(
-        found, work.folder / "plots" / "stages.png", recall_at=config.eval.recall_at, ndcg_at=config.eval.ndcg_at
-    )
-    print(final_table(found, **facts))
-    if exact:
-        print("\n" + exact_table(exact))
+    plot_stages(report.stages, work.folder / "plots" / "stages.png", recall_at=report.recall_at, ndcg_at=report.ndcg_at)
+    write_results(work.folder / "results.json", report.summary() | run_facts)

@@ -5,13 +5,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints, load_params
+from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints, finished_step, load_params
 from wpauc_jax.config import ConfigError, StageConfig
 from wpauc_jax.data.pipeline import prompt_batches, sft_batches, steps_per_epoch
 from wpauc_jax.data.rows import sft_rows
 from wpauc_jax.distributed import is_main_process
 from wpauc_jax.evaluate import evaluate, evaluate_exact
-from wpauc_jax.loop import FitResult, Plan, fit
+from wpauc_jax.loop import Plan, fit
 from wpauc_jax.models import Params
 from wpauc_jax.optim import make_optimizer
 from wpauc_jax.sharding import batch_rows, place_batch
@@ -20,9 +20,16 @@ from wpauc_jax.workspace import Workspace
 from wpauc_jax.writers import MetricWriter
 
 
-def run_sft(work: Workspace) -> FitResult[TrainState]:
-    """Supervised fine-tuning from the first parameters, or on from the newest checkpoint."""
+def run_sft(work: Workspace) -> int:
+    """Supervised fine-tuning from the first parameters, or on from the newest checkpoint; nothing if it is done.
+
+    Returns the updates done in all.
+    """
     settings = work.config.sft
+    identity = {**work.identity(), "sft": _identity(settings)}
+    done = _finished_step(work, "sft", identity)
+    if done is not None:
+        return done
     packed = sft_rows(work.dataset, work.builder, work.sft_limits, settings.row_tokens)
     plan = _plan(work, settings, len(packed))
     optimizer = make_optimizer(settings.optim, plan.total_steps)
@@ -35,14 +42,25 @@ def run_sft(work: Workspace) -> FitResult[TrainState]:
         rows=batch_rows(settings.batch_size),
         tasks={task: work.alignment(task) for task in settings.tasks},
     )
-    identity = {**work.identity(), "sft": dataclasses.asdict(settings)}
     return _run(work, "sft", init_state(work.first_params, optimizer), step, batches, plan, settings, identity)
 
 
-def run_rl(work: Workspace) -> FitResult[TrainState]:
-    """Reinforcement learning from the best SFT parameters, or on from the newest checkpoint."""
+def run_rl(work: Workspace) -> int:
+    """Reinforcement learning from the best SFT parameters, or on from the newest checkpoint; nothing if it is done.
+
+    Returns the updates done in all.
+    """
     settings = work.config.rl
     _check_group(work)
+    identity = {
+        **work.identity(),
+        "rl": _identity(settings),
+        "sft": _identity(work.config.sft),
+        "sft_from": work.config.sft_from,
+    }
+    done = _finished_step(work, "rl", identity)
+    if done is not None:
+        return done
     params = load_params(best_folder(work, "sft"), work.first_params)
     plan = dataclasses.replace(_plan(work, settings, len(work.rl_positions)), eval_at_start=True)
     optimizer = make_optimizer(settings.optim, plan.total_steps)
@@ -65,12 +83,6 @@ def run_rl(work: Workspace) -> FitResult[TrainState]:
         rows=batch_rows(settings.batch_size),
     )
     state = init_state(params, optimizer, reference=settings.kl_coef > 0)
-    identity = {
-        **work.identity(),
-        "rl": dataclasses.asdict(settings),
-        "sft": dataclasses.asdict(work.config.sft),
-        "sft_from": work.config.sft_from,
-    }
     return _run(work, "rl", state, step, batches, plan, settings, identity)
 
 
@@ -78,6 +90,10 @@ def best_folder(work: Workspace, stage: str) -> pathlib.Path:
     """Where a stage keeps its best parameters; SFT's may be another work directory's."""
     home = pathlib.Path(work.config.sft_from) if stage == "sft" and work.config.sft_from else work.folder
     return home / stage / "best"
+
+
+def _finished_step(work: Workspace, stage: str, identity: Mapping[str, Any]) -> int | None:
+    return finished_step(work.folder / stage / "checkpoints", work.folder / stage / "best", identity)
 
 
 def _run(
@@ -89,14 +105,14 @@ def _run(
     plan: Plan,
     settings: StageConfig,
     identity: Mapping[str, Any],
-) -> FitResult[TrainState]:
+) -> int:
     folder = work.folder / name
     with (
-        Checkpoints(folder / "checkpoints", meta=identity) as checkpoints,
+        Checkpoints(folder / "checkpoints", reach=settings.faults.rollback_steps, meta=identity) as checkpoints,
         BestCheckpoint(folder / "best") as best,
         MetricWriter(work.folder / "metrics.jsonl", enabled=is_main_process()) as writer,
     ):
-        return fit(
+        result = fit(
             name,
             state,
             step,
@@ -110,6 +126,7 @@ def _run(
             unit="rows" if name == "sft" else "users",
             place=place,
         )
+    return result.step
 
 
 def _plan(work: Workspace, settings: StageConfig, rows: int) -> Plan:
@@ -120,7 +137,13 @@ def _plan(work: Workspace, settings: StageConfig, rows: int) -> Plan:
         saves=settings.saves,
         patience=settings.patience,
         select=work.config.eval.select,
+        faults=settings.faults,
     )
+
+
+def _identity(settings: StageConfig) -> dict[str, Any]:
+    """What a stage's result depends on. A run that a fault has stopped may go on with other settings for faults."""
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name != "faults"}
 
 
 class _Validation:

@@ -1,5 +1,6 @@
 """What a run tells: metric lines on disk, progress on the terminal."""
 
+import contextlib
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from typing import Any, Self, TextIO
 import numpy as np
 import tqdm
 
-from wpauc_jax.files import atomic_path
+from wpauc_jax.files import atomic_path, named_errors
 
 Value = float | int | list[Any] | None
 
@@ -50,8 +51,9 @@ class MetricWriter:
             return
         plain = {name: _plain(value) for name, value in values.items()}
         line = {"stage": stage, "step": step, "time": round(time.time(), 3), **plain}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        with named_errors(self._path):
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
+            self._file.flush()
         if self._events:
             self._events.write(stage, step, plain)
 
@@ -75,7 +77,8 @@ class MetricWriter:
     def close(self) -> None:
         """Closes the file."""
         if self._enabled:
-            self._file.close()
+            with contextlib.suppress(OSError):  # `write` has raised it; it leaves only what it could not write
+                self._file.close()
         if self._events:
             self._events.close()
 

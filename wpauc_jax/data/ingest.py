@@ -153,7 +153,11 @@ def _load(folder: pathlib.Path) -> Records:
     return Records(
         user_ids=pl.read_ipc(folder / "user_ids.arrow")["id"],
         item_ids=pl.read_ipc(folder / "item_ids.arrow")["id"],
-        columns={name: np.load(folder / f"{name}.npy") for name in _COLUMNS if (folder / f"{name}.npy").exists()},
+        columns={
+            name: np.load(folder / f"{name}.npy", allow_pickle=False)
+            for name in _COLUMNS
+            if (folder / f"{name}.npy").exists()
+        },
         items=[folder / f"items-{number:05}.parquet" for number in range(facts["item_blocks"])],
         facts=facts,
     )
