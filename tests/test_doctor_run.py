@@ -193,8 +193,10 @@ def test_an_unsound_catalogue_ends_with_1_and_stops_there(tmp_path):
         "data.synthetic.num_users": 60,
         "data.synthetic.num_items": 24,
         "data.synthetic.num_topics": 4,
+        "data.synthetic.num_kinds": 6,
         "catalog.embedding": "text",
         "catalog.embedding_width": 8,
+        "catalog.levels": 2,
         "catalog.codes": 6,
         "mode": "doctor",
     }
