@@ -3,9 +3,9 @@
     python -m wpauc_jax.main --config=configs/synthetic.py --workdir=runs/synthetic
 
 docs/tutorial.md goes through it. Users are of several kinds, which only the whole history tells; the row `optimum`
-ranks by the true probability. Expect SFT within a few hundredths of the optimum and far above popularity. RL has
-nothing left to gain here: likelihood alone already learns this law, and where no validation during RL beats SFT's, the
-best RL checkpoint is SFT's own. One token an item keeps the model small; `--config.catalog.levels=2` is harder.
+ranks by the true probability. Expect SFT within .02 of the optimum and far above popularity. RL has little left to
+gain: likelihood alone already learns this law. One token an item keeps the model small; for two there are
+`--config.catalog.levels=2 --config.catalog.codes=8`.
 """
 
 from ml_collections import ConfigDict
