@@ -33,7 +33,6 @@ from wpauc_jax.models import Prompts, init, load_pretrained, save_pretrained
 from wpauc_jax.train import best_folder
 from wpauc_jax.workspace import open_workspace
 
-pytestmark = pytest.mark.skip(reason="known fault: XLA's CPU program of this run's RL step crashes; see docs/models.md")
 LEVELS, CODES = 2, 3
 FIRST = small_tokenizer().size
 

@@ -70,16 +70,18 @@ def prompt_attention(
 def suffix_attention(q_BGSNH: jax.Array, k_BGPKH: jax.Array, v_BGPKH: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Causal attention of a candidate's last S tokens to its P >= S tokens; results as of `prompt_attention`.
 
-    A suffix is a few tokens long: products of so small matrices are slower than element by element.
+    As matrix products: XLA's fusion for CPUs (JAX 0.10) of the same sums element by element crashes where K or R is 1.
     """
     B, G, S, N, H = q_BGSNH.shape
     P, K = k_BGPKH.shape[2:4]
-    q = _scaled(q_BGSNH).reshape(B, G, S, 1, K, N // K, H)
-    logits = (q * k_BGPKH[:, :, None, :, :, None]).sum(-1, dtype=jnp.float32)  # [B, G, S, P, K, R]
+    q = _scaled(q_BGSNH).reshape(B, G, S, K, N // K, H)
+    logits = jnp.einsum("bgskrh,bgpkh->bgspkr", q, k_BGPKH, preferred_element_type=jnp.float32)
     earlier = jnp.arange(P)[None, :] <= (P - S) + jnp.arange(S)[:, None]
     logits = jnp.where(earlier.reshape(1, 1, S, P, 1, 1), logits, -jnp.inf)
     weights, total, lse = _softmax_parts(logits, axis=3)
-    out = (weights[..., None] * v_BGPKH[:, :, None, :, :, None]).sum(3) / total[:, :, :, 0, ..., None]
+    weights = weights.astype(v_BGPKH.dtype)
+    out = jnp.einsum("bgspkr,bgpkh->bgskrh", weights, v_BGPKH, preferred_element_type=jnp.float32)
+    out = out / total[:, :, :, 0, ..., None]
     return out.astype(v_BGPKH.dtype).reshape(B, G, S, N, H), lse.reshape(B, G, S, N)
 
 
