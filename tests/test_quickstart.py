@@ -72,7 +72,8 @@ def outcome(workdir: pathlib.Path) -> dict:
     lines = read_metrics(workdir / "metrics.jsonl")
     for line in lines:
         del line["time"]
-        line.pop("users_per_s", None)
+        for rate in ("rows_per_s", "users_per_s"):
+            line.pop(rate, None)
     vocab = ModelConfig(**MODEL, vocab_size=_vocab_size(workdir))
     params, best = load_best(workdir / "rl" / "best", init(vocab)[1])
     ranks = {path.stem: Ranks.load(path).rank.tolist() for path in (workdir / "ranks").iterdir()}
