@@ -44,13 +44,13 @@ def lowered(size, items, stage, **changes):
     optimizer = make_optimizer(settings.optim, 100)
     state = jax.eval_shape(functools.partial(init_state, optimizer=optimizer, reference=stage == "rl"), trained)
     B, trie = settings.batch_size, catalogue(items)
-    batch = {"tokens": shape(B, PROMPT), "lengths": shape(B)}
+    batch = {"tokens": shape(B, PROMPT)}
     if stage == "sft":
         step = make_sft_step(policy, trie, optimizer, loss=settings.loss, frozen=frozen)
-        batch |= {"items": shape(B, 11), "starts": shape(B, 11)}
+        batch |= {"segments": shape(B, PROMPT), "items": shape(B, 11), "starts": shape(B, 11)}
     else:
         step = make_rl_step(policy, trie, optimizer, settings, scoring=config.scoring, seed=0, frozen=frozen)
-        batch |= {"target": shape(B)}
+        batch |= {"lengths": shape(B), "target": shape(B)}
     return step.lower(state, batch), params
 
 

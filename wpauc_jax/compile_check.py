@@ -194,18 +194,19 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
     def sft() -> Any:
         optimizer = make_optimizer(config.sft.optim, _SCHEDULE)
         step = make_sft_step(policy, tries[_sft_scoring(config)], optimizer, loss=config.sft.loss)
-        batch = _batch(config.sft.batch_size, tokens=1 + (items + 1) * levels, items=items + 1, starts=items + 1)
+        width = 1 + (items + 1) * levels  # a row is one longest piece here
+        batch = _batch(config.sft.batch_size, tokens=width, segments=width, items=items + 1, starts=items + 1)
         return step.program.trace(state(config.sft, reference=False), step.frozen, step.trie, batch)
 
     def rl() -> Any:
         optimizer = make_optimizer(config.rl.optim, _SCHEDULE)
         step = make_rl_step(policy, tries[config.scoring], optimizer, config.rl, scoring=config.scoring, seed=0)
-        batch = _batch(config.rl.batch_size, tokens=1 + items * levels, target=0)
+        batch = _batch(config.rl.batch_size, tokens=1 + items * levels, lengths=0, target=0)
         return step.program.trace(state(config.rl, reference=config.rl.kl_coef > 0), step.frozen, step.trie, batch)
 
     def evaluation() -> Any:
         program = search_program(policy, num_beams=config.eval.num_beams, scoring=config.scoring)
-        batch = _batch(config.eval.batch_size, tokens=1 + items * levels)
+        batch = _batch(config.eval.batch_size, tokens=1 + items * levels, lengths=0)
         params = jax.tree.map(_placed, shapes, state_specs(shapes))
         return program.trace(params, tries[config.scoring], **batch)
 
@@ -244,9 +245,8 @@ def _trie(config: Config, model: ModelConfig, scoring: str) -> Trie:
 
 
 def _batch(batch_size: int, **widths: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """int32 arrays [B, width] by name, [B] for a width of 0, and lengths [B]."""
+    """int32 arrays [B, width] by name, [B] for a width of 0."""
     shapes = {name: (batch_size, width) if width else (batch_size,) for name, width in widths.items()}
-    shapes["lengths"] = (batch_size,)
     return {name: _placed(jax.ShapeDtypeStruct(shape, jnp.int32), spec("batch")) for name, shape in shapes.items()}
 
 
