@@ -141,7 +141,7 @@ def test_steps_hold_the_adapter_and_the_new_rows_alone(stage):
     optimizer = optax.adam(0.1)
     state = init_state(trained, optimizer, reference=stage == "rl")
     prompts = some_prompts()
-    batch = {"tokens": prompts.tokens, "lengths": prompts.lengths}
+    batch = {"tokens": prompts.tokens, "lengths": prompts.lengths, "segments": jnp.ones_like(prompts.tokens)}
     if stage == "sft":
         step = make_sft_step(policy, trie, optimizer, loss="catalogue", frozen=frozen)
         batch |= {"items": jnp.array([[0], [1], [2]]), "starts": jnp.zeros((3, 1), jnp.int32)}
