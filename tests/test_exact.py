@@ -49,7 +49,7 @@ def test_tiny_catalogues(items):
 
 def test_ranks_among_all_items_and_what_beams_miss():
     policy, params = tiny_policy()
-    trie, prompts, ks = trie_for(ITEMS, "constrained"), some_prompts(), (1, 3, 5)
+    trie, prompts, ks = trie_for(ITEMS, "constrained"), some_prompts(), (1, 3, 12)
     batch = {
         "tokens": np.asarray(prompts.tokens),
         "lengths": np.asarray(prompts.lengths),
@@ -58,17 +58,17 @@ def test_ranks_among_all_items_and_what_beams_miss():
         "user": np.arange(3),
         "valid": np.array([True, True, False]),
     }
-    search = make_exact_search(policy, trie, num_beams=5, scoring="constrained", ks=ks)
+    search = make_exact_search(policy, trie, num_beams=3, scoring="constrained", ks=ks)
     found = evaluate_exact(search, params, [batch], num_items=len(ITEMS), ks=ks)
 
     order = np.argsort(-truth("constrained"), axis=1, kind="stable")[:2]
-    beams = np.asarray(beam_search(policy, params, prompts, trie, num_beams=5).items)[:2]
+    beams = np.asarray(beam_search(policy, params, prompts, trie, num_beams=3).items)[:2]
     np.testing.assert_array_equal(found.ranks.rank, (order == batch["target"][:2, None]).argmax(1))
     missed = {
         k: np.mean([1 - len({*best[:k]} & {*beam[:k]}) / k for best, beam in zip(order, beams, strict=True)])
         for k in ks
     }
-    assert found.missed == pytest.approx(missed, abs=1e-6)  # means of float32
+    assert found.missed == pytest.approx(missed)
     assert any(missed.values())
     assert found.metrics()["auc"] == pytest.approx(1 - found.ranks.rank.mean() / (len(ITEMS) - 1))
 

@@ -28,7 +28,7 @@ class Placed:
     """B targets among all items, and what beams of the same prompts miss."""
 
     rank: jax.Array  # int32[B], 0-based
-    missed: jax.Array  # float32[B, len(ks)], the share of the K best items that the beam's first K lack
+    missed: jax.Array  # int32[B, len(ks)], how many of the K best items the beam's first K lack
 
 
 ExactSearch = Callable[[Params, Batch], Placed]
@@ -78,7 +78,7 @@ def make_exact_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: st
         beams = search(policy, params, cache, trie, num_beams=num_beams, scoring=scoring).items
         best = top(scores, min(max(ks), trie.num_items))[1]
         found = best[:, :, None] == beams[:, None, :]  # [B, K, W]
-        missed = [1.0 - found[:, :k, :k].any(-1).mean(-1) for k in ks]
+        missed = [(~found[:, :k, :k].any(-1)).sum(-1, dtype=jnp.int32) for k in ks]
         rank = jnp.take_along_axis(descending_ranks(scores), target[:, None], axis=1)[:, 0]
         return constrain_whole(Placed(rank, jnp.stack(missed, axis=1)))
 
@@ -120,7 +120,8 @@ def evaluate_exact(
     for batch, found in _one_ahead(search, params, batches):
         on_batch(rows.add(batch, rank=np.asarray(found.rank), missed=np.asarray(found.missed)))
     missed = np.concatenate(rows.columns["missed"]).mean(axis=0, dtype=np.float64)
-    return Exact(rows.ranks(num_items), dict(zip(ks, missed.tolist(), strict=True)))
+    shares = {k: float(count) / min(k, num_items) for k, count in zip(ks, missed, strict=True)}
+    return Exact(rows.ranks(num_items), shares)
 
 
 class _Rows:
