@@ -1,95 +1,30 @@
-"""Each check finds the fault planted for it and names its row; on a clean world none says anything."""
+"""Each check of splits, population and catalogue finds the fault planted for it; a clean world is silent."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-from text_worlds import text_builder
+from doctor_worlds import (
+    BUILDER,
+    CATALOG,
+    CODES,
+    ITEMS,
+    LENGTH,
+    LIMIT,
+    STYLES,
+    USERS,
+    changed,
+    clean_dataset,
+    every_finding,
+    only,
+)
 
 from wpauc_jax.catalog.items import catalog_from_codes
 from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.config import CatalogConfig
-from wpauc_jax.data.dataset import Dataset, positions, train_rows
-from wpauc_jax.data.prompts import PromptBuilder
-from wpauc_jax.data.splits import chronological, leave_one_out
-from wpauc_jax.doctor import catalogue, population, prompts, splits
+from wpauc_jax.data.dataset import positions
+from wpauc_jax.doctor import catalogue, population, splits
 from wpauc_jax.doctor.tables import baseline_table, length_table
-
-ITEMS, USERS, LENGTH, LIMIT = 16, 10, 6, 4
-SEED = 1  # a draw in which every item occurs in training
-
-
-def clean_dataset(protocol: str = "leave_one_out") -> Dataset:
-    """Users who meet distinct items, no two with the same history; every item occurs in training."""
-    rng = np.random.default_rng(SEED)
-    item = np.stack([[u, *rng.permutation(np.delete(np.arange(ITEMS), u))[: LENGTH - 1]] for u in range(USERS)])
-    user = np.repeat(np.arange(USERS), LENGTH)
-    # All begin early, so that everybody has a training row; then each takes turns on one time line.
-    time = (np.arange(LENGTH) * 100 + np.arange(USERS)[:, None]).ravel()
-    return Dataset(
-        users=[f"u{u}" for u in range(USERS)],
-        item_ids=[f"i{i}" for i in range(ITEMS)],
-        titles=[f"Title {i}" for i in range(ITEMS)],
-        texts=[""] * ITEMS,
-        item=item.ravel().astype(np.int32),
-        time=time,
-        split=leave_one_out(user) if protocol == "leave_one_out" else chronological(user, time),
-        offsets=np.arange(0, USERS * LENGTH + 1, LENGTH),
-        fingerprint="",
-        protocol=protocol,
-    )
-
-
-CODES = np.stack([np.arange(ITEMS) // 4, np.arange(ITEMS) % 4], axis=1)
-CATALOG = catalog_from_codes(CODES, [4, 4])
-BUILDER = PromptBuilder(CATALOG, LIMIT)
-
-
-def changed(column: str, where, value, protocol: str = "leave_one_out") -> Dataset:
-    dataset = clean_dataset(protocol)
-    values = getattr(dataset, column).copy()
-    values[where] = value
-    return dataclasses.replace(dataset, **{column: values})
-
-
-def fed(dataset, builder=BUILDER):
-    return list(prompts.batches_of(dataset, builder, positions(dataset, "train")))
-
-
-def every_finding(dataset, catalog=CATALOG, builder=BUILDER) -> list:
-    batches = fed(dataset, builder)
-    limits, held_out = train_rows(dataset, 0.2)
-    found = [
-        splits.tables_fit(dataset),
-        splits.every_split_has_samples(dataset),
-        splits.time_runs_forward(dataset),
-        splits.splits_follow_each_other(dataset),
-        splits.splits_are_apart_in_time(dataset),
-        splits.one_test_row_a_user(dataset),
-        splits.rows_stand_in_one_split(dataset),
-        population.cold_items(dataset),
-        population.cold_users(dataset),
-        population.repeated_targets(dataset, LIMIT),
-        population.shared_histories(dataset, LIMIT),
-        population.items_without_title(dataset),
-        catalogue.catalogue_fits(dataset, catalog),
-        catalogue.tokens_are_sound(dataset, catalog),
-        catalogue.sequences_are_unique(dataset, catalog),
-        catalogue.items_are_reachable(dataset, catalog, build_trie(catalog.sequences())),
-        catalogue.items_are_reachable(dataset, catalog, build_trie(catalog.sequences(), trim=False)),
-        *(
-            catalogue.shared_labels(dataset, labels, "label")
-            for labels in (catalogue.code_labels(catalog), catalogue.title_labels(dataset))
-            if labels is not None
-        ),
-        prompts.targets_are_bound_by_id(dataset, batches),
-        prompts.prompts_hold_no_answer(dataset, catalog, builder, batches),
-        prompts.prompts_are_the_builders(dataset, builder, batches),
-        prompts.sft_teaches_what_is_asked(dataset, catalog, builder, limits),
-        prompts.rl_rows_are_kept_from_sft(dataset, limits, held_out),
-        prompts.prompts_begin_and_fit(builder, batches),
-    ]
-    return [finding for each in found for finding in each]
 
 
 @pytest.mark.parametrize("protocol", ["leave_one_out", "chronological"])
@@ -99,20 +34,10 @@ def test_a_clean_world_is_silent(protocol):
     assert every_finding(dataset) == []
 
 
-STYLES = {style: text_builder(style, max_history=LIMIT, titles=clean_dataset().titles) for style in ("list", "chat")}
-
-
 @pytest.mark.parametrize("style", STYLES)
 def test_a_clean_world_of_titles_is_silent(style):
     builder = STYLES[style]
     assert every_finding(clean_dataset(), builder.catalog, builder) == []
-
-
-def only(findings, *, is_problem: bool):
-    """The one finding there is, of the expected kind."""
-    assert len(findings) == 1
-    assert findings[0].is_problem == is_problem
-    return findings[0]
 
 
 def test_an_item_outside_the_table():
@@ -335,58 +260,6 @@ def test_items_that_share_a_code_or_a_title():
     assert catalogue.shared_labels(nameless, catalogue.title_labels(nameless), "title") == []
 
 
-def altered(stage: str, change) -> list:
-    """The batches, those of one stage changed by `change(batch)`."""
-    out = []
-    for name, batch in fed(clean_dataset()):
-        copied = {key: values.copy() for key, values in batch.items()}
-        if name == stage:
-            change(copied)
-        out.append((name, copied))
-    return out
-
-
-def test_a_target_of_another_sample():
-    def swap(batch):
-        batch["target"][:2] = batch["target"][1::-1]
-
-    found = prompts.targets_are_bound_by_id(clean_dataset(), altered("test", swap))
-    assert only(found, is_problem=True).text.endswith("not their stage's: 2")
-
-    def train_row(batch):
-        batch["sample"][0], batch["target"][0] = 1, clean_dataset().item[1]
-
-    finding = only(prompts.targets_are_bound_by_id(clean_dataset(), altered("test", train_row)), is_problem=True)
-    assert finding.references[0].startswith("row 1 (user 'u0'") and finding.references[0].endswith("train)")
-
-
-@pytest.mark.parametrize("stage", ["valid", "test", "rl"])
-def test_a_prompt_with_its_answer(stage):
-    def leak(batch):
-        answer = CATALOG.tokens[batch["target"][0]]
-        end = batch["lengths"][0]
-        batch["tokens"][0, end - len(answer) : end] = answer
-
-    batches = altered(stage, leak)
-    finding = only(prompts.prompts_hold_no_answer(clean_dataset(), CATALOG, BUILDER, batches), is_problem=True)
-    assert finding.text.endswith("does: 1") and f", {'train' if stage == 'rl' else stage})" in finding.references[0]
-    # And it is not what the builder makes of that history.
-    finding = only(prompts.prompts_are_the_builders(clean_dataset(), BUILDER, batches), is_problem=True)
-    assert finding.text.startswith(f"prompts of {stage} that differ")
-
-
-@pytest.mark.parametrize("style", STYLES)
-def test_a_title_in_the_instruction_of_its_own_prompt(style):
-    builder = STYLES[style]
-    batches = fed(clean_dataset(), builder)
-    batch = next(batch for name, batch in batches if name == "test")
-    answer = builder.catalog.tokens[batch["target"][0]]
-    title = answer[: (answer >= 0).sum() - 1]  # its end is not among what leaks
-    batch["tokens"][0, 2 : 2 + len(title)] = title
-    found = prompts.prompts_hold_no_answer(clean_dataset(), builder.catalog, builder, batches)
-    assert only(found, is_problem=True).text.endswith("does: 1")
-
-
 @pytest.mark.parametrize("style", STYLES)
 def test_titles_that_do_not_end_or_end_twice(style):
     catalog = STYLES[style].catalog
@@ -397,73 +270,6 @@ def test_titles_that_do_not_end_or_end_twice(style):
     tokens[5, 0] = catalog.end
     found = catalogue.tokens_are_sound(clean_dataset(), dataclasses.replace(catalog, tokens=tokens))
     assert only(found, is_problem=True).references == ("item 'i5' 'Title 5'",)
-
-
-def test_an_answer_that_the_history_holds_is_no_leak():
-    dataset = clean_dataset()
-    repeat = changed("item", LENGTH - 1, dataset.item[LENGTH - 2])
-    assert prompts.prompts_hold_no_answer(repeat, CATALOG, BUILDER, fed(repeat)) == []
-
-
-def test_occurrences_against_a_loop():
-    rng = np.random.default_rng(0)
-    tokens, lengths = rng.integers(0, 3, (200, 9)), rng.integers(1, 10, 200)
-    wanted = rng.integers(0, 3, (200, 3))
-    sizes = rng.integers(0, 4, 200)
-    wanted[np.arange(3) >= sizes[:, None]] = -1
-    for row, want, length, size, count in zip(
-        tokens, wanted, lengths, sizes, prompts.occurrences(tokens, lengths, wanted), strict=True
-    ):
-        text, sought = row[:length].tolist(), want[:size].tolist()
-        expected = sum(text[i : i + size] == sought for i in range(length - size + 1)) if size else 0
-        assert count == expected
-
-
-class Preamble(PromptBuilder):
-    """Asks RL and evaluation with one token more than SFT teaches."""
-
-    def build(self, history):
-        prompt = super().build(history)
-        return np.concatenate([prompt[:1], prompt[:1], prompt[1:]])
-
-
-def test_sft_with_another_prompt():
-    dataset, limits = clean_dataset(), train_rows(clean_dataset(), 0)[0]
-    builder = Preamble(CATALOG, LIMIT)
-    finding = only(prompts.sft_teaches_what_is_asked(dataset, CATALOG, builder, limits), is_problem=True)
-    assert finding.text.startswith("targets that SFT teaches behind another prompt")
-    assert finding.references[0].startswith("user 'u")
-    assert prompts.prompts_are_the_builders(dataset, builder, fed(dataset, builder))
-
-
-def test_sft_with_other_tokens():
-    dataset, limits = clean_dataset(), train_rows(clean_dataset(), 0)[0]
-    other = dataclasses.replace(CATALOG, tokens=CATALOG.tokens[::-1])
-    finding = only(prompts.sft_teaches_what_is_asked(dataset, other, BUILDER, limits), is_problem=True)
-    assert finding.text.startswith("targets that SFT teaches by other tokens")
-
-
-def test_sft_on_test_rows_or_on_those_of_rl():
-    dataset = clean_dataset()
-    limits, held_out = train_rows(dataset, 0.3)
-    found = prompts.sft_teaches_what_is_asked(dataset, CATALOG, BUILDER, dataset.train_lengths() + 2)
-    assert "behind another prompt than that of the training items" in only(found, is_problem=True).text
-    found = prompts.rl_rows_are_kept_from_sft(dataset, dataset.train_lengths(), held_out)
-    assert only(found, is_problem=True).text == f"samples of RL that SFT sees too: {len(held_out)}"
-    assert len(held_out) and prompts.rl_rows_are_kept_from_sft(dataset, limits, held_out) == []
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        (lambda batch: batch["tokens"].__setitem__((0, 0), 5), "do not begin with the beginning token: 1"),
-        (lambda batch: batch["tokens"].__setitem__((0, 1), 1), "begin with the beginning token twice: 1"),
-        (lambda batch: batch["lengths"].__setitem__(0, 10), "are longer than the limit of 9 tokens: 1"),
-    ],
-)
-def test_a_prompt_that_begins_wrong_or_is_too_long(change, text):
-    finding = only(prompts.prompts_begin_and_fit(BUILDER, altered("valid", change)), is_problem=True)
-    assert finding.text == f"prompts of valid that {text}"
 
 
 def test_the_tables():

@@ -17,10 +17,11 @@ import optax
 
 from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints
 from wpauc_jax.loop import Plan, fit
-from wpauc_jax.writers import MetricWriter
+from wpauc_jax.writers import MetricWriter, read_metrics
 
 ROWS, WIDTH, BATCH = 50, 6, 4
 PLAN = Plan(total_steps=24, evals=8, saves=5, patience=3, select="closeness", eval_at_start=True)
+SHORT = Plan(total_steps=6, evals=2, saves=3, select="closeness")
 META = {"width": WIDTH}
 OPTIMIZER = optax.adamw(0.03)
 _RNG = np.random.default_rng(0)
@@ -115,6 +116,18 @@ def run(folder, *, plan=PLAN, step=None, evaluate=evaluate, batches=None, on_sav
             unit="rows",
             place=place,
         )
+
+
+def lines_of(folder, stage="toy"):
+    return read_metrics(folder / "metrics.jsonl", stage)
+
+
+def assert_same_bits(left, right):
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), left, right)
+
+
+def sigterm():
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run_and_die(folder, moment, count, delay=0.0):
