@@ -35,6 +35,16 @@ def atomic(*rows: tuple) -> str:
     return "".join("\t".join(map(str, row)) + "\n" for row in rows)
 
 
+def circle(folder: pathlib.Path, *, items: int, users: int, shortest: int, longest: int) -> None:
+    """`folder`/circle.inter: users walk a circle of items, one step at a time, so that the next item is certain."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(users):
+        start, length = rng.integers(items), rng.integers(shortest, longest + 1)
+        rows += [(f"u{user}", f"i{(start + step) % items}", step) for step in range(length)]
+    write(folder / "circle.inter", inter(rows))
+
+
 def inter(rows: list[tuple]) -> str:
     """(user, item, time) rows as the text of an .inter file."""
     return atomic(("user_id:token", "item_id:token", "timestamp:float"), *rows)

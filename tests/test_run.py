@@ -10,8 +10,8 @@ import subprocess
 import sys
 from unittest import mock
 
-import numpy as np
 import pytest
+from data_worlds import circle
 
 from wpauc_jax import run, train
 from wpauc_jax.config import (
@@ -37,14 +37,8 @@ ITEMS, USERS = 24, 60
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> pathlib.Path:
-    """Users walk a circle of items, one step at a time: the next item is certain."""
     folder = tmp_path_factory.mktemp("circle")
-    rng = np.random.default_rng(0)
-    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
-    for user in range(USERS):
-        start, length = rng.integers(ITEMS), rng.integers(6, 10)
-        lines += [f"u{user}\ti{(start + step) % ITEMS}\t{step}" for step in range(length)]
-    (folder / "circle.inter").write_text("\n".join(lines) + "\n")
+    circle(folder, items=ITEMS, users=USERS, shortest=6, longest=9)
     return folder
 
 

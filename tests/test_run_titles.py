@@ -4,8 +4,8 @@ import dataclasses
 import json
 import pathlib
 
-import numpy as np
 import pytest
+from data_worlds import circle
 from text_worlds import small_tokenizer_folder
 
 from wpauc_jax import run
@@ -32,14 +32,8 @@ ITEMS = 4 * len(NAMES)  # every title four times: only the item id tells them ap
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> pathlib.Path:
-    """Users walk a circle of items, one step at a time."""
     folder = tmp_path_factory.mktemp("circle")
-    rng = np.random.default_rng(0)
-    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
-    for user in range(USERS):
-        start, length = rng.integers(ITEMS), rng.integers(6, 9)
-        lines += [f"u{user}\ti{(start + step) % ITEMS}\t{step}" for step in range(length)]
-    (folder / "circle.inter").write_text("\n".join(lines) + "\n")
+    circle(folder, items=ITEMS, users=USERS, shortest=6, longest=8)
     rows = [f"i{item}\t{NAMES[item % len(NAMES)]}" for item in range(ITEMS)]
     (folder / "circle.item").write_text("\n".join(["item_id:token\ttitle:token_seq", *rows]) + "\n")
     return folder
