@@ -135,14 +135,25 @@ def path_logps(
     after each token but the last.
     """
     logits = policy.logits(params, first, trie.rows[0])
-    logps = logits - _normaliser(policy, params, first, logits, scoring)[..., None]
-    steps = [_take(logps, trie.slot[nodes[..., 0]])]
+    chosen, legal = [_take(logits, trie.slot[nodes[..., 0]])], [logits[:, None]]
     for t in range(1, trie.depth):
-        hidden, parent = rest[:, :, t - 1], nodes[..., t - 1]
-        logits, children, has = _child_logits(policy, params, hidden, parent, trie, t)
-        chosen = jnp.take_along_axis(logits, trie.slot[nodes[..., t]][..., None], axis=-1)[..., 0]
-        steps.append(jnp.where(has, chosen - _normaliser(policy, params, hidden, children, scoring), 0.0))
+        logits, children, _ = _child_logits(policy, params, rest[:, :, t - 1], nodes[..., t - 1], trie, t)
+        chosen.append(jnp.take_along_axis(logits, trie.slot[nodes[..., t]][..., None], axis=-1)[..., 0])
+        legal.append(children)
+    if scoring == "vocab":  # all steps at once: the vocabulary's rows are read once, not at every depth
+        sums = _path_partitions(policy, params, first, rest)
+    else:
+        sums = [_normaliser(policy, params, first, logits, scoring) for logits in legal]
+    steps = [logit - total for logit, total in zip(chosen, sums, strict=True)]
     return jnp.where(nodes != trie.dead, jnp.stack(steps, axis=-1), 0.0)
+
+
+def _path_partitions(policy: Policy, params: Params, first: jax.Array, rest: jax.Array) -> list[jax.Array]:
+    """The logs of the vocabulary's partition sums at each step of paths: C of float32[B, G], the first [B, 1]."""
+    B, G, S, D = rest.shape
+    states = jnp.concatenate([first[:, None], rest.reshape(B, G * S, D)], axis=1)
+    sums = policy.log_partition(params, states)
+    return [sums[:, :1], *jnp.moveaxis(sums[:, 1:].reshape(B, G, S), -1, 0)]
 
 
 def expand(
