@@ -3,10 +3,10 @@
     python -m wpauc_jax.main --config=configs/smollm2.py --config.model.pretrained=FOLDER --config.data.root=DATA
 
 FOLDER is a Hugging Face folder of the model (benchmarks/smollm2_from_gguf.py makes one), DATA the folder that holds
-office/office.inter.gz and office/office.item.gz. A history of five items, titles of at most 12 tokens, 600 steps of SFT
-(half an epoch) and 20 of RL on adapters: this shows that a real language model runs end to end, not how good it can
-get. Expect half an hour for the training and hours for the test of all users; benchmarks/smollm2.py measures on a draw
-of them. With a GPU or TPU take configs/qwen2_5.py as the pattern.
+office/office.inter.gz and office/office.item.gz. A history of five items, titles of at most 12 tokens, 200 steps of SFT
+(a fifth of an epoch) and 10 of RL on adapters: this shows that a real language model runs end to end, not how good it
+can get. Expect half an hour for the training and an hour for the test of all users; benchmarks/smollm2.py measures on a
+draw of them. With a GPU or TPU take configs/qwen2_5.py as the pattern.
 
 bfloat16 is the faster type on a CPU with a matrix unit for it (Intel AMX); elsewhere `--config.model.dtype=float32`.
 """
@@ -37,13 +37,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
             catalog=CatalogConfig(ids="title", max_title_tokens=12),
             model=ModelConfig(dtype="bfloat16", layers="scanned", lora=LoraConfig(rank=16)),
             sft=SftConfig(
-                batch_size=8, steps=600, evals=1, saves=8, loss="lm", optim=OptimConfig(learning_rate=1e-3, warmup=20)
+                batch_size=8, steps=200, evals=1, saves=4, loss="lm", optim=OptimConfig(learning_rate=1e-3, warmup=20)
             ),
             rl=RlConfig(
                 rows="latest",
                 holdout=0.2,
                 batch_size=8,
-                steps=20,
+                steps=10,
                 evals=1,
                 saves=1,
                 group_size=8,
