@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from worlds import forward
 
-from wpauc_jax.config import ConfigError, ModelConfig, RopeScalingConfig
+from wpauc_jax import sharding
+from wpauc_jax.config import ConfigError, MeshConfig, ModelConfig, RopeScalingConfig
 from wpauc_jax.models import PretrainedError, init, load_pretrained, pretrained, save_pretrained
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"  # made by benchmarks/golden_models.py
@@ -80,10 +81,22 @@ def test_stored_types_are_kept_and_the_wider_wins_within_a_stack(folder):
     np.testing.assert_array_equal(params["embed"], half["model.embed_tokens.weight"])
 
 
-def test_a_mesh_replicates_the_parameters_on_its_devices():
-    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    params = load_pretrained(GOLDEN / "qwen2_5", mesh=mesh)[1]
-    assert all(leaf.sharding.mesh == mesh for leaf in jax.tree.leaves(params))
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("cuts", [(2, 2, 2), (1, 4, 2), (8, 1, 1)])
+def test_on_a_mesh_the_same_parameters_lie_where_they_belong(name, cuts):
+    whole = load_pretrained(GOLDEN / name)[1]
+    with jax.set_mesh(sharding.make_mesh(MeshConfig(*cuts))):
+        params, wanted = load_pretrained(GOLDEN / name)[1], sharding.state_shardings(whole)
+    jax.tree.map(np.testing.assert_array_equal, params, whole)
+    assert all(jax.tree.leaves(jax.tree.map(lambda leaf, its: leaf.sharding == its, params, wanted)))
+    sizes = {shard.data.size for shard in params["layers"]["mlp"]["up"]["kernel"].addressable_shards}
+    assert sizes == {2 * 32 * 40 // (cuts[1] * cuts[2])}
+
+
+def test_a_mesh_that_does_not_divide_the_model_is_refused():
+    mesh = sharding.make_mesh(MeshConfig(tensor=8))
+    with jax.set_mesh(mesh), pytest.raises(ConfigError, match=r"model.num_heads=4 does not divide into 8 parts"):
+        load_pretrained(GOLDEN / "qwen2_5")
 
 
 def test_every_wrong_weight_is_named(folder):
@@ -176,14 +189,62 @@ def test_llama3_frequencies_need_an_order():
         RopeScalingConfig(kind="llama3", low_freq_factor=4.0)
 
 
-def test_the_host_holds_one_tensor_at_a_time(tmp_path):
-    config = ModelConfig(vocab_size=2000, num_layers=8, width=256, ffn_width=1024, head_dim=64)
-    save_pretrained(tmp_path / "model", *init(config))
-    sizes = [tensor.nbytes for tensor in load_file(tmp_path / "model" / "model.safetensors").values()]
-    load_pretrained(tmp_path / "model", dtype="bfloat16")  # compiled
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A folder whose tensors are large beside all else that loading allocates, and their sizes."""
+    target = tmp_path_factory.mktemp("large") / "model"
+    save_pretrained(target, *init(ModelConfig(vocab_size=2000, num_layers=8, width=256, ffn_width=1024, head_dim=64)))
+    sizes = [tensor.nbytes for tensor in load_file(target / "model.safetensors").values()]
+    assert sum(sizes) > 10 * max(sizes)
+    return target, max(sizes)
+
+
+def allocated(folder):
+    """The most bytes that the host has allocated at one time, apart from the devices' memory, to load the folder."""
+    load_pretrained(folder, dtype="bfloat16")  # compiled
     tracemalloc.start()
-    load_pretrained(tmp_path / "model", dtype="bfloat16")  # another type, or the CPU would keep the host's own array
+    load_pretrained(folder, dtype="bfloat16")  # another type, or the CPU would keep the host's own array
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert 0.9 * max(sizes) < peak < 1.3 * max(sizes), "what the host allocates, apart from the device's memory"
-    assert sum(sizes) > 10 * max(sizes)
+    return peak
+
+
+def test_the_host_holds_one_tensor_at_a_time(large):
+    folder, largest = large
+    assert 0.9 * largest < allocated(folder) < 1.3 * largest
+
+
+def test_the_host_holds_one_part_for_all_devices_that_share_it(large):
+    folder, largest = large
+    with jax.set_mesh(sharding.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
+        assert allocated(folder) < 1.3 * largest
+    with jax.set_mesh(sharding.make_mesh(MeshConfig(data=8))):
+        assert allocated(folder) < 1.3 * largest
+
+
+class Watched:
+    """A stored tensor that notes the shape of every part that is copied."""
+
+    def __init__(self, tensor, copied):
+        self.tensor, self.copied = tensor, copied
+
+    def get_slice(self, _):
+        return self
+
+    def get_shape(self):
+        return self.tensor.shape
+
+    def __getitem__(self, cuts):
+        self.copied.append(self.tensor[cuts].shape)
+        return self.tensor[cuts]
+
+
+@pytest.mark.parametrize(("cuts", "parts"), [((1, 4, 2), 8), ((2, 2, 2), 4), ((8, 1, 1), 1)])
+def test_a_tensor_is_copied_part_by_part_and_each_part_once(cuts, parts):
+    """So a process copies what its devices hold, and no more."""
+    copied, tensor = [], np.arange(48 * 32).reshape(48, 32)
+    with jax.set_mesh(sharding.make_mesh(MeshConfig(*cuts))), pretrained._Stored(GOLDEN / "qwen2_5") as stored:
+        stored._of["it"] = Watched(tensor, copied)
+        found = stored.read("it", sharding.state_shardings({"embed": tensor})["embed"])
+    assert copied == [(48 // cuts[2], 32 // cuts[1])] * parts
+    np.testing.assert_array_equal(found, tensor)

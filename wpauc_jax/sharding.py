@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from wpauc_jax.config import ConfigError, MeshConfig, ModelConfig
 
@@ -150,11 +150,16 @@ def place_whole(tree: T) -> T:
 
 def place_state(state: T) -> T:
     """Arrays, the same in every process, each where its name belongs."""
+    return state if _no_mesh() else jax.device_put(state, state_shardings(state))
+
+
+def state_shardings(state: Any) -> Any:
+    """`state_specs` on the ambient mesh; without one, every array's sharding is the first device's."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
-        return state
-    shardings = jax.tree.map(lambda part: NamedSharding(mesh, part), state_specs(state))
-    return jax.device_put(state, shardings)
+        one = SingleDeviceSharding(jax.local_devices()[0])
+        return jax.tree.map(lambda _: one, state)
+    return jax.tree.map(lambda part: NamedSharding(mesh, part), state_specs(state))
 
 
 def batch_rows(batch_size: int) -> np.ndarray:

@@ -1,14 +1,16 @@
 """A Hugging Face checkpoint onto the devices, tensor by tensor.
 
-Each stored tensor goes straight to its shards and there into its place among the stacked layers. The host holds one
-stored tensor (of a sharded one, this process's part) at a time.
+Each stored tensor goes straight to its shards and there into its place among the stacked layers. Files are mapped, and
+of one tensor at a time a process copies the parts that its devices hold: nothing more is on the host.
 """
 
 import dataclasses
+import functools
 import gc
 import itertools
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from safetensors import SafetensorError, safe_open
 
 from wpauc_jax.config import LoraConfig, ModelConfig
 from wpauc_jax.models.hf import PretrainedError, Weight, model_config, read_config, weights
 from wpauc_jax.models.policy import Params, Policy, make_policy
+from wpauc_jax.sharding import check_sizes, state_shardings
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _BLOCK = 4096  # rows compared at a time
@@ -32,32 +35,32 @@ def load_pretrained(
     path_or_id: str | pathlib.Path,
     *,
     dtype: str | None = None,
-    mesh: Mesh | None = None,
     settings: ModelConfig | None = None,
 ) -> tuple[Policy, Params]:
-    """A Qwen2 or Llama checkpoint of Hugging Face's as a policy and its parameters.
+    """A Qwen2 or Llama checkpoint of Hugging Face's as a policy and its parameters, each cut as the mesh cuts it.
 
     Args:
       path_or_id: a folder with config.json and safetensors files, or the name of one on the hub.
       dtype: of the parameters; None keeps what is stored (the widest, where a parameter's layers differ).
-      mesh: devices that share the parameters, which are replicated on it; None: the default device.
       settings: how to compute (`dtype`, `remat`, ...); neither its shape is looked at nor its adapter, which
         `add_adapter` puts on.
 
     Raises:
       PretrainedError: the folder is not there, is of another family or damaged, or its weights are not the model's;
         every missing, unexpected or mis-shaped weight is named.
+      ConfigError: the mesh does not divide the model.
     """
     folder = local_folder(path_or_id)
     config = dataclasses.replace(model_config(read_config(folder), settings or ModelConfig()), lora=LoraConfig())
+    check_sizes(config, {})
     policy, shapes = make_policy(config)
     wanted = {_name(path): shape for path, shape in jax.tree_util.tree_leaves_with_path(shapes)}
+    shardings = {
+        _name(path): sharding for path, sharding in jax.tree_util.tree_leaves_with_path(state_shardings(shapes))
+    }
     with _Stored(folder) as stored:
         _check(folder, stored, wanted, config)
-        sharding = (
-            SingleDeviceSharding(jax.local_devices()[0]) if mesh is None else NamedSharding(mesh, PartitionSpec())
-        )
-        leaves = {path: _load(stored, path, shape.shape, dtype, sharding) for path, shape in wanted.items()}
+        leaves = {path: _load(stored, path, shape.shape, dtype, shardings[path]) for path, shape in wanted.items()}
     return policy, jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path)], shapes)
 
 
@@ -78,13 +81,13 @@ def local_folder(path_or_id: str | pathlib.Path) -> pathlib.Path:
 
 
 class _Stored:
-    """The tensors of a folder's safetensors files. They are read, not mapped, so that memory stays as stated."""
+    """The tensors of a folder's safetensors files, which are mapped: what is copied of one is what is asked for."""
 
     def __init__(self, folder: pathlib.Path):
         index = folder / "model.safetensors.index.json"
         try:
             names = json.loads(index.read_text())["weight_map"].values() if index.exists() else ["model.safetensors"]
-            self._files = [safe_open(folder / name, "np", backend="pread") for name in sorted(set(names))]
+            self._files = [safe_open(folder / name, "np") for name in sorted(set(names))]
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise PretrainedError(f"{folder} holds no whole safetensors checkpoint ({error})") from error
         self._of = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118 - not a mapping
@@ -111,14 +114,16 @@ class _Stored:
     def read(self, name: str, sharding: Sharding) -> jax.Array:
         """The tensor on its devices, each shard read by itself, when the host's copy of it is not needed any more."""
         gc.collect(0)  # when JAX lets go of the host's copy of the tensor before
-        shape = self.shape(name)
+        shape, tensor = self.shape(name), self._of[name].get_slice(name)
 
-        def part(index: Any) -> np.ndarray:
-            whole = all(range(*cut.indices(size)) == range(size) for cut, size in zip(index, shape, strict=True))
-            # A slice is copied once more inside the library; a whole tensor is not.
-            return self._of[name].get_tensor(name) if whole else self._of[name].get_slice(name)[index]
+        @functools.cache  # devices with the same part share its copy
+        def part(*cuts: tuple[int, int]) -> np.ndarray:
+            return tensor[tuple(slice(*cut) for cut in cuts)]
 
-        return jax.make_array_from_callback(shape, sharding, part).block_until_ready()
+        def bounds(index: Any) -> Iterator[tuple[int, int]]:
+            return (cut.indices(size)[:2] for cut, size in zip(index, shape, strict=True))
+
+        return jax.make_array_from_callback(shape, sharding, lambda index: part(*bounds(index))).block_until_ready()
 
     def equal(self, one: str, other: str) -> bool:
         """Whether two tensors hold the same numbers, compared a block of rows at a time."""
@@ -167,13 +172,21 @@ def _load(stored: _Stored, path: str, shape: tuple[int, ...], dtype: str | None,
     parts = list(weights(path, shape[0]))
     kind = jnp.dtype(dtype) if dtype else jnp.result_type(*{jnp.dtype(stored.dtype(part.name)) for part in parts})
     if parts[0].layer is None:
-        return stored.read(parts[0].name, sharding).astype(kind)
+        return stored.read(parts[0].name, sharding).astype(kind).block_until_ready()
     put = jax.jit(_put_layer, donate_argnums=0, static_argnames="transposed", out_shardings=sharding)
     stack = jnp.zeros(shape, kind, device=sharding)
     for part in parts:
-        stack = put(stack, stored.read(part.name, sharding), part.layer, transposed=part.transposed)
+        stack = put(stack, stored.read(part.name, _of_layer(sharding, part)), part.layer, transposed=part.transposed)
         stack.block_until_ready()  # else the host would run ahead, with a piece in hand for each layer
     return stack
+
+
+def _of_layer(sharding: Sharding, part: Weight) -> Sharding:
+    """A stack's sharding as that of the stored tensor of one of its layers."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    axes = tuple(sharding.spec)[1:]
+    return NamedSharding(sharding.mesh, PartitionSpec(*(axes[::-1] if part.transposed else axes)))
 
 
 def _put_layer(stack: jax.Array, piece: jax.Array, layer: jax.Array, *, transposed: bool) -> jax.Array:
