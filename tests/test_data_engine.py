@@ -20,7 +20,7 @@ from wpauc_jax.config import ConfigError, DataConfig
 from wpauc_jax.data import build, ids, store
 from wpauc_jax.data.dataset import MANIFEST, load_dataset
 from wpauc_jax.data.filters import first_meetings, title_faults
-from wpauc_jax.data.ids import IdCollector, Places, sorted_ids
+from wpauc_jax.data.ids import IdTable, sorted_ids
 from wpauc_jax.data.order import stable_order
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.sources import DataError
@@ -63,30 +63,33 @@ raw_ids = st.text("0123456789a:/ é\U0001f600", min_size=1, max_size=5)
 
 @given(st.lists(raw_ids, min_size=1, max_size=60), st.integers(1, 5))
 def test_ids_are_numbered_in_their_order(raw, size):
-    collector = IdCollector()
-    hashes = [collector.add(pl.Series(raw[start : start + size])) for start in range(0, len(raw), size)]
-    found, of_ids = collector.finish()
+    table = IdTable()
+    numbers = np.concatenate([table.add(pl.Series(raw[start : start + size])) for start in range(0, len(raw), size)])
+    found, places = table.finish()
     assert found.to_list() == sorted(set(raw), key=python_key)
-    assert found.gather(Places(of_ids)(np.concatenate(hashes))).to_list() == raw
+    assert found.gather(places[numbers]).to_list() == raw
 
 
-def test_many_ids_outgrow_the_table_of_those_seen(monkeypatch):
-    monkeypatch.setattr(ids, "_SMALLEST", 4)
-    monkeypatch.setattr(ids, "_LARGEST", 10)
-    raw = pl.Series([str(number * 7919 % 5003) for number in range(20_000)])
-    collector = IdCollector()
-    hashes = np.concatenate([collector.add(raw[start : start + 700]) for start in range(0, 20_000, 700)])
-    found, of_ids = collector.finish()
-    assert found.to_list() == [str(number) for number in range(5003)]
-    np.testing.assert_array_equal(Places(of_ids)(hashes), raw.cast(pl.Int64).to_numpy())
+RAW = pl.Series([str(number * 7919 % 503) for number in range(3000)])  # 503 ids
 
 
-def test_two_ids_with_one_hash_are_an_error():
-    collector = IdCollector()
-    collector.add(pl.Series(["a", "b"]))
-    collector._fresh.append(pl.DataFrame({"hash": pl.Series(["a"]).hash(), "id": ["c"]}))
-    with pytest.raises(DataError, match="the ids 'a' and 'c' have the same hash"):
-        collector.finish()
+def one_home(ids):
+    return np.zeros(len(ids), np.uint64), ids.hash(2).to_numpy()
+
+
+def one_mark(ids):
+    return ids.cast(pl.UInt64).to_numpy() << np.uint64(55), np.zeros(len(ids), np.uint64)
+
+
+@pytest.mark.parametrize(("hashes", "bits"), [(ids._hashes, 4), (one_home, 4), (one_mark, 11)])
+def test_ids_stay_apart_in_a_table_that_grows_and_if_they_share_one_hash(monkeypatch, hashes, bits):
+    monkeypatch.setattr(ids, "_hashes", hashes)
+    monkeypatch.setattr(ids, "_SMALLEST", bits)
+    table = IdTable()
+    numbers = np.concatenate([table.add(RAW[start : start + 70]) for start in range(0, len(RAW), 70)])
+    found, places = table.finish()
+    assert found.to_list() == [str(number) for number in range(503)]
+    np.testing.assert_array_equal(places[numbers], RAW.cast(pl.Int64).to_numpy())
 
 
 def test_ids_with_more_digits_than_any_integer():
@@ -281,7 +284,7 @@ KILLED = """
 
 @pytest.mark.parametrize(
     ("module", "function", "is_read"),
-    [("ingest", "Places", False), ("prepare", "build", True), ("store", "file_digest", True)],
+    [("ingest", "_save", False), ("prepare", "build", True), ("store", "file_digest", True)],
 )
 def test_a_killed_run_leaves_no_directory_and_the_next_one_goes_on(tmp_path, module, function, is_read):
     source = world(tmp_path / "raw", GRID, [("i0", "One")])

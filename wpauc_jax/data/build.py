@@ -114,26 +114,37 @@ def _filter_titles(
 def _sort(columns: dict[str, np.ndarray]) -> None:
     """Sorts the rows by user and then by time, equal times as they stand, in place.
 
-    Ranges of users are sorted one by one: random access within a range finds its data in the processor's caches.
+    First pieces of the rows are sorted by ranges of users, then ranges by user and time: so every access is to what the
+    processor's caches hold, and several pieces or ranges are sorted at once.
     """
-    user, count = columns["user"], len(columns["user"])
-    shift = max(int(user.max()).bit_length() - max(count // _RANGE_ROWS, 1).bit_length(), 0)
-    ranges = (user >> shift).astype(np.int16)  # few bits: NumPy sorts them by radix
-    counts = np.bincount(ranges)
-    ends = np.cumsum(counts)
-    by_range = np.argsort(ranges, kind="stable")
-    out = {name: np.empty_like(values) for name, values in columns.items()}
+    count, last_user = len(columns["user"]), int(columns["user"].max())
+    shift = max(last_user.bit_length() - max(count // _RANGE_ROWS, 1).bit_length(), 0)
+    num_ranges = (last_user >> shift) + 1
 
-    def sort_range(number: int) -> None:
-        place = slice(ends[number] - counts[number], ends[number])
-        here = {name: values[by_range[place]] for name, values in columns.items()}
-        order = stable_order(here["user"], here["time"])
-        for name, values in here.items():
-            out[name][place] = values[order]
+    def by_range(start: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        piece = {name: values[start : start + _RANGE_ROWS] for name, values in columns.items()}
+        ranges = (piece["user"] >> shift).astype(np.int16)  # few bits: NumPy sorts them by radix
+        order = np.argsort(ranges, kind="stable")
+        return {name: values[order] for name, values in piece.items()}, np.bincount(ranges, minlength=num_ranges)
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(sort_range, range(len(counts))))
-    columns.update(out)
+        pieces, counts = zip(*pool.map(by_range, range(0, count, _RANGE_ROWS)), strict=True)
+        ends = np.cumsum(counts, axis=1)  # in each piece, of each range
+        totals = np.cumsum(np.sum(counts, axis=0))
+        columns.update({name: np.empty(count, values.dtype) for name, values in columns.items()})
+
+        def sort_range(number: int) -> None:
+            parts = [slice(end[number] - part[number], end[number]) for end, part in zip(ends, counts, strict=True)]
+            here = {
+                name: np.concatenate([piece[name][part] for piece, part in zip(pieces, parts, strict=True)])
+                for name in columns
+            }
+            order = stable_order(here["user"], here["time"])
+            place = slice(totals[number] - len(order), totals[number])
+            for name, values in here.items():
+                columns[name][place] = values[order]
+
+        list(pool.map(sort_range, range(num_ranges)))
 
 
 def _select(columns: dict[str, np.ndarray], rows: np.ndarray) -> None:

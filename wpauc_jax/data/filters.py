@@ -35,11 +35,11 @@ def k_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
         _drop(rows[alive[rows]], alive, item, item_count)
         user_count[few_users] = 0
         few_items = (item_count > 0) & (item_count < k)
+        if not few_items.any():
+            return alive
         rows = np.flatnonzero(few_items[item])
         _drop(rows[alive[rows]], alive, user, user_count)
         item_count[few_items] = 0
-        if not len(few_users) and not few_items.any():
-            return alive
 
 
 def _drop(rows: np.ndarray, alive: np.ndarray, other: np.ndarray, other_count: np.ndarray) -> None:

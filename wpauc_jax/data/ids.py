@@ -1,65 +1,98 @@
-"""Raw ids to numbers at any size: hashes while the files are read, numbers in the order of the ids afterwards.
+"""Raw ids to numbers at any size: in the order of appearance while files are read, in the order of the ids at the end.
 
-A row keeps the 64-bit hashes of its ids, not their text. Of each id the text is kept at least once, and hardly ever
-more often: a table of hashes seen lately tells which ids are new. Among ten million ids two share a hash with a
-probability of three in a million; where both were seen as new, that is an error.
+The text of an id is kept once. What tells ids apart while rows stream by is a hash table in NumPy, looked up for a
+whole block at a time: an id's home in it comes from one 64-bit hash, and what stands there is a second one, of another
+seed. Ids that share one of the two are told apart. Two would be taken for one if the second hashes were equal and the
+homes next to each other: among ten million ids, with a probability of some 10^-12.
 """
 
 import numpy as np
 import polars as pl
 
-from wpauc_jax.data.sources.tables import DataError
-
-_SMALLEST, _LARGEST = 16, 26  # bits of the table of hashes seen
-_GOLDEN = 0x9E3779B97F4A7C15
+_SMALLEST = 16  # bits of the number of slots at first
 
 
-class IdCollector:
-    """Hashes the ids of one kind and keeps each id's text."""
+class IdTable:
+    """Numbers the ids of one kind, and keeps each id's text."""
 
     def __init__(self) -> None:
-        self._bits = _SMALLEST
-        self._seen = np.zeros(1 << self._bits, np.uint64)
-        self._fresh: list[pl.DataFrame] = []
-        self._rows = 0  # in _fresh
+        self._allocate(_SMALLEST)
+        self._texts: list[pl.Series] = []
+        self._known: list[tuple[np.ndarray, np.ndarray]] = []  # the hashes of the texts
+        self._count = 0
 
     def add(self, ids: pl.Series) -> np.ndarray:
-        """The hashes uint64 of a block of ids."""
-        hashes = ids.hash().to_numpy()
-        slots = _slots(hashes, 1, self._bits)
-        new = self._seen[slots] != hashes
-        if new.any():
-            self._seen[slots] = hashes
-            fresh = pl.DataFrame({"hash": hashes, "id": ids}).filter(pl.Series(new)).unique()
-            fresh = fresh.with_columns(pl.col("id") + "")  # a copy: else each id holds the whole block in memory
-            self._fresh.append(fresh)
-            self._rows += len(fresh)
-            if self._rows > len(self._seen) // 2 and self._bits < _LARGEST:
-                self._grow()
-        return hashes
+        """The numbers int32 of a block of ids: 0, 1, 2, ..., those of new ids following those given before."""
+        homes, marks = _hashes(ids)
+        numbers = self._find(homes, marks)
+        new = np.flatnonzero(numbers < 0)
+        if len(new):
+            self._add_new(ids.gather(new).unique())
+            numbers[new] = self._find(homes[new], marks[new])
+        return numbers
 
     def finish(self) -> tuple[pl.Series, np.ndarray]:
-        """All ids, numbers by value and then words, and their hashes uint64 in the same order."""
-        self._seen = self._seen[:0]  # all ids are known, and memory is short
-        ids = self._distinct()
-        self._fresh.clear()
-        if ids["hash"].n_unique() < len(ids):
-            first, second = ids.filter(pl.col("hash").is_duplicated()).sort("hash", "id")["id"][:2]
-            raise DataError(f"the ids {first!r} and {second!r} have the same hash; rename one of them")
-        ids = sorted_ids(ids)
-        return ids["id"], ids["hash"].to_numpy()
+        """All ids, numbers by value and then words, and the place int32 there of each number that `add` gave."""
+        self._allocate(1)  # all ids are known, and memory is short
+        self._known.clear()
+        texts = pl.concat([pl.Series(dtype=pl.String), *self._texts])
+        self._texts.clear()
+        ids = sorted_ids(pl.DataFrame({"id": texts, "number": np.arange(self._count, dtype=np.int32)}))
+        places = np.empty(self._count, np.int32)
+        places[ids["number"].to_numpy()] = np.arange(self._count, dtype=np.int32)
+        return ids["id"], places
 
-    def _distinct(self) -> pl.DataFrame:
-        empty = pl.DataFrame(schema={"hash": pl.UInt64, "id": pl.String})
-        return pl.concat([empty, *self._fresh]).unique()
+    def _allocate(self, bits: int) -> None:
+        self._bits = bits
+        self._numbers = np.full(1 << bits, -1, np.int32)  # of the id in a slot, -1 in an empty one
+        self._marks = np.zeros(1 << bits, np.uint64)
 
-    def _grow(self) -> None:
-        ids = self._distinct()
-        self._fresh, self._rows = [ids], len(ids)
-        self._bits = min(self._bits + 4, _LARGEST)
-        self._seen = np.zeros(1 << self._bits, np.uint64)
-        hashes = ids["hash"].to_numpy()
-        self._seen[_slots(hashes, 1, self._bits)] = hashes
+    def _slots(self, homes: np.ndarray) -> np.ndarray:
+        return (homes >> np.uint64(64 - self._bits)).view(np.int64)
+
+    def _next(self, slots: np.ndarray) -> np.ndarray:
+        return (slots + 1) & (len(self._numbers) - 1)
+
+    def _find(self, homes: np.ndarray, marks: np.ndarray) -> np.ndarray:
+        """The numbers int32 of ids by their hashes; -1 for unknown ones."""
+        slots = self._slots(homes)
+        numbers = self._numbers[slots]
+        left = np.flatnonzero((self._marks[slots] != marks) & (numbers >= 0))  # another id is there: go on
+        slots = slots[left]
+        while len(left):
+            slots = self._next(slots)
+            found = self._numbers[slots]
+            numbers[left] = found
+            goes_on = (self._marks[slots] != marks[left]) & (found >= 0)
+            left, slots = left[goes_on], slots[goes_on]
+        return numbers
+
+    def _add_new(self, texts: pl.Series) -> None:
+        texts = texts + ""  # a copy: else each id holds the whole block in memory
+        homes, marks = _hashes(texts)
+        self._texts.append(texts)
+        self._known.append((homes, marks))
+        first, self._count = self._count, self._count + len(texts)
+        if self._count > len(self._numbers) // 2:
+            self._allocate(self._count.bit_length() + 1)
+            homes, marks = (np.concatenate(hashes) for hashes in zip(*self._known, strict=True))
+            first = 0
+        self._insert(homes, marks, first)
+
+    def _insert(self, homes: np.ndarray, marks: np.ndarray, first: int) -> None:
+        """Gives new ids the numbers from `first` on, each in the first empty slot from its home on."""
+        slots, numbers = self._slots(homes), np.arange(first, first + len(homes), dtype=np.int32)
+        while len(slots):
+            empty = self._numbers[slots] < 0
+            self._numbers[slots[empty]] = numbers[empty]  # of several that want one slot, one gets it
+            is_in = self._numbers[slots] == numbers
+            self._marks[slots[is_in]] = marks[is_in]
+            marks, numbers, slots = marks[~is_in], numbers[~is_in], self._next(slots[~is_in])
+
+
+def _hashes(ids: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Two hashes uint64 of each id that know nothing of each other."""
+    return ids.hash(1).to_numpy(), ids.hash(2).to_numpy()
 
 
 def sorted_ids(ids: pl.DataFrame) -> pl.DataFrame:
@@ -73,37 +106,3 @@ def sorted_ids(ids: pl.DataFrame) -> pl.DataFrame:
     maybe = words[first:end]
     numbers = maybe.filter(is_number).sort(digits.str.len_bytes(), digits, "id")
     return pl.concat([numbers, words[:first], maybe.filter(~is_number), words[end:]])
-
-
-class Places:
-    """The place of a hash among distinct hashes: a table with free slots, and smaller ones for what collided."""
-
-    def __init__(self, hashes: np.ndarray):
-        self._hashes = hashes
-        self._tables: list[tuple[int, int, np.ndarray]] = []
-        left, multiplier = np.arange(len(hashes), dtype=np.int32), 1
-        while len(left):
-            bits = len(left).bit_length() + 3
-            slots = _slots(hashes[left], multiplier, bits)
-            table = np.zeros(1 << bits, np.int32)
-            table[slots] = left
-            self._tables.append((multiplier, bits, table))
-            left = left[table[slots] != left]
-            multiplier = multiplier * _GOLDEN % 2**64
-
-    def __call__(self, wanted: np.ndarray) -> np.ndarray:
-        """The places int32 of `wanted`, each of which is one of the hashes."""
-        out = np.empty(len(wanted), np.int32)
-        rows = np.arange(len(wanted))
-        for multiplier, bits, table in self._tables:
-            found = table[_slots(wanted, multiplier, bits)]
-            out[rows] = found
-            missed = self._hashes[found] != wanted
-            if not missed.any():
-                break
-            rows, wanted = rows[missed], wanted[missed]
-        return out
-
-
-def _slots(hashes: np.ndarray, multiplier: int, bits: int) -> np.ndarray:
-    return ((hashes * np.uint64(multiplier)) >> np.uint64(64 - bits)).astype(np.int64)

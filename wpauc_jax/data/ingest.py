@@ -1,7 +1,7 @@
 """The first stage of preparation: a data set's blocks to integer columns, its items to files, and both kept.
 
-What a row keeps is two hashes and a time; after the last block the hashes become numbers. The result is written into
-the folder of the stage, so that a run that is stopped later does not read the data set again.
+What a row keeps is two numbers and a time; after the last block its numbers become those of the ids in their order. The
+result is written into the folder of the stage, so that a run that is stopped later does not read the data set again.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from wpauc_jax.data.ids import IdCollector, Places
+from wpauc_jax.data.ids import IdTable
 from wpauc_jax.data.sources.blocks import ahead
 from wpauc_jax.data.sources.tables import DataError, RawData
 from wpauc_jax.files import atomic_path
@@ -71,17 +71,22 @@ def _clear(folder: pathlib.Path) -> None:
 def _read(
     folder: pathlib.Path, key: dict[str, Any], raw: RawData, window: tuple[int | None, int | None], say: Progress
 ) -> None:
-    collectors = {"user": IdCollector(), "item": IdCollector()}
-    number = _write_items(folder, raw.items, collectors["item"] if raw.published else None)
-    blocks, outside = _collect(raw, collectors, window, say)
-    for name in [name for name in blocks if name not in collectors]:
-        np.save(folder / f"{name}.npy", _joined(blocks.pop(name), np.int8 if name == "split" else np.int64))
-    for name in ("item", "user"):  # the fewer first: their hashes are gone when memory is needed most
-        ids, hashes = collectors.pop(name).finish()
-        place = Places(hashes)
-        with ThreadPoolExecutor() as pool:
-            np.save(folder / f"{name}.npy", _joined(pool.map(place, blocks.pop(name)), np.int32))
-        ids.to_frame("id").write_ipc(folder / f"{name}_ids.arrow")
+    tables = {"user": IdTable(), "item": IdTable()}
+    number = _write_items(folder, raw.items, tables["item"] if raw.published else None)
+    blocks, outside = _collect(raw, tables, window, say)
+
+    def store(name: str) -> None:
+        if name in tables:
+            ids, places = tables.pop(name).finish()
+            ids.to_frame("id").write_ipc(folder / f"{name}_ids.arrow")
+            _save(folder / f"{name}.npy", blocks.pop(name), np.int32, places.take)
+        else:
+            has_floats = any(part.dtype.kind == "f" for part in blocks[name])
+            whole = np.int8 if name == "split" else np.int64
+            _save(folder / f"{name}.npy", blocks.pop(name), np.float64 if has_floats else whole)
+
+    with ThreadPoolExecutor(2) as pool:  # one column is written while another's ids are sorted
+        list(pool.map(store, list(blocks)))
     facts = {
         "files": raw.files,
         "rejects": dict(sorted(raw.rejects.counts.items())),
@@ -95,12 +100,12 @@ def _read(
         temporary.write_text(json.dumps({"key": key, "facts": facts}))
 
 
-def _write_items(folder: pathlib.Path, blocks: Iterable[pl.DataFrame], collector: IdCollector | None) -> int:
+def _write_items(folder: pathlib.Path, blocks: Iterable[pl.DataFrame], table: IdTable | None) -> int:
     number = 0
     for block in blocks:
         if len(block):
-            if collector:
-                collector.add(block["item"])
+            if table:
+                table.add(block["item"])
             block.select("item", "title", "text", pl.col("line").cast(pl.Int64)).write_parquet(
                 folder / f"items-{number:05}.parquet", compression="lz4"
             )
@@ -109,9 +114,9 @@ def _write_items(folder: pathlib.Path, blocks: Iterable[pl.DataFrame], collector
 
 
 def _collect(
-    raw: RawData, collectors: dict[str, IdCollector], window: tuple[int | None, int | None], say: Progress
+    raw: RawData, tables: dict[str, IdTable], window: tuple[int | None, int | None], say: Progress
 ) -> tuple[dict[str, list[np.ndarray]], int]:
-    """Each column in blocks, ids as hashes; and how many interactions lie outside the window."""
+    """Each column in blocks, ids as the numbers of their tables; and how many interactions lie outside the window."""
     columns: dict[str, list[np.ndarray]] = {"user": [], "item": [], "time": []}
     seen = kept = 0
     with ThreadPoolExecutor(2) as pool:
@@ -121,8 +126,8 @@ def _collect(
             kept += len(block)
             if not len(block):
                 continue
-            for name, hashes in pool.map(lambda n, b=block: (n, collectors[n].add(b[n])), collectors):
-                columns[name].append(hashes)
+            for name, numbers in pool.map(lambda n, b=block: (n, tables[n].add(b[n])), tables):
+                columns[name].append(numbers)
             columns["time"].append(block["time"].to_numpy())
             if "split" in block.columns:
                 columns.setdefault("split", []).append(block["split"].to_numpy())
@@ -141,11 +146,17 @@ def _inside(block: pl.DataFrame, window: tuple[int | None, int | None], unit: st
     return block if end is None else block.filter(pl.col("time") < end)
 
 
-def _joined(blocks: Iterable[np.ndarray], kind: type) -> np.ndarray:
-    """One array of all blocks; of floats if any block has some."""
-    parts = list(blocks)
-    has_floats = any(part.dtype.kind == "f" for part in parts)
-    return np.concatenate(parts, dtype=np.float64 if has_floats else kind)
+def _save(
+    path: pathlib.Path, blocks: list[np.ndarray], kind: type, change: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> None:
+    """A file of NumPy's with one array of all blocks, changed; the blocks are used up, as memory may be short."""
+    header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (sum(map(len, blocks)),)}
+    with path.open("wb") as out, ThreadPoolExecutor() as pool:
+        np.lib.format.write_array_header_1_0(out, header)
+        changed = pool.map(change, blocks)
+        blocks.clear()
+        for block in changed:
+            out.write(block.astype(kind, copy=False).data)
 
 
 def _load(folder: pathlib.Path) -> Records:
@@ -154,7 +165,7 @@ def _load(folder: pathlib.Path) -> Records:
         user_ids=pl.read_ipc(folder / "user_ids.arrow")["id"],
         item_ids=pl.read_ipc(folder / "item_ids.arrow")["id"],
         columns={
-            name: np.load(folder / f"{name}.npy", allow_pickle=False)
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in _COLUMNS
             if (folder / f"{name}.npy").exists()
         },

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ def write_prepared(folder: pathlib.Path, prepared: Prepared, facts: dict[str, An
         shards = _write_shards(partial, prepared.columns)
         prepared.items.write_parquet(partial / ITEMS, compression="zstd")
         prepared.users.to_frame("user_id").write_parquet(partial / USERS, compression="zstd")
-        hashes = {name: file_digest(partial / name) for name in (*(shard["file"] for shard in shards), ITEMS, USERS)}
+        names = [*(shard["file"] for shard in shards), ITEMS, USERS]
+        with ThreadPoolExecutor() as pool:
+            hashes = dict(zip(names, pool.map(lambda name: file_digest(partial / name), names), strict=True))
         manifest = {
             "format_version": FORMAT_VERSION,
             **facts,
@@ -41,15 +44,17 @@ def write_prepared(folder: pathlib.Path, prepared: Prepared, facts: dict[str, An
 
 def _write_shards(folder: pathlib.Path, columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """Interactions in files of whole users; each file's name, its number of interactions and its first user."""
-    user, start = columns["user"], 0
-    shards: list[dict[str, Any]] = []
-    while start < len(user):
-        end = min(start + SHARD_ROWS, len(user))
-        if end < len(user):
-            end = int(np.searchsorted(user, user[end - 1], side="right"))
-        name = f"interactions-{len(shards):05}.parquet"
+    user, bounds = columns["user"], [0]
+    while bounds[-1] < len(user):
+        end = min(bounds[-1] + SHARD_ROWS, len(user))
+        bounds.append(int(np.searchsorted(user, user[end - 1], side="right")))
+
+    def write(number: int) -> dict[str, Any]:
+        start, end = bounds[number : number + 2]
+        name = f"interactions-{number:05}.parquet"
         table = pl.DataFrame({column: columns[column][start:end] for column in ("user", "item", "time", "split")})
         table.write_parquet(folder / name, compression="zstd", compression_level=1, statistics=False)
-        shards.append({"file": name, "interactions": end - start, "first_user": int(user[start])})
-        start = end
-    return shards
+        return {"file": name, "interactions": end - start, "first_user": int(user[start])}
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(write, range(len(bounds) - 1)))

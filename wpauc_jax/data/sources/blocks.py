@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, TypeVar
 
+import numpy as np
+
 from wpauc_jax.data.sources.tables import DataError, shown
 
 BLOCK = 1 << 24  # bytes; large enough to keep cores busy, small enough that memory is reused, not returned
@@ -111,7 +113,7 @@ def _whole_lines(stream: Any, quoted: bool, label: str) -> Iterator[tuple[int, b
         if end:
             block = bytes(memoryview(buffer)[:end])
             yield number, block
-            number += block.count(b"\n")
+            number += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))  # bytes.count is slower
             buffer[: filled - end] = buffer[end:filled]
             filled -= end
         if not size:
