@@ -22,7 +22,9 @@ from wpauc_jax.config import (
     RlConfig,
     SftConfig,
 )
+from wpauc_jax.doctor import checkpoints
 from wpauc_jax.ranks import Ranks
+from wpauc_jax.workspace import open_workspace
 from wpauc_jax.writers import read_metrics
 
 USERS = 48
@@ -67,6 +69,12 @@ def test_the_next_item_is_learnt_among_items_of_one_title(finished):
     assert ranks["rl"].mean("recall@1") > 0.7
     report = json.loads((folder / "catalog.json").read_text())["report"]
     assert (report["items"], report["repairs"], report["largest_group"]) == (ITEMS, ITEMS, 4)
+
+
+def test_the_doctor_knows_the_checkpoints_of_both_stages(finished):
+    config, folder = finished
+    work = open_workspace(config, folder, print)
+    assert [checkpoints.checkpoint_is_of_this_run(work, stage) for stage in ("sft", "rl")] == [[], []]
 
 
 def test_recommend_answers_with_items_and_their_titles(finished, tmp_path):

@@ -52,9 +52,10 @@ def run_rl(work: Workspace) -> int:
     """
     settings = work.config.rl
     _check_group(work)
+    shared = work.identity()
     identity = {
-        **work.identity(),
-        "rl": _identity(settings),
+        **shared,
+        "rl": _identity(settings) | shared["rl"],  # with the share that is held out, where none is
         "sft": _identity(work.config.sft),
         "sft_from": work.config.sft_from,
     }
