@@ -276,8 +276,8 @@ def test_the_tables():
     dataset = clean_dataset()
     lines = length_table(dataset, BUILDER).splitlines()
     # Training samples have 1 to 3 items of history, validation and test 4: 1 token and 2 an item.
-    assert lines[2].split() == ["train", "30", "3", "3", "5", "7", "7", "7", "9", "0.0%"]
-    assert lines[4].split() == ["test", "10", "9", "9", "9", "9", "9", "9", "9", "100.0%"]
+    assert lines[2].split() == ["train", "30", "3", "3", "5", "7", "7", "7", "9", "44.4%", "0.0%"]  # 5 of 9 is tokens
+    assert lines[4].split() == ["test", "10", "9", "9", "9", "9", "9", "9", "9", "0.0%", "100.0%"]
     repeat = changed("item", LENGTH - 1, dataset.item[LENGTH - 2])
     table = baseline_table(repeat, {"item id": None, "title": catalogue.title_labels(repeat)}, LIMIT)
     found = {line[:18].strip() + " " + line[20:29].strip(): line[29:].split() for line in table.splitlines()[2:]}

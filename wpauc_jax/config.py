@@ -128,6 +128,12 @@ class PromptConfig(Checked, section="prompt."):
     instruction: str = "Items that one user chose, the latest last:"
     history: str = choice("items", "titles")  # titles: semantic ids are asked for behind a history of titles
     max_tokens: int = at_least(0, 0)  # of a prompt; the oldest items beyond it are dropped whole; 0: no limit
+    widths: tuple[int, ...] = ()  # a batch is padded to the least of these that holds its prompts, or to the longest
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min((1, *self.widths)) < 1 or list(self.widths) != sorted(set(self.widths)):
+            raise ConfigError(f"prompt.widths={self.widths!r} must be numbers of tokens in ascending order")
 
 
 @dataclasses.dataclass(frozen=True)

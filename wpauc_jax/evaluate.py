@@ -92,7 +92,7 @@ def evaluate(
     *,
     on_batch: Callable[[int], None] = lambda rows: None,
 ) -> Ranks:
-    """Ranks by beams of all samples of finite `batches` (see `data.pipeline.eval_batches`), in their order.
+    """Ranks by beams of all samples of finite `batches` (see `data.pipeline.eval_batches`), by ascending sample.
 
     `on_batch` is told how many samples each batch brought. The next batch is searched while one is read.
     """
@@ -138,7 +138,8 @@ class _Rows:
 
     def ranks(self, num_candidates: int) -> Ranks:
         columns = {name: np.concatenate(self.columns[name]) for name in ("sample", "user", "target", "rank")}
-        return Ranks(**columns, num_candidates=num_candidates)
+        order = np.argsort(columns["sample"])
+        return Ranks(**{name: column[order] for name, column in columns.items()}, num_candidates=num_candidates)
 
 
 def _prompts(batch: Batch) -> dict[str, jax.Array]:

@@ -44,7 +44,7 @@ def recommend(work: Workspace, params: Params, *, say: Callable[[str], None]) ->
 
 
 def _answers(work: Workspace, params: Params, histories: list[tuple[str, np.ndarray]]) -> Iterator[list[dict]]:
-    """One list of answers a batch. Every batch has one shape, so that one program serves all."""
+    """One list of answers a batch. A batch has one of few shapes (`prompt.widths`), so that few programs serve all."""
     config, size = work.config, work.config.eval.batch_size
     width = max(config.eval.num_beams, config.recommend.top_k)
     search = work.search(width)
@@ -55,7 +55,8 @@ def _answers(work: Workspace, params: Params, histories: list[tuple[str, np.ndar
         for row, (_, history) in zip(items, batch, strict=False):
             recent = history[-limit:]
             row[: len(recent)] = recent
-        tokens, lengths = work.builder.prompts(items[mine])
+        padded = work.builder.padded_width(work.builder.lengths(items).max())
+        tokens, lengths = work.builder.prompts(items[mine], padded)
         found = search(params, {"tokens": tokens, "lengths": lengths})
         columns = (np.asarray(found.items), np.asarray(found.scores))
         yield [

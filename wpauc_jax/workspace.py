@@ -108,7 +108,7 @@ class Workspace:
             "scoring": config.scoring,
             "data": {"fingerprint": self.dataset.fingerprint, "max_history": config.data.max_history},
             "catalog": {"fingerprint": self.catalog.fingerprint},
-            "prompt": {"fingerprint": self.builder.fingerprint},
+            "prompt": {"fingerprint": self.builder.fingerprint, "widths": self.builder.widths},
             "model": dataclasses.asdict(self.policy.config),
             "rl": {"rows": config.rl.rows, "holdout": self._holdout},
             "eval": dataclasses.asdict(config.eval),
@@ -126,7 +126,8 @@ def open_workspace(config: Config, folder: pathlib.Path, say: Say) -> Workspace:
         catalog = _open_catalog(config, folder, dataset, tokenizer, form, say)
     titles = _titles_beside_ids(config, dataset, tokenizer)
     shown = titles if config.prompt.history == "titles" else None
-    builder = PromptBuilder(catalog, config.data.max_history, form, config.prompt.max_tokens, shown)
+    limit, widths = config.prompt.max_tokens, config.prompt.widths
+    builder = PromptBuilder(catalog, config.data.max_history, form, limit, shown, widths)
     policy, params, frozen = first_model(config, catalog, dataset.titles, tokenizer)
     return Workspace(config, folder, dataset, catalog, tokenizer, titles, builder, policy, params, frozen)
 

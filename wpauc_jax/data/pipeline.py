@@ -4,6 +4,9 @@ The element that Grain counts is a whole batch, built by a few NumPy calls: its 
 cost more than a small model's step. A batch is a pure function of (seed, its number). So an iterator's state is one
 number, the same in every process: each makes only the rows of the global batch that its devices hold, and the batch
 is the same for any number of processes.
+
+Where a batch of prompts may have several widths (`prompt.widths`), prompts of like length share a batch: of an
+evaluation all, in training those of a window of batches. Each width is compiled once.
 """
 
 import functools
@@ -22,6 +25,8 @@ Batch = dict[str, np.ndarray]
 
 _PREFETCH = 4  # batches made ahead, so that the host works while the device does
 _ENDLESS = 2**40  # batches; more than any run takes
+_AT_ONCE = 65_536  # samples whose lengths are looked up together
+_WINDOW = 16  # batches of RL among which prompts are sorted by length
 
 
 def prompt_batches(
@@ -41,8 +46,18 @@ def prompt_batches(
     sample int64[B] (flat position). The iterator has `get_state` and `set_state`.
     Raises DataError if `positions` is empty.
     """
-    shuffled = _shuffled(_samples(dataset, positions), batch_size, seed, rows)
-    return _endless(lambda number: _prompt_batch(dataset, builder, shuffled(number)))
+    samples, mine = _samples(dataset, positions), _checked(rows, batch_size)
+    if len(builder.widths) > 1:
+        chosen = _like_lengths(dataset, builder, samples, batch_size, seed)
+    else:
+        chosen = _shuffled(samples, batch_size, seed, None)
+
+    def batch(number: int) -> Batch:
+        everyones = chosen(number)
+        own = everyones[mine]
+        return {**_prompts(dataset, builder, everyones, own), **_sample_ids(dataset, own)}
+
+    return _endless(batch)
 
 
 def eval_batches(
@@ -53,19 +68,23 @@ def eval_batches(
     *,
     rows: np.ndarray | None = None,
 ) -> grain.MapDataset[Batch]:
-    """Samples once, in the order given. It has a length, can be indexed, and can be iterated over again.
+    """Samples once, in the order given, or by the lengths of their prompts where these may have several widths.
+
+    It has a length, can be indexed, and can be iterated over again.
 
     Batch: as in `prompt_batches`, and valid bool[B]. The last batch is filled up with its last sample, not valid.
     `rows` are those of a global batch whose prompts (tokens and lengths) this process makes, None for all; target,
     user, sample and valid are always the global batch's.
     Raises DataError if `positions` is empty.
     """
-    positions = _samples(dataset, positions)
+    positions, mine = _samples(dataset, positions), _checked(rows, batch_size)
+    if len(builder.widths) > 1:
+        positions = positions[np.argsort(_lengths(dataset, builder, positions), kind="stable")]
 
     def batch(number: int) -> Batch:
         places = number * batch_size + np.arange(batch_size)
         samples = positions[np.minimum(places, len(positions) - 1)]
-        prompts = _prompts(dataset, builder, samples if rows is None else samples[rows])
+        prompts = _prompts(dataset, builder, samples, samples[mine])
         return {**prompts, **_sample_ids(dataset, samples), "valid": places < len(positions)}
 
     return grain.MapDataset.range(-(-len(positions) // batch_size)).map(batch)
@@ -111,17 +130,30 @@ def _samples(dataset: Dataset, positions: np.ndarray) -> np.ndarray:
     return positions
 
 
-def _prompt_batch(dataset: Dataset, builder: PromptBuilder, positions: np.ndarray) -> Batch:
-    return {**_prompts(dataset, builder, positions), **_sample_ids(dataset, positions)}
-
-
-def _prompts(dataset: Dataset, builder: PromptBuilder, positions: np.ndarray) -> Batch:
-    tokens, lengths = builder.prompts(dataset.histories(positions, builder.max_history))
+def _prompts(dataset: Dataset, builder: PromptBuilder, everyones: np.ndarray, own: np.ndarray) -> Batch:
+    """The prompts of a process's own samples, as wide as those of the whole batch need."""
+    longest = _lengths(dataset, builder, everyones).max() if len(builder.widths) > 1 else builder.max_tokens
+    histories = dataset.histories(own, builder.max_history)
+    tokens, lengths = builder.prompts(histories, builder.padded_width(longest))
     return {"tokens": tokens, "lengths": lengths}
+
+
+def _lengths(dataset: Dataset, builder: PromptBuilder, positions: np.ndarray) -> np.ndarray:
+    """The lengths of the samples' prompts, some thousands at a time."""
+    parts = np.array_split(positions, -(-len(positions) // _AT_ONCE))
+    return np.concatenate([builder.lengths(dataset.histories(part, builder.max_history)) for part in parts])
 
 
 def _sample_ids(dataset: Dataset, positions: np.ndarray) -> Batch:
     return {"target": dataset.item[positions], "user": dataset.user_of(positions), "sample": positions}
+
+
+def _checked(rows: np.ndarray | None, batch_size: int) -> np.ndarray:
+    """Rows of a global batch, all where none are named. Raises ValueError for one outside it."""
+    rows = np.arange(batch_size) if rows is None else np.asarray(rows, np.int64)
+    if not ((rows >= 0) & (rows < batch_size)).all():
+        raise ValueError(f"rows {rows.tolist()} are not all in a batch of {batch_size}")
+    return rows
 
 
 class _Epochs:
@@ -130,9 +162,7 @@ class _Epochs:
     def __init__(self, size: int, batch_size: int, order: Callable[[int], np.ndarray], rows: np.ndarray | None):
         self._size = size
         self._batch_size = batch_size
-        self._rows = np.arange(batch_size) if rows is None else np.asarray(rows, np.int64)
-        if not ((self._rows >= 0) & (self._rows < batch_size)).all():
-            raise ValueError(f"rows {self._rows.tolist()} are not all in a batch of {batch_size}")
+        self._rows = _checked(rows, batch_size)
         self._order = functools.lru_cache(maxsize=2)(order)  # two, because a batch may end one epoch and begin the next
 
     def __call__(self, number: int) -> np.ndarray:
@@ -145,6 +175,22 @@ def _shuffled(values: np.ndarray, batch_size: int, seed: int, rows: np.ndarray |
     return _Epochs(
         len(values), batch_size, lambda epoch: np.random.default_rng([seed, epoch]).permutation(values), rows
     )
+
+
+def _like_lengths(
+    dataset: Dataset, builder: PromptBuilder, samples: np.ndarray, batch_size: int, seed: int
+) -> Callable[[int], np.ndarray]:
+    """Batch number to samples: those of a window of batches are sorted by length, then its batches are shuffled."""
+    batches = max(1, min(_WINDOW, len(samples) // batch_size))  # no more than an epoch: no sample twice in a batch
+    drawn = _shuffled(samples, batches * batch_size, seed, None)
+
+    @functools.lru_cache(maxsize=2)
+    def window(number: int) -> np.ndarray:
+        members = drawn(number)
+        by_length = members[np.argsort(_lengths(dataset, builder, members), kind="stable")]
+        return np.random.default_rng([seed, number, 1]).permutation(by_length.reshape(batches, batch_size))
+
+    return lambda number: window(number // batches)[number % batches]
 
 
 def _endless(batch: Callable[[int], Batch]) -> grain.IterDataset[Batch]:

@@ -47,8 +47,9 @@ class PromptBuilder:
     """Histories to token sequences of at most `max_history` items and, if above 0, at most `limit` tokens.
 
     The oldest items that do not fit are dropped whole; head and tail always stand. A history shows items as they are
-    answered, or by the tokens of `shown`, one list an item. Raises ConfigError if `limit` cannot hold one item of
-    every length.
+    answered, or by the tokens of `shown`, one list an item. `widths`, ascending, are those to which a batch of prompts
+    may be padded; the longest prompt possible joins them. Raises ConfigError if `limit` cannot hold one item of every
+    length.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class PromptBuilder:
         form: PromptFormat | None = None,
         limit: int = 0,
         shown: Sequence[Sequence[int]] | None = None,
+        widths: Sequence[int] = (),
     ):
         if max_history < 1:
             raise ValueError(f"max_history={max_history} must be at least 1")
@@ -78,6 +80,7 @@ class PromptBuilder:
                 f"{longest}; raise it, shorten prompt.instruction, or lower catalog.max_title_tokens"
             )
         self.history_tokens = (limit or fixed + longest * max_history) - fixed  # room for the items of the history
+        self.widths = (*(width for width in widths if width < self.max_tokens), self.max_tokens)
 
     @property
     def max_tokens(self) -> int:
@@ -95,6 +98,10 @@ class PromptBuilder:
         history = min(items * self._entries.shape[1], self.history_tokens)
         return len(self.form.head) + history + len(self._open)
 
+    def padded_width(self, longest: int) -> int:
+        """The least of `widths` that holds a prompt of so many tokens."""
+        return next(width for width in self.widths if width >= longest)
+
     def row_width(self, items: int) -> int:
         """The longest row of so many items, the last of them the answer."""
         return self.width(items - 1) + self.catalog.tokens.shape[1]
@@ -110,14 +117,18 @@ class PromptBuilder:
         tokens, lengths = self.prompts(recent[None])
         return tokens[0, : lengths[0]]
 
-    def prompts(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def prompts(self, items: np.ndarray, width: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """The prompts of histories int[B, M], -1 behind the last item.
 
-        Returns tokens int32[B, width(M)] padded with 0, and lengths int32[B].
+        Returns tokens int32[B, width] padded with 0, by default to the longest of M items, and lengths int32[B].
         Raises ValueError for a number outside the catalogue.
         """
-        tokens, lengths, _ = self._lay_out(items, self.width(items.shape[1]))
+        tokens, lengths, _ = self._lay_out(items, width or self.width(items.shape[1]))
         return tokens, lengths
+
+    def lengths(self, items: np.ndarray) -> np.ndarray:
+        """The lengths int64[B] of the prompts of histories int[B, M], -1 behind the last item."""
+        return self.width(0) + np.where(self._kept(items), self.item_lengths[items], 0).sum(1)
 
     def rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Training rows of items int[B, M], -1 behind the last: the prompt of all but the last item, then the last.
@@ -140,10 +151,8 @@ class PromptBuilder:
         """Prompts int32[B, width], their lengths int32[B], and the places int32[B, M] before the items' own tokens."""
         self._check(items)
         head, lead = self.form.head, self.form.lead
-        counts = np.where(items >= 0, self.item_lengths[items], 0)
-        from_the_end = counts[:, ::-1].cumsum(1)[:, ::-1]
-        kept = (items >= 0) & (from_the_end <= self.history_tokens)
-        counts = np.where(kept, counts, 0)
+        kept = self._kept(items)
+        counts = np.where(kept, self.item_lengths[items], 0)
         ends = len(head) + counts.cumsum(1)
         lengths = len(head) + counts.sum(1)
         tokens = np.full((len(items), width), self.catalog.pad, np.int32)
@@ -152,6 +161,11 @@ class PromptBuilder:
         _write(tokens, lengths[:, None], np.broadcast_to(self._open, (len(items), 1, len(self._open))))
         starts = np.where(kept, ends - counts + len(lead) - 1, 0)
         return tokens, (lengths + len(self._open)).astype(np.int32), starts.astype(np.int32)
+
+    def _kept(self, items: np.ndarray) -> np.ndarray:
+        """bool[B, M]: which items are there and fit."""
+        counts = np.where(items >= 0, self.item_lengths[items], 0)
+        return (items >= 0) & (counts[:, ::-1].cumsum(1)[:, ::-1] <= self.history_tokens)
 
     def _check(self, items: np.ndarray) -> None:
         if items.size and items.max() >= self.catalog.num_items:

@@ -4,6 +4,7 @@ import numpy as np
 
 from wpauc_jax.baselines import last_item_ranks, popularity_ranks, transition_ranks
 from wpauc_jax.data.dataset import SPLITS, Dataset, positions
+from wpauc_jax.data.pipeline import eval_batches
 from wpauc_jax.data.prompts import PromptBuilder
 from wpauc_jax.doctor.prompts import looked_at
 from wpauc_jax.report import format_table, metric_title
@@ -29,18 +30,29 @@ def baseline_table(dataset: Dataset, labels: dict[str, np.ndarray | None], max_h
 
 
 def length_table(dataset: Dataset, builder: PromptBuilder) -> str:
-    """Tokens of the prompts of each split, and how many histories are cut to the last `max_history` items."""
+    """Tokens of the prompts of each split, and how many histories are cut to the last `max_history` items.
+
+    The padding is that of evaluation, whose batches are of prompts of like length where `prompt.widths` names some.
+    """
     cells = []
     for name in SPLITS:
         samples = positions(dataset, name)
         before = samples - dataset.offsets[dataset.user_of(samples)]
         chosen = looked_at(samples)
-        histories = dataset.histories(chosen, builder.max_history)
-        lengths = np.array([len(builder.build(row[row >= 0])) for row in histories])
+        lengths = builder.lengths(dataset.histories(chosen, builder.max_history))
+        batches = eval_batches(dataset, builder, chosen, 64)
+        held = sum(batch["tokens"].shape[1] * batch["valid"].sum() for batch in batches)
         quantiles = np.quantile(lengths, (0.05, 0.25, 0.5, 0.75, 0.95, 1.0), method="higher")
         cut = (before > builder.max_history).mean()
         cells.append(
-            [name, f"{len(samples):,}", *(f"{q:.0f}" for q in quantiles), f"{builder.max_tokens}", f"{cut:.1%}"]
+            [
+                name,
+                f"{len(samples):,}",
+                *(f"{q:.0f}" for q in quantiles),
+                f"{builder.max_tokens}",
+                f"{1 - lengths.sum() / held:.1%}",
+                f"{cut:.1%}",
+            ]
         )
-    header = ["split", "samples", "5%", "25%", "50%", "75%", "95%", "longest", "limit", "histories cut"]
+    header = ["split", "samples", "5%", "25%", "50%", "75%", "95%", "longest", "limit", "padding", "histories cut"]
     return format_table(header, cells)
