@@ -136,3 +136,18 @@ def test_words_of_any_type_are_read_or_refused_by_name(tmp_path, kind):
     assert len(items) == 3
     if kind == "list":
         assert items["title"].to_list() == ["a b", None, None]
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id", "timestamp", "title"])
+@pytest.mark.parametrize("kind", [pa.decimal32(5, 2), pa.decimal64(5, 2), pa.decimal256(50, 2)])
+def test_decimals_that_polars_does_not_know_are_refused_by_name(tmp_path, column, kind):
+    table = {"user_id": ["u"], "item_id": ["a"], "timestamp": [1], "title": ["A"]}
+    pq.write_table(pa.table({**table, column: pa.array([1], kind)}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=rf"x\.parquet: column '{column}' \(decimal.*cannot be read; write it as"):
+        read_all("tabular", tmp_path / "x.parquet", items_path="x.parquet")
+
+
+def test_two_columns_of_one_name(tmp_path):
+    pq.write_table(pa.table([[1], ["u"], ["v"]], ["timestamp", "user_id", "user_id"]), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"x\.parquet has two columns 'user_id'; rename one"):
+        rows_of(tmp_path / "x.parquet")

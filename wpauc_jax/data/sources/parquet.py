@@ -28,9 +28,13 @@ def _opened(source: Input) -> Iterator[pq.ParquetFile]:
 
 
 def parquet_columns(source: Input) -> list[str]:
-    """The columns of a file. Raises DataError for one that is damaged."""
+    """The columns of a file. Raises DataError for one that is damaged, and for columns that cannot be told apart."""
     with _opened(source) as file:
-        return list(file.schema_arrow.names)
+        names = list(file.schema_arrow.names)
+    again = next((name for name in names if names.count(name) > 1), None)
+    if again is not None:
+        raise DataError(f"{source.label} has two columns {again!r}; rename one")
+    return names
 
 
 def parquet_table_blocks(
@@ -44,6 +48,10 @@ def parquet_table_blocks(
         files[source.name] = hashlib.file_digest(stream, "sha256").hexdigest()
     number = 1
     with _opened(source) as file:
+        for name in (*needed, *optional):
+            kind = file.schema_arrow.field(name).type
+            if pa.types.is_decimal(kind) and not pa.types.is_decimal128(kind):  # Polars panics
+                raise DataError(f"{source.label}: column {name!r} ({kind}) cannot be read; write it as decimal128")
         for batch in file.iter_batches(batch_size=ROWS, columns=[*needed, *optional]):
             batch.validate(full=True)  # text that is not UTF-8, for example
             block = pl.DataFrame(batch.replace_schema_metadata(None))
