@@ -10,6 +10,7 @@ from data_worlds import atomic, inter, read_all, write
 from wpauc_jax.config import ConfigError, DataConfig
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.sources import DataError, ReadOptions, detect
+from wpauc_jax.data.sources.jsonlines import as_text
 
 
 def triples(interactions):
@@ -373,3 +374,8 @@ def test_an_unknown_format_shows_its_first_line(tmp_path):
         read_all("auto", tmp_path / "binary")
     with pytest.raises(ConfigError, match=r"data\.source='csv' is unknown; choose one of auto, amazon"):
         DataConfig(source="csv")
+
+
+def test_half_a_surrogate_pair_is_no_text():
+    values = ("é\U0001f600", "a\ud800", 7, 1.5, True, None, ["a"])
+    assert [as_text(value) for value in values] == ["é\U0001f600", "", "7", "1.5", "", "", ""]

@@ -104,4 +104,8 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
     text = str(value)
-    return "" if any("\ud800" <= sign <= "\udfff" for sign in text) else text
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return ""
+    return text
