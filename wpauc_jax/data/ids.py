@@ -3,7 +3,7 @@
 The text of an id is kept once. What tells ids apart while rows stream by is a hash table in NumPy, looked up for a
 whole block at a time: an id's home in it comes from one 64-bit hash, and what stands there is a second one, of another
 seed. Ids that share one of the two are told apart. Two would be taken for one if the second hashes were equal and the
-homes next to each other: among ten million ids, with a probability of some 10^-12.
+homes next to each other: among ten million ids, with a probability below 10^-12.
 """
 
 import numpy as np
