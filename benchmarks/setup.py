@@ -104,10 +104,9 @@ def part_seconds(bench: Bench, repeats: int) -> dict[str, float]:
     @functools.partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, batch: Batch, trie: Trie, items: jax.Array, ref_logps: jax.Array) -> TrainState:
         def loss(params: Any) -> jax.Array:
-            unrolled, layers = policy.unrolled(params)
-            cache = unrolled.prefill(layers, Prompts(batch["tokens"], batch["lengths"]))
+            cache = policy.prefill(params, Prompts(batch["tokens"], batch["lengths"]))
             groups = Groups(items, batch["target"], ref_logps)
-            return group_sums(unrolled, layers, cache, trie, groups, config=config, scoring=SCORING)[0].loss.mean()
+            return group_sums(policy, params, cache, trie, groups, config=config, scoring=SCORING)[0].loss.mean()
 
         updates, opt_state = optimizer.update(jax.grad(loss)(state.params), state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

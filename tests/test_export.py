@@ -89,7 +89,7 @@ def test_what_the_model_does_not_know_of_is_carried_on(tmp_path):
 
 def test_an_adapter_is_merged(tmp_path):
     policy, params = add_adapter(*tiny_policy(), LoraConfig(rank=2))
-    params["layers"]["mlp"]["up"]["lora"]["lora_b"] += 0.1
+    params["layers"]["1"]["mlp"]["up"]["lora"]["lora_b"] += 0.1
     save_pretrained(tmp_path / "model", policy, params)
     merged = load_pretrained(tmp_path / "model", settings=TINY)
     tokens = jnp.arange(12, dtype=jnp.int32).reshape(2, 6)

@@ -32,14 +32,17 @@ def test_a_fresh_adapter_changes_nothing():
     policy, params = tiny_policy()
     adapted, with_adapter = add_adapter(policy, params, LORA)
     assert names(with_adapter) - names(params) == {
-        f"layers.{owner}.lora.lora_{side}" for owner in ("attention.q", "mlp.down") for side in "ab"
+        f"layers.{layer}.{owner}.lora.lora_{side}"
+        for layer in range(TINY.num_layers)
+        for owner in ("attention.q", "mlp.down")
+        for side in "ab"
     }
     assert with_adapter["embed"] is params["embed"]
     tokens = some_prompts().tokens
     np.testing.assert_array_equal(forward(adapted, with_adapter, tokens), forward(policy, params, tokens))
-    a = with_adapter["layers"]["mlp"]["down"]["lora"]["lora_a"]
-    assert a.shape == (TINY.num_layers, TINY.ffn_width, 2)
-    assert float(jnp.abs(a).min()) > 0 and not (a[0] == a[1]).all()
+    one, other = (with_adapter["layers"][layer]["mlp"]["down"]["lora"]["lora_a"] for layer in "01")
+    assert one.shape == (TINY.ffn_width, 2)
+    assert float(jnp.abs(one).min()) > 0 and not (one == other).all()
 
 
 def test_a_merged_adapter_computes_the_same(adapted):
@@ -109,7 +112,7 @@ def test_only_what_was_added_is_trained(tied, adapter, rows):
     tables = ["embed"] if tied else ["embed", "head"]
     added = {name for name in names(trained) if "lora" not in name}
     assert added == ({f"{name}_rows" for name in tables} if rows else set())
-    assert sum("lora" in name for name in names(trained)) == (4 if adapter else 0)
+    assert sum("lora" in name for name in names(trained)) == (4 * TINY.num_layers if adapter else 0)
     assert not any("lora" in name for name in names(frozen.params))
     assert all(frozen.params[name] is params[name] for name in tables)  # no copy
 

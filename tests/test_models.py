@@ -130,9 +130,10 @@ def test_a_linear_maps_product_and_gradient_are_the_plain_ones():
 
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_unrolled_layers_prefill_as_scanned_ones(num_layers):
-    policy, params = init(dataclasses.replace(TINY, num_layers=num_layers), 0)
-    unrolled, flat = policy.unrolled(params)
-    scanned = policy.prefill(params, some_prompts())
-    assert scanned.keys.shape[0] == num_layers
-    for a, b in zip(jax.tree.leaves(scanned), jax.tree.leaves(unrolled.prefill(flat, some_prompts())), strict=True):
+    config = dataclasses.replace(TINY, num_layers=num_layers)
+    policy, params = init(config, 0)
+    scanned, stacked = init(dataclasses.replace(config, layers="scanned"), 0)
+    one, other = policy.prefill(params, some_prompts()), scanned.prefill(stacked, some_prompts())
+    assert one.keys.shape[0] == num_layers
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)

@@ -75,10 +75,13 @@ def test_stored_types_are_kept_and_the_wider_wins_within_a_stack(folder):
     half = {name: value.astype(ml_dtypes.bfloat16) for name, value in stored.items() if "norm" not in name}
     change(folder, half | {UP: stored[UP]})
     params = load_pretrained(folder)[1]
-    assert params["embed"].dtype == params["layers"]["mlp"]["down"]["kernel"].dtype == jnp.bfloat16
-    assert params["norm"]["scale"].dtype == params["layers"]["mlp"]["up"]["kernel"].dtype == jnp.float32
-    np.testing.assert_array_equal(params["layers"]["mlp"]["up"]["kernel"][1], stored[UP].T)
+    stacked = load_pretrained(folder, settings=ModelConfig(layers="scanned"))[1]
+    first, second = (params["layers"][layer]["mlp"]["up"]["kernel"] for layer in "01")
+    assert params["embed"].dtype == first.dtype == stacked["layers"]["mlp"]["down"]["kernel"].dtype == jnp.bfloat16
+    assert params["norm"]["scale"].dtype == second.dtype == stacked["layers"]["mlp"]["up"]["kernel"].dtype == jnp.float32
     np.testing.assert_array_equal(params["embed"], half["model.embed_tokens.weight"])
+    np.testing.assert_array_equal(second, stored[UP].T)
+    np.testing.assert_array_equal(stacked["layers"]["mlp"]["up"]["kernel"], np.stack([first, second]))
 
 
 @pytest.mark.parametrize("name", NAMES)

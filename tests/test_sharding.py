@@ -127,17 +127,18 @@ def test_evaluation_on_any_mesh_equals_one_device(mesh):
 def test_every_array_of_the_state_lies_where_its_name_says():
     """Parameters, both moments and the reference; what a step returns lies as what it was given."""
     _, _, specs = train((2, 2, 2), "rl")
-    wanted = {"embed": ("tensor", "fsdp"), "kernel": (None, "fsdp", "tensor"), "out": (None, "tensor", "fsdp")}
+    wanted = {"embed": ("tensor", "fsdp"), "kernel": ("fsdp", "tensor"), "out": ("tensor", "fsdp")}
     for tree in (specs.params, specs.opt_state[0].mu, specs.opt_state[0].nu, specs.ref_params):
-        layers = tree["layers"]
-        assert tuple(tree["embed"]) == wanted["embed"]
-        for name in ("q", "k", "v"):
-            assert tuple(layers["attention"][name]["kernel"]) == wanted["kernel"]
-            assert tuple(layers["attention"][name]["bias"]) == (None, "tensor")
-        for name in ("gate", "up"):
-            assert tuple(layers["mlp"][name]["kernel"]) == wanted["kernel"]
-        assert tuple(layers["attention"]["out"]["kernel"]) == tuple(layers["mlp"]["down"]["kernel"]) == wanted["out"]
-        assert not any(layers["mlp_norm"]["scale"]) and not any(tree["norm"]["scale"])
+        assert tuple(tree["embed"]) == wanted["embed"] and not any(tree["norm"]["scale"])
+        assert len(tree["layers"]) == MODEL.num_layers
+        for layer in tree["layers"].values():
+            for name in ("q", "k", "v"):
+                assert tuple(layer["attention"][name]["kernel"]) == wanted["kernel"]
+                assert tuple(layer["attention"][name]["bias"]) == ("tensor",)
+            for name in ("gate", "up"):
+                assert tuple(layer["mlp"][name]["kernel"]) == wanted["kernel"]
+            assert tuple(layer["attention"]["out"]["kernel"]) == tuple(layer["mlp"]["down"]["kernel"]) == wanted["out"]
+            assert not any(layer["mlp_norm"]["scale"])
     assert not specs.step
 
 
@@ -145,6 +146,13 @@ def test_every_parameter_and_every_logical_axis_is_known():
     assert {axis for axes in sharding.PARAMETERS.values() for axis in axes} <= set(sharding.RULES)
     with jax.set_mesh(mesh_of(2, 2, 2)), pytest.raises(KeyError, match=r"layers.new.kernel .* has no logical axes"):
         sharding.state_specs({"layers": {"new": {"kernel": jnp.zeros((2, 3, 4))}}})
+
+
+def test_stacked_layers_have_one_axis_more():
+    with jax.set_mesh(mesh_of(2, 2, 2)):
+        _, shapes = models.make_policy(dataclasses.replace(MODEL, layers="scanned"))
+        kernel = sharding.state_specs(shapes)["layers"]["attention"]["q"]["kernel"]
+    assert tuple(kernel) == (None, "fsdp", "tensor")
 
 
 def test_a_group_never_straddles_data_shards():

@@ -252,7 +252,7 @@ def test_norms_and_biases_do_not_decay():
     optimizer = make_optimizer(OptimConfig(learning_rate=1.0, schedule="constant", warmup=0, weight_decay=0.1), 10)
     zero = jax.tree.map(jnp.zeros_like, params)
     update, _ = optimizer.update(zero, optimizer.init(params), params)
-    assert (update["norm"]["scale"] == 0).all() and (update["layers"]["attention"]["q"]["bias"] == 0).all()
+    assert (update["norm"]["scale"] == 0).all() and (update["layers"]["0"]["attention"]["q"]["bias"] == 0).all()
     np.testing.assert_allclose(update["embed"], -0.1 * params["embed"], rtol=1e-5)
 
 

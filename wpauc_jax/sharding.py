@@ -42,26 +42,27 @@ RULES: dict[str, tuple[str, ...]] = {
     "adapter": (),
 }
 
-# The logical axes of every parameter, by the end of its name. Moments and the reference bear the same names.
+# The logical axes of every parameter, by the end of its name; stacked layers have the axis "layers" before them.
+# Moments and the reference bear the same names.
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "embed": ("vocab", "embed"),
     "head": ("vocab", "embed"),
     "norm.scale": ("norm",),
-    "attention_norm.scale": ("layers", "norm"),
-    "mlp_norm.scale": ("layers", "norm"),
-    "q.kernel": ("layers", "embed", "heads"),
-    "k.kernel": ("layers", "embed", "kv_heads"),
-    "v.kernel": ("layers", "embed", "kv_heads"),
-    "q.bias": ("layers", "heads"),
-    "k.bias": ("layers", "kv_heads"),
-    "v.bias": ("layers", "kv_heads"),
-    "out.kernel": ("layers", "heads", "embed"),
-    "gate.kernel": ("layers", "embed", "ffn"),
-    "up.kernel": ("layers", "embed", "ffn"),
-    "down.kernel": ("layers", "ffn", "embed"),
+    "attention_norm.scale": ("norm",),
+    "mlp_norm.scale": ("norm",),
+    "q.kernel": ("embed", "heads"),
+    "k.kernel": ("embed", "kv_heads"),
+    "v.kernel": ("embed", "kv_heads"),
+    "q.bias": ("heads",),
+    "k.bias": ("kv_heads",),
+    "v.bias": ("kv_heads",),
+    "out.kernel": ("heads", "embed"),
+    "gate.kernel": ("embed", "ffn"),
+    "up.kernel": ("embed", "ffn"),
+    "down.kernel": ("ffn", "embed"),
     # adapters and the added rows of the tables: small, whole everywhere
-    "lora_a": ("layers", "adapter", "adapter"),
-    "lora_b": ("layers", "adapter", "adapter"),
+    "lora_a": ("adapter", "adapter"),
+    "lora_b": ("adapter", "adapter"),
     "embed_rows": ("adapter", "adapter"),
     "head_rows": ("adapter", "adapter"),
 }
@@ -192,6 +193,7 @@ def _spec_of(path: tuple, leaf: Any) -> PartitionSpec:
         return PartitionSpec()
     name = jax.tree_util.keystr(path, simple=True, separator=".")
     for end, axes in PARAMETERS.items():
-        if f".{name}".endswith(f".{end}") and len(axes) == leaf.ndim:
-            return spec(*axes)
+        if f".{name}".endswith(f".{end}"):
+            stacked = ("layers",) * (leaf.ndim - len(axes))
+            return spec(*stacked, *axes)
     raise KeyError(f"{name} {leaf.shape} has no logical axes; add it to PARAMETERS in wpauc_jax/sharding.py")

@@ -119,7 +119,6 @@ def sft_loss(policy: Policy, params: Params, trie: Trie, batch: Batch, *, loss: 
     over tokens. The batch holds tokens and segments int32[B, T] (see `Policy.hidden`), items int32[B, M] (-1: no
     target) and starts int32[B, M], the place of the token before an item's first.
     """
-    policy, params = policy.unrolled(params)
     hidden = policy.hidden(params, batch["tokens"], batch["segments"])
     B, T, D = hidden.shape
     M, C = batch["items"].shape[1], trie.depth
@@ -186,12 +185,11 @@ def rl_loss(
 ) -> tuple[jax.Array, Metrics]:
     """The loss of B users' groups and what it tells. The batch holds tokens, lengths and target int32[B]."""
     prompts, target = Prompts(batch["tokens"], batch["lengths"]), batch["target"]
-    policy, params = policy.unrolled(params)
     cache = policy.prefill(params, prompts)
     items = _rolled_out(policy, params, cache, trie, target, key, config, scoring)
     ref_logps = None
     if config.kl_coef > 0:
-        ref_logps = score_items(*policy.unrolled(ref_params), prompts, trie, items, scoring=scoring)
+        ref_logps = score_items(policy, ref_params, prompts, trie, items, scoring=scoring)
     groups = Groups(items, target, ref_logps)
     sums, metrics = group_sums(policy, params, cache, trie, groups, config=config, scoring=scoring)
     return sums.loss.mean(), metrics
@@ -265,18 +263,18 @@ def compact_gradient(
     prompts of those are run once more than in `rl_loss`.
     """
     prompts, target = Prompts(batch["tokens"], batch["lengths"]), batch["target"]
-    unrolled, layers = policy.unrolled(frozen.join(trained))
-    cache = unrolled.prefill(layers, prompts)
-    groups = Groups(_rolled_out(unrolled, layers, cache, trie, target, key, config, scoring), target, None)
-    everyone, metrics = group_sums(unrolled, layers, cache, trie, groups, config=config, scoring=scoring)
+    params = frozen.join(trained)
+    cache = policy.prefill(params, prompts)
+    groups = Groups(_rolled_out(policy, params, cache, trie, target, key, config, scoring), target, None)
+    everyone, metrics = group_sums(policy, params, cache, trie, groups, config=config, scoring=scoring)
     order = jnp.argsort(~groups.alive)  # stable: the living first
 
     def gradient_of(size: int) -> Callable[[Params], Params]:
         def loss(trained: Params) -> jax.Array:
             some_prompts, some = jax.tree.map(lambda rows: rows[order[:size]], (prompts, groups))
-            unrolled, layers = policy.unrolled(frozen.join(trained))
-            cache = unrolled.prefill(layers, some_prompts)
-            sums, _ = group_sums(unrolled, layers, cache, trie, some, config=config, scoring=scoring)
+            params = frozen.join(trained)
+            cache = policy.prefill(params, some_prompts)
+            sums, _ = group_sums(policy, params, cache, trie, some, config=config, scoring=scoring)
             return sums.loss.sum / jnp.maximum(everyone.loss.count, 1)
 
         return jax.grad(loss) if size else lambda trained: jax.tree.map(jnp.zeros_like, trained)

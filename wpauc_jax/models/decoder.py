@@ -1,7 +1,7 @@
 """A decoder-only language model of the Qwen2 and Llama families in Flax NNX.
 
-Grouped-query attention, rotary positions, RMSNorm, SwiGLU; layers are stacked and scanned. The module is split once
-into structure and parameters (`wpauc_jax.models.policy`); nothing outside this package sees it.
+Grouped-query attention, rotary positions, RMSNorm, SwiGLU; layers follow one another, or are stacked and scanned. The
+module is split once into structure and parameters (`wpauc_jax.models.policy`); nothing outside this package sees it.
 """
 
 import dataclasses
@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from wpauc_jax.config import ModelConfig
 from wpauc_jax.models.attention import causal_attention, group_attention, prompt_attention
 from wpauc_jax.models.kernels import cudnn_attention, splash_attention
 from wpauc_jax.models.log_partition import log_partition
-from wpauc_jax.models.matmul import rows_times_kernel
+from wpauc_jax.models.matmul import project, rows_times_kernel
 from wpauc_jax.models.rope import rope, rope_table
 from wpauc_jax.sharding import constrain
 
@@ -88,19 +89,46 @@ class Attention(nnx.Module):
 
     def queries(self, x: jax.Array, turns: jax.Array) -> jax.Array:
         """x[..., S, D], turns[..., S, 2, H / 2] of the positions -> q[..., S, N, H]."""
-        return rope(self._heads(self.q, x, self.config.num_heads), turns)
+        (q,) = self._heads(x, self.q)
+        return rope(q, turns)
 
     def keys_values(self, x: jax.Array, turns: jax.Array) -> tuple[jax.Array, jax.Array]:
         """x[..., S, D], turns[..., S, 2, H / 2] -> k and v[..., S, K, H]."""
-        k, v = (self._heads(linear, x, self.config.num_kv_heads) for linear in (self.k, self.v))
+        k, v = self._heads(x, self.k, self.v)
         return rope(k, turns), v
+
+    def queries_keys_values(self, x: jax.Array, turns: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """`queries` and `keys_values` in one product."""
+        q, k, v = self._heads(x, self.q, self.k, self.v)
+        return rope(q, turns), rope(k, turns), v
 
     def merge(self, heads: jax.Array) -> jax.Array:
         """[..., N, H] -> [..., D]."""
         return self.out(heads.reshape(*heads.shape[:-2], -1))
 
-    def _heads(self, linear: nnx.Linear, x: jax.Array, count: int) -> jax.Array:
-        return linear(x).reshape(*x.shape[:-1], count, self.config.head_dim)
+    def _heads(self, x: jax.Array, *linears: nnx.Linear) -> list[jax.Array]:
+        """x[..., D] through each map -> [..., heads, H]; in one product, since a narrow one leaves cores idle.
+
+        The maps stand beside each other key head by key head, so that a mesh cuts their product as it cuts each.
+        """
+        K, H = self.config.num_kv_heads, self.config.head_dim
+
+        def beside(parts: list[jax.Array]) -> jax.Array:
+            return jnp.concatenate([part.reshape(*part.shape[:-1], K, -1) for part in parts], axis=-1)
+
+        kernel = beside([linear.kernel[...].astype(self.config.dtype) for linear in linears])
+        out = project(x, kernel.reshape(len(kernel), -1))
+        if self.config.attention_bias:
+            bias = beside([linear.bias[...].astype(out.dtype) for linear in linears if linear.bias is not None])
+            out += bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        out = out.reshape(*x.shape[:-1], K, -1)
+        ends = np.cumsum([linear.out_features // K for linear in linears])
+        heads = []
+        for linear, part in zip(linears, jnp.split(out, ends[:-1], axis=-1), strict=True):
+            if isinstance(linear, nnx.LoRALinear):
+                part += linear.lora(x).reshape(part.shape)
+            heads.append(part.reshape(*x.shape[:-1], -1, H))
+        return heads
 
 
 class Mlp(nnx.Module):
@@ -129,17 +157,17 @@ class Layer(nnx.Module):
         self, x_BTD: jax.Array, turns: jax.Array, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """A causal pass; returns the new x and this layer's keys and values [B, K, T, H]."""
-        x = self.attention_norm(x_BTD)
-        k, v = self._prompt_keys_values(x, turns)
+        q, *kv = self.attention.queries_keys_values(self.attention_norm(x_BTD), turns)
+        k, v = _by_head(*kv)
         attend = CAUSAL_ATTENTION[self.attention.config.attention]
-        return self._finish(x_BTD, attend(self.attention.queries(x, turns), k, v, segments_BT)), (k, v)
+        return self._finish(x_BTD, attend(q, k, v, segments_BT)), (k, v)
 
     def last_token(
         self, x_BTD: jax.Array, turns: jax.Array, lengths_B: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """`prompt` where only the prompt's last token goes on: its new x [B, D], and all tokens' keys and values."""
         x = self.attention_norm(x_BTD)
-        k, v = self._prompt_keys_values(x, turns)
+        k, v = _by_head(*self.attention.keys_values(x, turns))
         last = (lengths_B - 1)[:, None]
         q = self.attention.queries(_at(x, last), jnp.asarray(turns)[last])
         heads, _ = prompt_attention(q[:, None], k, v, lengths_B)
@@ -154,16 +182,11 @@ class Layer(nnx.Module):
         past: tuple[jax.Array, jax.Array] | None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """A pass over S new tokens of each candidate; returns the new x and the suffix's keys and values."""
-        x = self.attention_norm(x_BGSD)
-        q, (k, v) = self.attention.queries(x, turns), self.attention.keys_values(x, turns)
+        q, k, v = self.attention.queries_keys_values(self.attention_norm(x_BGSD), turns)
         if past is not None:
             k, v = jnp.concatenate([past[0], k], axis=2), jnp.concatenate([past[1], v], axis=2)
         k, v = (constrain(side, "batch", "group", "length", "kv_heads") for side in (k, v))
         return self._finish(x_BGSD, group_attention(q, *prompt, prompt_lengths, k, v)), (k, v)
-
-    def _prompt_keys_values(self, x_BTD: jax.Array, turns: jax.Array) -> tuple[jax.Array, jax.Array]:
-        k, v = self.attention.keys_values(x_BTD, turns)
-        return constrain(k.swapaxes(1, 2), "batch", "kv_heads"), constrain(v.swapaxes(1, 2), "batch", "kv_heads")
 
     def _finish(self, x: jax.Array, heads: jax.Array) -> jax.Array:
         """The residual stream [..., D] past attention's heads [..., N, H] and the MLP."""
@@ -174,12 +197,10 @@ class Layer(nnx.Module):
 class Decoder(nnx.Module):
     """Token ids in, hidden states out; logits only for the rows of the head that are asked for."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, *, unrolled: bool = False):
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
         self.embed = _table(config, rngs)
-        self.layers = (
-            nnx.List(Layer(config, rngs) for _ in range(config.num_layers)) if unrolled else _stack(config, rngs)
-        )
+        self.layers: Any = _stack(config, rngs) if config.layers == "scanned" else _sequence(config, rngs)
         self.norm = RMSNorm(config)
         self.head = None if config.tie_embeddings else _table(config, rngs)
 
@@ -242,10 +263,10 @@ class Decoder(nnx.Module):
     def _run(self, body, x: jax.Array, xs, *, stop: int | None = None):
         """Runs `body(layer, x, xs of the layer) -> (x, out)` over the layers before `stop`; outs are stacked."""
         body = self._checkpointed(body)
-        if isinstance(self.layers, nnx.List):
-            layers, outs = list(self.layers)[:stop], []
-            for layer, layer_xs in zip(layers, unstacked(xs, len(layers)), strict=True):
-                x, out = body(layer, x, layer_xs)
+        if self.config.layers == "unrolled":
+            count, outs = stop or self.config.num_layers, []
+            for index, layer_xs in enumerate(unstacked(xs, count)):
+                x, out = body(self._layer(index), x, layer_xs)
                 outs.append(out)
             return x, jax.tree.map(lambda *sides: jnp.stack(sides), *outs)
         graphdef, state = nnx.split(self.layers)
@@ -253,8 +274,8 @@ class Decoder(nnx.Module):
         return jax.lax.scan(lambda x, inputs: body(nnx.merge(graphdef, inputs[0]), x, inputs[1]), x, (state, xs))
 
     def _layer(self, index: int) -> Layer:
-        if isinstance(self.layers, nnx.List):
-            return self.layers[index]
+        if self.config.layers == "unrolled":
+            return self.layers[str(index)]
         graphdef, state = nnx.split(self.layers)
         return nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[index], state))
 
@@ -268,6 +289,11 @@ class Decoder(nnx.Module):
             return body(nnx.merge(graphdef, state), x, xs)
 
         return lambda layer, x, xs: pure(*nnx.split(layer), x, xs)
+
+
+def _by_head(*sides_BTKH: jax.Array) -> list[jax.Array]:
+    """A prompt's keys and values as [B, K, T, H]."""
+    return [constrain(side.swapaxes(1, 2), "batch", "kv_heads") for side in sides_BTKH]
 
 
 def _places(segments_BT: jax.Array) -> jax.Array:
@@ -321,6 +347,11 @@ def _table(config: ModelConfig, rngs: nnx.Rngs) -> nnx.Param:
     return nnx.Param(init(rngs.params(), (config.vocab_size, config.width), jnp.dtype(config.param_dtype)))
 
 
+def _sequence(config: ModelConfig, rngs: nnx.Rngs) -> nnx.Dict:
+    """`num_layers` layers by their numbers."""
+    return nnx.Dict({str(index): Layer(config, rngs) for index in range(config.num_layers)})
+
+
 def _stack(config: ModelConfig, rngs: nnx.Rngs) -> Layer:
     """`num_layers` layers as one module whose parameters have a leading layer axis."""
 
@@ -330,3 +361,15 @@ def _stack(config: ModelConfig, rngs: nnx.Rngs) -> Layer:
         return Layer(config, rngs)
 
     return create(rngs)
+
+
+def fresh_parameters(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
+    """Parameters drawn from `key`, the same ones however layers run; inside jit, what is not used is not drawn."""
+    stacked = dataclasses.replace(config, layers="scanned")
+    params = nnx.to_pure_dict(nnx.state(Decoder(stacked, nnx.Rngs(key))))
+    return params if config.layers == "scanned" else params | {"layers": by_number(params["layers"], config.num_layers)}
+
+
+def by_number(stack: Any, count: int) -> dict[str, Any]:
+    """Stacked layers' parameters [L, ...] as `count` = L trees of [...], under the layers' numbers."""
+    return {str(index): layer for index, layer in enumerate(unstacked(stack, count))}

@@ -50,7 +50,7 @@ def save_pretrained(
     source = pathlib.Path(source) if source else None
     leaves = {".".join(name): leaf for name, leaf in flatten_dict(params).items()}
     parts = [part for name in leaves for part in weights(name, policy.config.num_layers)]
-    kind = dtype or str(leaves["layers.attention.q.kernel"].dtype)
+    kind = dtype or next(str(leaf.dtype) for name, leaf in leaves.items() if name.endswith("kernel"))
     config = hf_config(policy.config, dtype=kind, source=read_config(source) if source else None)
     with atomic_folder(path) as folder:
         config.save_pretrained(folder)

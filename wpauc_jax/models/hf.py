@@ -48,10 +48,17 @@ class Weight:
 
 
 def weights(path: str, num_layers: int) -> Iterator[Weight]:
-    """The tensors that make up the parameter at `path`, such as "layers.mlp.up.kernel": one a layer, or one."""
+    """The tensors that make up the parameter at `path`.
+
+    Stacked layers have one each ("layers.mlp.up.kernel"), any other parameter is one ("layers.3.mlp.up.kernel").
+    """
     transposed = path.endswith("kernel")
     if path in _OUTSIDE:
         yield Weight(_OUTSIDE[path], path, None, transposed)
+        return
+    number, _, inside = path.removeprefix("layers.").partition(".")
+    if number.isdecimal():
+        yield Weight(f"model.layers.{number}.{_IN_LAYER[inside]}", path, None, transposed)
         return
     name = _IN_LAYER[path.removeprefix("layers.")]
     for layer in range(num_layers):

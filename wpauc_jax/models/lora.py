@@ -7,11 +7,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from wpauc_jax.config import LoraConfig
-from wpauc_jax.models.decoder import Decoder
+from wpauc_jax.models.decoder import fresh_parameters
 from wpauc_jax.models.policy import Params, Policy, make_policy
 
 ADAPTER = "lora"  # the name under which a map keeps its adapter
@@ -28,7 +27,7 @@ def add_adapter(policy: Policy, params: Params, lora: LoraConfig, seed: int = 0)
 
     @jax.jit  # where what is not the adapter's is not computed
     def create(key: jax.Array) -> dict[tuple[str, ...], jax.Array]:
-        fresh = flatten_dict(nnx.to_pure_dict(nnx.state(Decoder(adapted.config, nnx.Rngs(key)))))
+        fresh = flatten_dict(fresh_parameters(adapted.config, key))
         return {path: leaf for path, leaf in fresh.items() if is_adapter(path)}
 
     return adapted, unflatten_dict({**flatten_dict(params), **create(jax.random.key(seed))})
@@ -51,6 +50,6 @@ def merge_adapter(policy: Policy, params: Params) -> tuple[Policy, Params]:
 
 @jax.jit
 def _merged(kernel: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """[L, in, out], [L, in, rank], [L, rank, out] -> like the kernel."""
-    product = jnp.einsum("lir,lro->lio", a, b, precision="highest")
+    """[..., in, out], [..., in, rank], [..., rank, out] -> like the kernel."""
+    product = jnp.matmul(a, b, precision="highest")
     return (kernel.astype(product.dtype) + product).astype(kernel.dtype)

@@ -19,6 +19,11 @@ def rows_times_kernel(x: jax.Array, kernel: jax.Array, dimensions: Any, *_: Any,
     """
     if dimensions != (((x.ndim - 1,), (0,)), ((), ())):
         raise ValueError(f"rows times kernel contracts x's last axis with the kernel's first, not {dimensions}")
+    return project(x, kernel)
+
+
+def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x[..., D] times kernel[D, E] -> [..., E] like x."""
     return _product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 

@@ -1,13 +1,14 @@
 """The pure functions of a model over a pytree of parameters: all that decoding and training see."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 from flax import nnx
 
 from wpauc_jax.config import ConfigError, ModelConfig
-from wpauc_jax.models.decoder import Decoder, PromptCache, Prompts, SuffixCache, unstacked
+from wpauc_jax.models.decoder import Decoder, PromptCache, Prompts, SuffixCache, fresh_parameters
 from wpauc_jax.sharding import state_specs
 
 Params = Any  # a nested dict of arrays
@@ -49,19 +50,6 @@ class Policy:
         """The plain causal language model: int32[B, T] -> float32[B, T, V]."""
         return self.logits(params, self.hidden(params, tokens))
 
-    def unrolled(self, params: Params) -> tuple["Policy", Params]:
-        """The same model with an array for each layer in place of stacked ones, so that layers follow one another
-        in the program without a loop and without slices of the stack; gradients are stacked once.
-
-        With `model.layers` scanned, what was given: a program of one size for any depth.
-        """
-        if self.config.layers == "scanned":
-            return self, params
-        graphdef = nnx.graphdef(nnx.eval_shape(lambda: Decoder(self.config, nnx.Rngs(0), unrolled=True)))
-        return dataclasses.replace(self, graphdef=graphdef), params | {
-            "layers": dict(enumerate(unstacked(params["layers"], self.config.num_layers)))
-        }
-
     def _model(self, params: Params) -> Decoder:
         return nnx.merge(self.graphdef, params)
 
@@ -87,8 +75,6 @@ def init(config: ModelConfig, seed: int = 0) -> tuple[Policy, Params]:
     """A freshly initialised model. Raises ConfigError as `make_policy`."""
     policy, shapes = make_policy(config)
 
-    def create(key: jax.Array):
-        return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(key))))
-
     # Made in its parts: no device ever holds all of a cut model.
-    return policy, jax.jit(create, out_shardings=state_specs(shapes))(jax.random.key(seed))
+    create = jax.jit(functools.partial(fresh_parameters, config), out_shardings=state_specs(shapes))
+    return policy, create(jax.random.key(seed))

@@ -1,7 +1,7 @@
 """A Hugging Face checkpoint onto the devices, tensor by tensor.
 
-Each stored tensor goes straight to its shards and there into its place among the stacked layers. Files are mapped, and
-of one tensor at a time a process copies the parts that its devices hold: nothing more is on the host.
+Each stored tensor goes straight to its shards and there, where layers are stacked, into its place. Files are mapped,
+and of one tensor at a time a process copies the parts that its devices hold: nothing more is on the host.
 """
 
 import dataclasses
@@ -168,30 +168,35 @@ def _stored_shape(shape: tuple[int, ...], part: Weight) -> tuple[int, ...]:
 
 
 def _load(stored: _Stored, path: str, shape: tuple[int, ...], dtype: str | None, sharding: Sharding) -> jax.Array:
-    """One parameter, its layers written one by one into a stack that is updated in place."""
+    """One parameter; stacked layers are written one by one into a stack that is updated in place."""
     parts = list(weights(path, shape[0]))
     kind = jnp.dtype(dtype) if dtype else jnp.result_type(*{jnp.dtype(stored.dtype(part.name)) for part in parts})
     if parts[0].layer is None:
-        return stored.read(parts[0].name, sharding).astype(kind).block_until_ready()
+        put = jax.jit(_turned, static_argnames=("transposed", "kind"), out_shardings=sharding)
+        piece = stored.read(parts[0].name, _of_stored(sharding, parts[0]))
+        return put(piece, transposed=parts[0].transposed, kind=kind).block_until_ready()
     put = jax.jit(_put_layer, donate_argnums=0, static_argnames="transposed", out_shardings=sharding)
     stack = jnp.zeros(shape, kind, device=sharding)
     for part in parts:
-        stack = put(stack, stored.read(part.name, _of_layer(sharding, part)), part.layer, transposed=part.transposed)
+        stack = put(stack, stored.read(part.name, _of_stored(sharding, part)), part.layer, transposed=part.transposed)
         stack.block_until_ready()  # else the host would run ahead, with a piece in hand for each layer
     return stack
 
 
-def _of_layer(sharding: Sharding, part: Weight) -> Sharding:
-    """A stack's sharding as that of the stored tensor of one of its layers."""
+def _of_stored(sharding: Sharding, part: Weight) -> Sharding:
+    """A parameter's sharding as that of its stored tensor, which is one layer of a stack and may be transposed."""
     if not isinstance(sharding, NamedSharding):
         return sharding
-    axes = tuple(sharding.spec)[1:]
+    axes = tuple(sharding.spec)[part.layer is not None :]
     return NamedSharding(sharding.mesh, PartitionSpec(*(axes[::-1] if part.transposed else axes)))
 
 
 def _put_layer(stack: jax.Array, piece: jax.Array, layer: jax.Array, *, transposed: bool) -> jax.Array:
-    piece = (piece.T if transposed else piece).astype(stack.dtype)
-    return jax.lax.dynamic_update_index_in_dim(stack, piece, layer, 0)
+    return jax.lax.dynamic_update_index_in_dim(stack, _turned(piece, transposed=transposed, kind=stack.dtype), layer, 0)
+
+
+def _turned(piece: jax.Array, *, transposed: bool, kind: jax.typing.DTypeLike) -> jax.Array:
+    return (piece.T if transposed else piece).astype(kind)
 
 
 def _name(path: tuple[Any, ...]) -> str:
