@@ -77,11 +77,12 @@ def test_stored_types_are_kept_and_the_wider_wins_within_a_stack(folder):
     params = load_pretrained(folder)[1]
     stacked = load_pretrained(folder, settings=ModelConfig(layers="scanned"))[1]
     first, second = (params["layers"][layer]["mlp"]["up"]["kernel"] for layer in "01")
-    assert params["embed"].dtype == first.dtype == stacked["layers"]["mlp"]["down"]["kernel"].dtype == jnp.bfloat16
-    assert params["norm"]["scale"].dtype == second.dtype == stacked["layers"]["mlp"]["up"]["kernel"].dtype == jnp.float32
+    up, down = (stacked["layers"]["mlp"][name]["kernel"] for name in ("up", "down"))
+    assert params["embed"].dtype == first.dtype == down.dtype == jnp.bfloat16
+    assert params["norm"]["scale"].dtype == second.dtype == up.dtype == jnp.float32
     np.testing.assert_array_equal(params["embed"], half["model.embed_tokens.weight"])
     np.testing.assert_array_equal(second, stored[UP].T)
-    np.testing.assert_array_equal(stacked["layers"]["mlp"]["up"]["kernel"], np.stack([first, second]))
+    np.testing.assert_array_equal(up, np.stack([first, second]))
 
 
 @pytest.mark.parametrize("name", NAMES)

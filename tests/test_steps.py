@@ -247,6 +247,15 @@ def test_warm_up_and_decay():
     np.testing.assert_allclose([steps(i) for i in (10, 20, 60, 100)], [1, 2, 1, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-3, 1.0, 1e3])
+def test_the_clip_is_optaxs(size):
+    grads = {"a": size * jax.random.normal(jax.random.key(0), (3, 4)), "b": size * jnp.ones(2)}
+    ours = make_optimizer(OptimConfig(max_grad_norm=0.3), 10)
+    theirs = optax.chain(optax.clip_by_global_norm(0.3), optax.adamw(1e-3))
+    moments, wanted = (maker.update(grads, maker.init(grads), grads)[1][1][0] for maker in (ours, theirs))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=0), moments, wanted)
+
+
 def test_norms_and_biases_do_not_decay():
     _, params = tiny_policy()
     optimizer = make_optimizer(OptimConfig(learning_rate=1.0, schedule="constant", warmup=0, weight_decay=0.1), 10)

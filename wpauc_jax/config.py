@@ -192,9 +192,7 @@ class ModelConfig(Checked, section="model."):
     init_std: float = 0.02
     dtype: str = choice("float32", "bfloat16")  # of the computation
     param_dtype: str = choice("float32", "bfloat16")
-    layers: str = choice(
-        "unrolled", "scanned"
-    )  # arrays for each layer (faster), or stacks (compile faster)
+    layers: str = choice("unrolled", "scanned")  # arrays for each layer (faster), or stacks (compile faster)
     remat: str = choice("none", "layer", "products")  # recompute in the backward pass: a layer; all but its products
     attention: str = choice("xla", "cudnn", "splash")  # the prompt's kernel: cudnn on NVIDIA GPUs, splash on TPUs
     new_rows: str = choice("text", "mean")  # a new token starts as the mean of its items' title tokens, or of all
