@@ -86,15 +86,17 @@ def test_stored_types_are_kept_and_the_wider_wins_within_a_stack(folder):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("cuts", [(2, 2, 2), (1, 4, 2), (8, 1, 1)])
-def test_on_a_mesh_the_same_parameters_lie_where_they_belong(name, cuts):
-    whole = load_pretrained(GOLDEN / name)[1]
+@pytest.mark.parametrize(("cuts", "layers"), [((2, 2, 2), "unrolled"), ((1, 4, 2), "scanned"), ((8, 1, 1), "unrolled")])
+def test_on_a_mesh_the_same_parameters_lie_where_they_belong(name, cuts, layers):
+    settings = ModelConfig(layers=layers)
+    whole = load_pretrained(GOLDEN / name, settings=settings)[1]
     with jax.set_mesh(sharding.make_mesh(MeshConfig(*cuts))):
-        params, wanted = load_pretrained(GOLDEN / name)[1], sharding.state_shardings(whole)
+        params, wanted = load_pretrained(GOLDEN / name, settings=settings)[1], sharding.state_shardings(whole)
     jax.tree.map(np.testing.assert_array_equal, params, whole)
     assert all(jax.tree.leaves(jax.tree.map(lambda leaf, its: leaf.sharding == its, params, wanted)))
-    sizes = {shard.data.size for shard in params["layers"]["mlp"]["up"]["kernel"].addressable_shards}
-    assert sizes == {2 * 32 * 40 // (cuts[1] * cuts[2])}
+    kernels = params["layers"] if layers == "scanned" else params["layers"]["1"]
+    sizes = {shard.data.size for shard in kernels["mlp"]["up"]["kernel"].addressable_shards}
+    assert sizes == {(2 if layers == "scanned" else 1) * 32 * 40 // (cuts[1] * cuts[2])}
 
 
 def test_a_mesh_that_does_not_divide_the_model_is_refused():
