@@ -41,7 +41,7 @@ def rl_batch() -> dict[str, np.ndarray]:
 
 
 def sft_batch() -> dict[str, np.ndarray]:
-    """Five items of three tokens behind a first token; the first item is no target."""
+    """Five items of three tokens behind a first token, the first item no target; and rows of an alignment task."""
     items = np.random.default_rng(2).integers(0, len(sequences()), (B, 5)).astype(np.int32)
     tokens = np.concatenate([np.ones((B, 1)), np.array(sequences())[items].reshape(B, -1)], axis=1)
     targets = np.where(np.arange(5) > 0, items, -1)
@@ -50,6 +50,11 @@ def sft_batch() -> dict[str, np.ndarray]:
         "segments": np.ones(tokens.shape, np.int32),
         "items": targets.astype(np.int32),
         "starts": np.tile(np.arange(0, 15, 3, dtype=np.int32), (B, 1)),
+        "title_to_id_tokens": tokens[:, ::-1].astype(np.int32),
+        "title_to_id_starts": np.arange(3, 3 + B, dtype=np.int32),
+        "title_to_id_answers": np.where(np.arange(4) < 4 - (np.arange(B) % 2)[:, None], tokens[:, 2:6], -1).astype(
+            np.int32
+        ),
     }
 
 
@@ -60,7 +65,8 @@ def mesh_of(data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
 def make_step(kind: str, policy, trie, rl: RlConfig, scoring: str):
     if kind == "rl":
         return make_rl_step(policy, trie, OPTIMIZER, rl, scoring=scoring, seed=0), rl_batch()
-    return make_sft_step(policy, trie, OPTIMIZER, loss="lm" if scoring == "vocab" else "catalogue"), sft_batch()
+    loss = "lm" if scoring == "vocab" else "catalogue"
+    return make_sft_step(policy, trie, OPTIMIZER, loss=loss, tasks={"title_to_id": 0.5}), sft_batch()
 
 
 @functools.cache

@@ -5,8 +5,6 @@ import jax.numpy as jnp
 
 from wpauc_jax.models import Params, Policy
 
-_BLOCK = 8  # rows whose logits over the vocabulary exist at one time
-
 
 def answer_loss(
     policy: Policy, params: Params, tokens: jax.Array, starts: jax.Array, answers: jax.Array
@@ -21,12 +19,8 @@ def answer_loss(
     places = jnp.minimum(starts[:, None] + steps[None], tokens.shape[1] - 1)
     states = jnp.take_along_axis(hidden, places[..., None], axis=1)
 
-    @jax.checkpoint
-    def row_loss(row: tuple[jax.Array, jax.Array]) -> jax.Array:
-        states_AD, answers_A = row
-        logits_AV = policy.logits(params, states_AD)
-        chosen = jnp.take_along_axis(logits_AV, jnp.maximum(answers_A, 0)[:, None], axis=1)[:, 0]
-        return jnp.where(answers_A >= 0, jax.nn.logsumexp(logits_AV, axis=1) - chosen, 0.0).sum()
-
-    losses = jax.lax.map(row_loss, (states, answers), batch_size=_BLOCK)
+    # A row's logits at its own answer's tokens, [B, A, A]: place by place those on the diagonal are wanted.
+    rows = jax.vmap(lambda states_AD, answers_A: policy.logits(params, states_AD, answers_A))
+    chosen = jnp.diagonal(rows(states, jnp.maximum(answers, 0)), axis1=1, axis2=2)
+    losses = jnp.where(answers >= 0, policy.log_partition(params, states) - chosen, 0.0)
     return losses.sum(), (answers >= 0).sum().astype(jnp.float32)
