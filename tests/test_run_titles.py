@@ -83,7 +83,8 @@ def test_recommend_answers_with_items_and_their_titles(finished, tmp_path):
     histories = tmp_path / "histories.jsonl"
     histories.write_text("".join(json.dumps({"user": user, "history": walk}) + "\n" for user, walk in walks.items()))
     settings = RecommendConfig(input=str(histories), output=str(tmp_path / "out.jsonl"), top_k=2)
-    run.MODES["recommend"](dataclasses.replace(config, recommend=settings), folder)
+    prompt = dataclasses.replace(config.prompt, widths=(24, 40))  # others than in training
+    run.MODES["recommend"](dataclasses.replace(config, recommend=settings, prompt=prompt), folder)
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     right = [answer["items"][0]["id"] == f"i{(start + 3) % ITEMS}" for start, answer in enumerate(answers)]
     assert sum(right) > 0.7 * ITEMS
