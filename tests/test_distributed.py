@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -115,7 +116,9 @@ def circle(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-def launch(processes: int, devices: int, circle: pathlib.Path, workdir: pathlib.Path, *arguments: str):
+def launch(
+    processes: int, devices: int, circle: pathlib.Path, workdir: pathlib.Path, *arguments: str, python=sys.executable
+):
     """launch/local.sh with that many processes and devices each, on one configuration and work directory."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -129,7 +132,7 @@ def launch(processes: int, devices: int, circle: pathlib.Path, workdir: pathlib.
             *arguments,
         ],
         cwd=ROOT,
-        env={**os.environ, "PYTHON": sys.executable, "DEVICES": str(devices), "PORT": str(port)},
+        env={**os.environ, "PYTHON": str(python), "DEVICES": str(devices), "PORT": str(port)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -177,13 +180,18 @@ def test_several_processes_are_one_run(processes, circle, alone, tmp_path):
     assert_same_run(tmp_path / "run", alone)
 
 
+def wait_for_steps(started: subprocess.Popen, folder: pathlib.Path, count: int) -> None:
+    """Returns when SFT has told of `count` steps."""
+    deadline = time.time() + 600
+    while not (folder / "metrics.jsonl").exists() or len(read_metrics(folder / "metrics.jsonl", "sft")) < count:
+        assert started.poll() is None and time.time() < deadline, started.communicate()[0]
+        time.sleep(0.1)
+
+
 def test_sigterm_stops_every_process_at_one_step_and_another_mesh_goes_on(circle, tmp_path):
     folder, settings = tmp_path / "run", ("--config.mode=sft", "--config.sft.steps=100000", "--config.sft.saves=1")
     started = launch(2, 1, circle, folder, *settings)
-    deadline = time.time() + 600
-    while not (folder / "metrics.jsonl").exists() or not read_metrics(folder / "metrics.jsonl", "sft"):
-        assert started.poll() is None and time.time() < deadline, started.communicate()[0]
-        time.sleep(0.2)
+    wait_for_steps(started, folder, 1)
     started.send_signal(signal.SIGTERM)
     assert "saved after step" in finish(started, 75)
     done = len(losses(folder, "sft"))
@@ -193,3 +201,101 @@ def test_sigterm_stops_every_process_at_one_step_and_another_mesh_goes_on(circle
     finish(again, 75)
     assert f"goes on after step {done} of 100000" in told
     losses(folder, "sft")
+
+
+LONGER = ("--config.mode=sft", "--config.sft.steps=800", "--config.sft.saves=16")  # long enough to be interrupted
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(circle, tmp_path_factory) -> np.ndarray:
+    """The losses of two processes that nothing happened to."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    finish(launch(2, 1, circle, folder, *LONGER))
+    return losses(folder, "sft")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_where_one_process_is_killed_the_others_end_and_the_next_run_goes_on(circle, uninterrupted, tmp_path, killed):
+    """The others end with an error, on CPUs by SIGABRT from JAX in two minutes; no step is lost, bit for bit."""
+    started = launch(2, 1, circle, tmp_path / "run", *LONGER)
+    wait_for_steps(started, tmp_path / "run", 150)
+    listed = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(started.pid)], capture_output=True, text=True
+    )
+    (victim,) = [line for line in listed.stdout.splitlines() if f"--process_id={killed}" in line]
+    os.kill(int(victim.split()[0]), signal.SIGKILL)
+    started.communicate(timeout=300)
+    assert started.returncode not in (0, 75)
+    assert len(losses(tmp_path / "run", "sft")) < len(uninterrupted)
+    assert "goes on after step" in finish(launch(2, 1, circle, tmp_path / "run", *LONGER))
+    np.testing.assert_array_equal(losses(tmp_path / "run", "sft"), uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_goes_on_with_another_number_of_processes_and_says_so(circle, uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+
+    def interrupted(processes: int, devices: int, after: int) -> str:
+        started = launch(processes, devices, circle, folder, *LONGER)
+        wait_for_steps(started, folder, after)
+        started.send_signal(signal.SIGTERM)
+        return finish(started, 75)
+
+    interrupted(2, 1, 100)
+    assert "was written by 2 processes with 2 devices" in interrupted(1, 2, len(losses(folder, "sft")) + 100)
+    assert "was written by 1 process with 2 devices" in interrupted(2, 2, len(losses(folder, "sft")) + 100)
+    assert (
+        "was written by 2 processes with 4 devices (mesh data 4, fsdp 1, tensor 1) "
+        "and goes on with 2 processes with 2 devices (mesh data 2, fsdp 1, tensor 1)"
+    ) in finish(launch(2, 1, circle, folder, *LONGER))
+    np.testing.assert_allclose(losses(folder, "sft"), uninterrupted, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_error_of_process_0_at_the_start_ends_all(circle, tmp_path):
+    """Process 0 alone reads the data; the others do not wait for what will not come."""
+    broken = shutil.copytree(circle, tmp_path / "broken")
+    with open(broken / "circle.inter", "a") as file:
+        file.write("no item\n")
+    output = finish(launch(2, 1, broken, tmp_path / "run"), 1)
+    assert "circle.inter, line " in output and "no value for 'item_id'" in output
+    assert "error: preparing data and catalogue failed on process 0, whose message says why" in output
+    assert "Traceback" not in output
+
+
+FAILING = '''"""The command line, in whose process 1 the 50th step meets an error of its own."""
+import runpy
+import sys
+
+from wpauc_jax import steps
+
+take, taken = steps.Step.__call__, []
+
+
+def step(self, state, batch):
+    taken.append(1)
+    if len(taken) == 50 and "--process_id=1" in sys.argv:
+        raise OSError(5, "Input/output error", "disk of process 1")
+    return take(self, state, batch)
+
+
+steps.Step.__call__ = step
+runpy.run_module("wpauc_jax.main", run_name="__main__")
+'''
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_alone_ends_all_within_a_minute(circle, tmp_path, monkeypatch):
+    (tmp_path / "failing.py").write_text(FAILING)
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f'#!/usr/bin/env bash\nshift 2\nexec {sys.executable} {tmp_path / "failing.py"} "$@"\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    started = launch(2, 1, circle, tmp_path / "run", *LONGER, python=stand_in)
+    wait_for_steps(started, tmp_path / "run", 40)
+    begun = time.time()
+    output, _ = started.communicate(timeout=300)
+    assert started.returncode not in (0, 75)
+    assert time.time() - begun < 60
+    assert "error: [Errno 5] Input/output error: 'disk of process 1'" in output

@@ -7,10 +7,14 @@ does not say all of it is an error.
 
 import contextlib
 import dataclasses
+import os
 import re
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 Environment = Mapping[str, str]
@@ -98,18 +102,49 @@ def is_main_process() -> bool:
 
 @contextlib.contextmanager
 def main_process_first(what: str) -> Iterator[None]:
-    """The block runs on process 0 and, once it is done there, on the others; `what` names the meeting point."""
-    if not is_main_process():
-        multihost_utils.sync_global_devices(what)
-    yield
-    if is_main_process():
-        multihost_utils.sync_global_devices(what)
+    """The block, called `what`, runs on process 0 and, once it is done there, on the others.
+
+    Where it fails on process 0 it raises there what it raised, and ClusterError on the others.
+    """
+    if not is_main_process() and not _word_of_process_0():
+        raise ClusterError(f"{what} failed on process 0, whose message says why")
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        if is_main_process():
+            _word_of_process_0(done)
+
+
+def leave(code: int) -> int:
+    """Lets go of the other processes after an error that has been printed; gives back `code`, or ends with it.
+
+    Where all met the error they leave together. One that met it alone would wait here for minutes, and the others in a
+    collective for it: after ten seconds it is gone, and they fail.
+    """
+    if jax.distributed.is_initialized():
+        leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        leaving.start()
+        leaving.join(10)
+        if leaving.is_alive():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return code
+
+
+def _word_of_process_0(word: bool = False) -> bool:
+    """What process 0 says, in every process; the others wait for it as long as it takes."""
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(word)))
 
 
 def _join(processes: Processes) -> None:
     jax.distributed.initialize(
         processes.coordinator, processes.count, processes.index, cluster_detection_method="deactivate"
     )
+    # The first exchange connects the processes, for which gloo leaves 30 seconds; those after it have no such limit.
+    _word_of_process_0()
 
 
 def _is_tpu_pod(environment: Environment) -> bool:

@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int | None:
         return run.run(config, workdir)
     except _USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return distributed.leave(1)
 
 
 def _config_name() -> str:

@@ -121,7 +121,7 @@ def open_workspace(config: Config, folder: pathlib.Path, say: Say) -> Workspace:
     tokenizer_path = config.catalog.tokenizer or config.model.pretrained
     tokenizer = Tokenizer(tokenizer_path) if tokenizer_path else None
     form = text_format(config.prompt, tokenizer) if tokenizer else PromptFormat()
-    with main_process_first("prepared"):
+    with main_process_first("preparing data and catalogue"):
         dataset = prepare(config.data, config.data.dir or folder / "data", say)
         catalog = _open_catalog(config, folder, dataset, tokenizer, form, say)
     titles = _titles_beside_ids(config, dataset, tokenizer)
