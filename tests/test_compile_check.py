@@ -46,16 +46,17 @@ COMMAND = ("--config.mode=compile_check", "--config.topology=v5e:2x2", "--config
 def test_a_step_takes_between_its_largest_part_and_their_sum():
     gathered = Collective("all-gather", ((2**20,),), 4e9, 4, 10, "")
     summed = Collective("all-reduce", ((2**20,),), 1e9, 2, 2, "")
+    turned = Collective("collective-permute", ((2**20,),), 3e9, 2, 1, "")
     chip = check.Chip(flops=1e12, hbm=2**34, hbm_rate=1e11, link_rate=1e10)
-    cost = check.Cost(3.0, 2**33, 8e12, 1e11, (gathered, summed))
+    cost = check.Cost(3.0, 2**33, 8e12, 1e11, (gathered, summed, turned))
     assert check.step_seconds(cost, chip, 4) == {
         "computing": 2.0,  # 8e12 over 4 chips
         "memory": 1.0,
-        "communication": pytest.approx((10 * 4e9 * 3 / 4 + 2 * 1e9 / 2 * 2) / 2e10),
+        "communication": pytest.approx((10 * 4e9 * 3 / 4 + 2 * 1e9 / 2 * 2) / 2e10 + 3e9 / 1e10),
     }
     page = check.report(cost, chip, 4)
     assert "8.00 GiB a chip, 50% of its memory" in page
-    assert "a step takes 2000.0 to 4600.0 ms" in page
+    assert "a step takes 2000.0 to 4900.0 ms" in page
     assert "all-gather over 4: 10 times" in page
 
 

@@ -118,17 +118,22 @@ def step_seconds(cost: Cost, chip: Chip, chips: int) -> dict[str, float]:
     """What computing, memory and communication take by themselves, in seconds.
 
     A collective over n devices sends (n - 1) / n of its bytes over the two directions of one ring, twice for an
-    all-reduce. A step takes between the largest of the three and their sum.
+    all-reduce; a collective-permute sends all of them in one direction. A step takes between the largest of the three
+    and their sum.
     """
-    sent = sum(
-        one.count * one.size * (1 - 1 / one.devices) * (2 if one.kind == "all-reduce" else 1)
-        for one in cost.collectives
-    )
+    sent = sum(one.count * one.size * _share_sent(one) for one in cost.collectives)
     return {
         "computing": cost.flops / chips / chip.flops,
         "memory": cost.traffic / chip.hbm_rate,
         "communication": sent / (2 * chip.link_rate),
     }
+
+
+def _share_sent(one: hlo.Collective) -> float:
+    """Bytes that a device sends over both directions of a ring, in shares of the collective's size."""
+    if one.kind == "collective-permute":
+        return 2.0  # one direction does it all, while the other could have sent as much
+    return (1 - 1 / one.devices) * (2 if one.kind == "all-reduce" else 1)
 
 
 def report(cost: Cost, chip: Chip, chips: int) -> str:
