@@ -1,13 +1,15 @@
 """One RL step: rollout, reference and update, timed apart and whole, against this machine's matrix-product peak.
 
     python -m benchmarks.rl_step                                # the mini shape; --shape=qwen05
+    python -m benchmarks.rl_step --config=configs/amazon.py:office  # a run's model, prompts, batch and objective
     python -m benchmarks.rl_step --set='{"group": 64}'          # any field of benchmarks.shapes.Shape
     python -m benchmarks.rl_step --model='{"remat": "layer"}'   # any field of ModelConfig; --rl: of RlConfig
     python -m benchmarks.rl_step --peer --peer-python=PYTHON    # and Hugging Face with PyTorch, in turns
 
 The peer's interpreter needs torch and transformers: `pip install '.[bench]'` puts them into this one. The last line is
 one JSON object. Rollout, reference and update are programs of their own, each with its own pass over the prompts; the
-step shares one pass between rollout and update, so that it takes less than their sum.
+step shares one pass between rollout and update, so that it takes less than their sum. On Linux, put
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before either: large pages, for the peer too.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import time
 from typing import Any
 
 from benchmarks.measure import matmul_peak, median, peak_memory_bytes, seconds
-from benchmarks.setup import Bench, model_config, part_seconds, rl_config
+from benchmarks.setup import Bench, load_config, model_config, part_seconds, rl_config, shape_of
 from benchmarks.shapes import SHAPES, Shape
 from wpauc_jax.steps import TrainState
 
@@ -55,8 +57,8 @@ class Runner:
 class Peer:
     """`benchmarks.peer_hf` as a process."""
 
-    def __init__(self, python: str, shape: str, changes: str):
-        command = [python, "-m", "benchmarks.peer_hf", f"--shape={shape}", f"--set={changes}"]
+    def __init__(self, python: str, shape: Shape):
+        command = [python, "-m", "benchmarks.peer_hf", f"--set={json.dumps(dataclasses.asdict(shape))}"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def step(self) -> dict[str, float]:
@@ -152,12 +154,28 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def new_bench(options: argparse.Namespace) -> Bench:
+    """What the command line asks for. A configuration's prompts are full: `data.max_history` items."""
+    if options.config:
+        config = load_config(options.config)
+        shape = dataclasses.replace(shape_of(config), **options.set)
+        model = dataclasses.replace(config.model, vocab_size=shape.vocab, **options.model)
+        changes = {"group_size": shape.group, "batch_size": shape.users} | options.rl
+        objective = dataclasses.replace(config.rl, **changes)
+    else:
+        shape = dataclasses.replace(SHAPES[options.shape], **options.set)
+        model, objective = model_config(shape, **options.model), rl_config(shape, **options.rl)
+    return Bench(shape, model, objective, trim=not options.forced_tails)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="mini")
+    parser.add_argument("--config", help="a configuration file, in place of a shape")
     parser.add_argument("--set", type=json.loads, default={}, help="JSON object: fields of the shape to replace")
     parser.add_argument("--model", type=json.loads, default={}, help="JSON object: fields of ModelConfig to replace")
     parser.add_argument("--rl", type=json.loads, default={}, help="JSON object: fields of RlConfig to replace")
+    parser.add_argument("--forced-tails", action="store_true", help="run the model on tokens that are certain, too")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--no-parts", action="store_true", help="time the whole step only")
     parser.add_argument("--peer", action="store_true")
@@ -167,12 +185,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="alternations with the peer")
     options = parser.parse_args()
 
-    shape: Shape = dataclasses.replace(SHAPES[options.shape], **options.set)
-    bench = Bench(shape, model_config(shape, **options.model), rl_config(shape, **options.rl))
+    bench = new_bench(options)
+    shape = bench.shape
     result = measure(bench, options.repeats, parts=not options.no_parts)
     if options.peer:
         users = options.peer_users or shape.users
-        peer = Peer(options.peer_python, options.shape, json.dumps(options.set | {"users": users}))
+        peer = Peer(options.peer_python, dataclasses.replace(shape, users=users))
         try:
             result |= alternate(bench, peer, options.rounds, peer_users=users, peer_warm_up=options.peer_warm_up)
         finally:

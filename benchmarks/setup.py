@@ -1,6 +1,7 @@
 """What the benchmarks of one shape share: settings, model, catalogue, batches and the step's programs."""
 
 import functools
+import runpy
 from typing import Any
 
 import jax
@@ -9,13 +10,14 @@ import optax
 
 from benchmarks.flops import StepFlops, step_flops
 from benchmarks.measure import median, seconds
-from benchmarks.shapes import EOS, KL_COEF, LEARNING_RATE, MAX_GRAD_NORM, Shape, catalogue, prompts
+from benchmarks.shapes import EOS, FIRST_CODE, KL_COEF, LEARNING_RATE, MAX_GRAD_NORM, Shape, catalogue, prompts
 from wpauc_jax.catalog.trie import Trie, build_trie
-from wpauc_jax.config import ModelConfig, OptimConfig, RlConfig
+from wpauc_jax.config import Config, ModelConfig, OptimConfig, RlConfig
 from wpauc_jax.decode import score_items
 from wpauc_jax.models import Prompts, init
 from wpauc_jax.optim import make_optimizer
 from wpauc_jax.rollout import rollout
+from wpauc_jax.settings import from_config_dict
 from wpauc_jax.steps import Batch, Groups, TrainState, group_sums, init_state, make_rl_step
 
 SCORING = "constrained"
@@ -24,9 +26,9 @@ SCORING = "constrained"
 class Bench:
     """The programs of one shape, compiled at once, and the state that they take in turns."""
 
-    def __init__(self, shape: Shape, model: ModelConfig, config: RlConfig):
+    def __init__(self, shape: Shape, model: ModelConfig, config: RlConfig, *, trim: bool = True):
         self.shape, self.config = shape, config
-        self.trie = build_trie(catalogue(shape).tolist(), eos=EOS)
+        self.trie = build_trie(catalogue(shape).tolist(), eos=EOS, trim=trim)
         self.policy, _ = init(model)
         self.optimizer = make_optimizer(config.optim, total_steps=1000)
         self.step = make_rl_step(self.policy, self.trie, self.optimizer, config, scoring=SCORING, seed=0)
@@ -51,6 +53,32 @@ class Bench:
         """The step's useful FLOPs."""
         rows = [len(live) for live in self.trie.rows]
         return step_flops(self.shape, rows, with_reference=self.config.kl_coef > 0)
+
+
+def load_config(name: str) -> Config:
+    """The configuration FILE or FILE:ARGUMENT."""
+    file, _, argument = name.partition(":")
+    return from_config_dict(runpy.run_path(file)["get_config"](argument or None), Config)
+
+
+def shape_of(config: Config) -> Shape:
+    """The shape of a run whose items are semantic ids; how many items there are, only its data would say."""
+    model, levels, codes = config.model, config.catalog.levels, config.catalog.codes
+    return Shape(
+        name="config",
+        layers=model.num_layers,
+        width=model.width,
+        heads=model.num_heads,
+        kv_heads=model.num_kv_heads,
+        head_dim=model.head_dim,
+        ffn=model.ffn_width,
+        vocab=max(model.vocab_size, FIRST_CODE + levels * codes),
+        users=config.rl.batch_size,
+        group=config.rl.group_size,
+        prompt=config.data.max_history * levels,
+        levels=levels,
+        codes=codes,
+    )
 
 
 def model_config(shape: Shape, **changes: Any) -> ModelConfig:

@@ -11,6 +11,7 @@ from ml_collections import config_flags
 from wpauc_jax.config import Config, ConfigError, DataConfig
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.settings import from_config_dict, to_config_dict
+from wpauc_jax.train import select_metric
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 ALL = [
@@ -131,3 +132,17 @@ def test_data_are_read_below_the_root(tmp_path):
     (folder / "toys.inter").write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *lines]) + "\n")
     config = parse("amazon.py:toys", f"--config.data.root={tmp_path}")
     assert prepare(config.data, tmp_path / "prepared").num_items == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sft", "rl"),
+    [
+        ([], "ndcg@10", "recall@3"),
+        (["--config.rl.target_k=5"], "ndcg@10", "recall@5"),  # which alone aims RL at another K
+        (["--config.rl.target_k=4"], "ndcg@10", "ndcg@10"),  # not measured
+        (["--config.eval.select=ndcg@3"], "ndcg@3", "ndcg@3"),
+    ],
+)
+def test_the_best_checkpoint_is_that_of_the_stages_aim(overrides, sft, rl):
+    config = parse("quickstart.py", *overrides)
+    assert (select_metric(config, "sft"), select_metric(config, "rl")) == (sft, rl)

@@ -324,7 +324,7 @@ class EvalConfig(Checked, section="eval."):
     recall_at: tuple[int, ...] = (1, 3, 5, 10)
     ndcg_at: tuple[int, ...] = (3, 5, 10)
     valid_users: int = at_least(2048, 1)  # validation rows in training, a fixed draw; test always takes every row
-    select: str = "ndcg@10"  # the validation metric by which the best checkpoint is kept
+    select: str = ""  # keeps the best checkpoint; "": recall@K in RL (K = rl.target_k), ndcg at the largest K in SFT
     exact: bool = False  # also score every item: exact ranks, AUC, OPAUC, WPAUC, and what beams miss
 
     def __post_init__(self) -> None:
@@ -332,7 +332,7 @@ class EvalConfig(Checked, section="eval."):
         largest = max(self.recall_at + self.ndcg_at)
         if self.num_beams < largest:
             raise ConfigError(f"eval.num_beams={self.num_beams} cannot give metrics at {largest}; widen the beam")
-        if self.select not in self.metric_names:
+        if self.select and self.select not in self.metric_names:
             raise ConfigError(
                 f"eval.select={self.select!r} is not measured; choose one of {', '.join(self.metric_names)}"
             )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints, finished_step, load_params
-from wpauc_jax.config import ConfigError, StageConfig
+from wpauc_jax.config import Config, ConfigError, StageConfig
 from wpauc_jax.data.pipeline import prompt_batches, sft_batches, steps_per_epoch
 from wpauc_jax.data.rows import sft_rows
 from wpauc_jax.distributed import is_main_process
@@ -31,7 +31,7 @@ def run_sft(work: Workspace) -> int:
     if done is not None:
         return done
     packed = sft_rows(work.dataset, work.builder, work.sft_limits, settings.row_tokens)
-    plan = _plan(work, settings, len(packed))
+    plan = _plan(work, "sft", settings, len(packed))
     optimizer = make_optimizer(settings.optim, plan.total_steps)
     trie = work.trie("constrained" if settings.loss == "catalogue" else "vocab")
     step = make_sft_step(work.policy, trie, optimizer, loss=settings.loss, frozen=work.frozen, tasks=settings.tasks)
@@ -63,7 +63,7 @@ def run_rl(work: Workspace) -> int:
     if done is not None:
         return done
     params = load_params(best_folder(work, "sft"), work.first_params)
-    plan = dataclasses.replace(_plan(work, settings, len(work.rl_positions)), eval_at_start=True)
+    plan = dataclasses.replace(_plan(work, "rl", settings, len(work.rl_positions)), eval_at_start=True)
     optimizer = make_optimizer(settings.optim, plan.total_steps)
     scoring = work.config.scoring
     step = make_rl_step(
@@ -130,14 +130,22 @@ def _run(
     return result.step
 
 
-def _plan(work: Workspace, settings: StageConfig, rows: int) -> Plan:
+def select_metric(config: Config, stage: str) -> str:
+    """The validation metric by which a stage keeps its best checkpoint: what is asked for, or what it aims at."""
+    aim = f"recall@{config.rl.target_k}"
+    if config.eval.select:
+        return config.eval.select
+    return aim if stage == "rl" and aim in config.eval.metric_names else config.eval.metric_names[-1]
+
+
+def _plan(work: Workspace, name: str, settings: StageConfig, rows: int) -> Plan:
     per_epoch = steps_per_epoch(rows, settings.batch_size)
     return Plan(
         total_steps=settings.steps or max(1, round(settings.epochs * per_epoch)),
         evals=settings.evals,
         saves=settings.saves,
         patience=settings.patience,
-        select=work.config.eval.select,
+        select=select_metric(work.config, name),
         faults=settings.faults,
     )
 
