@@ -20,7 +20,9 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.measure import matmul_peak, median, peak_memory_bytes, seconds
+import jax
+
+from benchmarks.measure import matmul_peak, median, peak_memory_bytes, release_memory, seconds
 from benchmarks.setup import Bench, load_config, model_config, part_seconds, rl_config, shape_of
 from benchmarks.shapes import SHAPES, Shape
 from wpauc_jax.steps import TrainState
@@ -40,17 +42,20 @@ class Runner:
         """Seconds of each of `count` steps. The first call compiles."""
         if self._state is None:
             self._state = self._bench.new_state()
+            jax.block_until_ready(self._state)
+            release_memory()
         return seconds(self._one, count)
 
     def drop(self) -> None:
         """Gives back the state's memory; the next call of `steps` makes a new one."""
         self._state = None
+        release_memory()
 
     def _one(self) -> Any:
         assert self._state is not None
         batch = self._bench.batch(self._seed)
         self._seed += 1
-        self._state, metrics = self._bench.step(self._state, batch)
+        self._state, metrics = self._bench.run(self._state, batch)
         return self._state, metrics
 
 
