@@ -3,9 +3,9 @@
     make quickstart
     python -m wpauc_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Expect about two minutes on two CPU cores and, at the end, a table of Recall and NDCG for popularity, SFT and RL. SFT has
-about twice popularity's Recall@10. With 943 users one standard error of Recall@10 is .01, more than RL moves it here. A
-second call trains nothing again.
+Expect about two minutes on two CPU cores and, at the end, a table of Recall and NDCG for popularity, SFT and RL. SFT
+has about twice popularity's Recall@10. With 943 users one standard error of Recall@10 is .01, more than RL moves it
+here. A second call trains nothing again.
 """
 
 from ml_collections import ConfigDict
