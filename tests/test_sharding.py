@@ -161,6 +161,12 @@ def test_stacked_layers_have_one_axis_more():
     assert tuple(kernel) == (None, "fsdp", "tensor")
 
 
+@pytest.mark.parametrize("shape", [(4,), (2, 2, 3, 4)])
+def test_a_parameter_of_another_rank_is_not_taken_for_a_known_one(shape):
+    with jax.set_mesh(mesh_of(2, 2, 2)), pytest.raises(KeyError, match=r"q.kernel .* has no logical axes"):
+        sharding.state_specs({"layers": {"q": {"kernel": jnp.zeros(shape)}}})
+
+
 def test_a_group_never_straddles_data_shards():
     """Each device holds whole groups: all G candidates of its own users, with their keys and values."""
     with jax.set_mesh(mesh_of(2, 2, 2)):

@@ -193,7 +193,7 @@ def _spec_of(path: tuple, leaf: Any) -> PartitionSpec:
         return PartitionSpec()
     name = jax.tree_util.keystr(path, simple=True, separator=".")
     for end, axes in PARAMETERS.items():
-        if f".{name}".endswith(f".{end}"):
-            stacked = ("layers",) * (leaf.ndim - len(axes))
-            return spec(*stacked, *axes)
+        for known in (axes, ("layers", *axes)):
+            if f".{name}".endswith(f".{end}") and len(known) == leaf.ndim:
+                return spec(*known)
     raise KeyError(f"{name} {leaf.shape} has no logical axes; add it to PARAMETERS in wpauc_jax/sharding.py")

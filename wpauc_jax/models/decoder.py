@@ -367,9 +367,7 @@ def fresh_parameters(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
     """Parameters drawn from `key`, the same ones however layers run; inside jit, what is not used is not drawn."""
     stacked = dataclasses.replace(config, layers="scanned")
     params = nnx.to_pure_dict(nnx.state(Decoder(stacked, nnx.Rngs(key))))
-    return params if config.layers == "scanned" else params | {"layers": by_number(params["layers"], config.num_layers)}
-
-
-def by_number(stack: Any, count: int) -> dict[str, Any]:
-    """Stacked layers' parameters [L, ...] as `count` = L trees of [...], under the layers' numbers."""
-    return {str(index): layer for index, layer in enumerate(unstacked(stack, count))}
+    if config.layers == "scanned":
+        return params
+    layers = unstacked(params["layers"], config.num_layers)
+    return params | {"layers": {str(index): layer for index, layer in enumerate(layers)}}

@@ -113,7 +113,7 @@ class _Stored:
 
     def read(self, name: str, sharding: Sharding) -> jax.Array:
         """The tensor on its devices, each shard read by itself, when the host's copy of it is not needed any more."""
-        gc.collect(0)  # when JAX lets go of the host's copy of the tensor before
+        gc.collect(1)  # when JAX lets go of the host's copy of the tensor before, aged by a collection or not
         shape, tensor = self.shape(name), self._of[name].get_slice(name)
 
         @functools.cache  # devices with the same part share its copy
