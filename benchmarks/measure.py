@@ -1,11 +1,8 @@
 """Clocks, this machine's matrix-product peak, and peak memory."""
 
-import ctypes
 import functools
-import gc
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -41,13 +38,6 @@ def peak_memory_bytes() -> int:
     if stats and "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def release_memory() -> None:
-    """Gives freed memory back to the system, which glibc otherwise keeps for this process."""
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def median(values: list[float]) -> float:

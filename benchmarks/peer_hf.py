@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, Qwen2Config, Qwen2ForCausalLM
 
+from benchmarks.memory import release_memory
 from benchmarks.shapes import EOS, KL_COEF, LEARNING_RATE, MAX_GRAD_NORM, SHAPES, Shape, catalogue, prompts
 
 
@@ -128,6 +129,7 @@ def main() -> None:
     peer = Peer(shape)
     for number, _ in enumerate(sys.stdin):
         result = peer.step(torch.from_numpy(prompts(shape, number)).long())
+        release_memory()
         print(json.dumps(result), flush=True)
 
 

@@ -13,6 +13,7 @@ GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before either: large pages, for the peer t
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import subprocess
@@ -22,7 +23,8 @@ from typing import Any
 
 import jax
 
-from benchmarks.measure import matmul_peak, median, peak_memory_bytes, release_memory, seconds
+from benchmarks.measure import matmul_peak, median, peak_memory_bytes, seconds
+from benchmarks.memory import release_memory
 from benchmarks.setup import Bench, load_config, model_config, part_seconds, rl_config, shape_of
 from benchmarks.shapes import SHAPES, Shape
 from wpauc_jax.steps import TrainState
@@ -69,11 +71,9 @@ class Peer:
     def step(self) -> dict[str, float]:
         """One step; it waits between steps. Raises RuntimeError where the process has ended."""
         assert self._process.stdin and self._process.stdout
-        try:
+        with contextlib.suppress(BrokenPipeError):  # then it has no answer either
             self._process.stdin.write("step\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"the peer ended with status {self._process.wait()}; its error stands above")
@@ -82,7 +82,8 @@ class Peer:
     def close(self) -> None:
         """Ends the process."""
         assert self._process.stdin
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it has ended
+            self._process.stdin.close()
         self._process.wait()
 
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks.flops import StepFlops, step_flops
-from benchmarks.measure import median, release_memory, seconds
+from benchmarks.measure import median, seconds
+from benchmarks.memory import release_memory
 from benchmarks.shapes import EOS, FIRST_CODE, KL_COEF, LEARNING_RATE, MAX_GRAD_NORM, Shape, catalogue, prompts
 from wpauc_jax.catalog.trie import Trie, build_trie
 from wpauc_jax.config import Config, ModelConfig, OptimConfig, RlConfig
