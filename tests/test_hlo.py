@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 
 from wpauc_jax import hlo, models, sharding
 from wpauc_jax.catalog.trie import build_trie
+from wpauc_jax.config import ModelConfig
 from wpauc_jax.steps import init_state
 
 LOOP = """HloModule jit_f, entry_computation_layout={()->f32[8]{0}}, num_partitions=8
@@ -110,9 +111,11 @@ def test_a_programs_own_collectives_are_read():
 
 
 @functools.cache
-def step_collectives(mesh: tuple[int, int, int], kind: str, scoring: str) -> list[hlo.Collective]:
+def step_collectives(
+    mesh: tuple[int, int, int], kind: str, scoring: str, model: ModelConfig = world.MODEL
+) -> list[hlo.Collective]:
     with jax.set_mesh(world.mesh_of(*mesh)):
-        policy, params = models.init(world.MODEL, 0)
+        policy, params = models.init(model, 0)
         trie = sharding.place_whole(build_trie(world.sequences(), trim=scoring == "constrained"))
         step, batch = world.make_step(kind, policy, trie, world.RL, scoring)
         state = init_state(params, world.OPTIMIZER, reference=kind == "rl")
@@ -141,6 +144,16 @@ def test_a_step_gathers_parameters_and_nothing_else(scoring):
             assert model.width in matrix and len(matrix) == 2, one
             matrix.remove(model.width)
             assert matrix[0] in widths, one
+
+
+def test_parameters_can_be_gathered_once_a_step():
+    """Policy and reference each once: what is gathered is as large as two copies of what fsdp cuts."""
+    _, shapes = models.make_policy(world.MODEL)
+    cut = [leaf.size * leaf.dtype.itemsize // MESH[2] for leaf in jax.tree.leaves(shapes) if leaf.ndim == 2]
+    found = step_collectives(MESH, "rl", "constrained", world.GATHERED)
+    gathered = [one for one in found if one.kind == "all-gather"]
+    assert {one.count for one in gathered} == {1}
+    assert sum(one.size for one in gathered) == 2 * sum(cut)
 
 
 def test_logits_are_not_summed_over_devices():

@@ -18,6 +18,7 @@ from wpauc_jax.steps import init_state, make_rl_step, make_sft_step
 MODEL = ModelConfig(
     vocab_size=64, num_layers=2, width=40, num_heads=8, num_kv_heads=4, head_dim=6, ffn_width=56, init_std=0.2
 )
+GATHERED = dataclasses.replace(MODEL, gather="step")
 RL = RlConfig(group_size=5, target_k=3, kl_coef=0.1, inject_target="if_missing")
 B, T, BEAMS = 8, 17, 9
 # Adam divides by the gradient's size: with its usual epsilon a gradient of 1e-9 of pure rounding moves a weight as far
@@ -70,10 +71,12 @@ def make_step(kind: str, policy, trie, rl: RlConfig, scoring: str):
 
 
 @functools.cache
-def train(mesh: tuple[int, int, int], kind: str, rl: RlConfig = RL, scoring: str = "constrained"):
+def train(
+    mesh: tuple[int, int, int], kind: str, rl: RlConfig = RL, scoring: str = "constrained", model: ModelConfig = MODEL
+):
     """Three steps on one batch: (the state on the host, each step's metrics, the state's shardings)."""
     with jax.set_mesh(mesh_of(*mesh)):
-        policy, params = models.init(MODEL, 0)
+        policy, params = models.init(model, 0)
         trie = sharding.place_whole(build_trie(sequences(), trim=scoring == "constrained"))
         step, batch = make_step(kind, policy, trie, rl, scoring)
         state = init_state(params, OPTIMIZER, reference=kind == "rl")
@@ -97,6 +100,13 @@ def test_training_on_any_mesh_equals_one_device(mesh, kind):
     for found, wanted in zip(metrics, expected_metrics, strict=True):
         jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5), found, wanted)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=0), state, expected_state)
+
+
+@pytest.mark.parametrize("kind", ["sft", "rl"])
+def test_parameters_that_are_gathered_once_a_step_train_like_one_device(kind):
+    state, _, specs = train((2, 2, 2), kind, model=GATHERED)
+    assert specs == train((2, 2, 2), kind)[2]  # at rest nothing is whole
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=0), state, train(ONE, kind)[0])
 
 
 @pytest.mark.slow

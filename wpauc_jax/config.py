@@ -194,6 +194,7 @@ class ModelConfig(Checked, section="model."):
     param_dtype: str = choice("float32", "bfloat16")
     layers: str = choice("unrolled", "scanned")  # arrays for each layer (faster), or stacks (compile faster)
     remat: str = choice("none", "layer", "products")  # recompute in the backward pass: a layer; all but its products
+    gather: str = choice("pass", "step")  # what mesh.fsdp cuts becomes whole in every pass, or once a step
     attention: str = choice("xla", "cudnn", "splash")  # the prompt's kernel: cudnn on NVIDIA GPUs, splash on TPUs
     new_rows: str = choice("text", "mean")  # a new token starts as the mean of its items' title tokens, or of all
     lora: LoraConfig = LoraConfig()

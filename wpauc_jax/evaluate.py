@@ -52,7 +52,7 @@ def search_program(policy: Policy, *, num_beams: int, scoring: str) -> jax.stage
 
     @jax.jit
     def run(params: Params, trie: Trie, tokens: jax.Array, lengths: jax.Array) -> Candidates:
-        prompts = Prompts(tokens, lengths)
+        params, prompts = policy.gathered(params), Prompts(tokens, lengths)
         found = constrained_beam_search(policy, params, prompts, trie, num_beams=num_beams, scoring=scoring)
         return constrain_whole(found)
 
@@ -73,6 +73,7 @@ def make_exact_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: st
 
     @jax.jit
     def run(params: Params, trie: Trie, tokens: jax.Array, lengths: jax.Array, target: jax.Array) -> Placed:
+        params = policy.gathered(params)
         cache = policy.prefill(params, Prompts(tokens, lengths))
         scores = score_all(policy, params, cache, trie, scoring=scoring)
         beams = search(policy, params, cache, trie, num_beams=num_beams, scoring=scoring).items

@@ -52,6 +52,8 @@ def collectives(text: str) -> list[Collective]:
     module = _Module(text)
     found: dict[str, Collective] = {}
     for computation, runs in module.runs.items():
+        if computation in module.going_on:
+            continue
         for one in module.computations[computation]:
             kind = one.opcode.removesuffix("-start")
             if kind not in KINDS:
@@ -64,7 +66,7 @@ def collectives(text: str) -> list[Collective]:
                 outputs = outputs[len(inputs) :]  # a pair of inputs and outputs
             arrays = max(inputs, outputs, key=lambda arrays: sum(array.bytes for array in arrays))
             source = re.search(r'op_name="([^"]*)"', one.rest)
-            # A TPU may split one collective into start, overlapped work and end, which share its channel.
+            # A collective that is written several times, as before a loop and in it, has one channel.
             channel = re.search(r"channel_id=(\d+)", one.rest)
             key = channel[1] if channel else one.name
             collective = Collective(
@@ -143,6 +145,8 @@ class _Module:
                 self.entry = start[2] if start[1] else self.entry
             elif instruction := _instruction(line):
                 body.append(instruction)
+        # A TPU may split a collective into a start, work beside which it goes on, be it a loop's, and an end.
+        self.going_on = {name for name, body in self.computations.items() if _goes_on(name, body)}
         self.types = {one.name: one.type for body in self.computations.values() for one in body}
         self.runs: dict[str, int] = collections.Counter()
         self._count(self.entry, 1)
@@ -177,6 +181,10 @@ class _Module:
             if constant.opcode == "constant" and constant.operands and constant.operands[0].isdigit()
         ]
         return max(limits, default=1)
+
+
+def _goes_on(name: str, body: list[_Instruction]) -> bool:
+    return name.startswith("async_collective_fusion") or any("AsyncCollectiveDone" in one.rest for one in body)
 
 
 def _instruction(line: str) -> _Instruction | None:
@@ -231,19 +239,41 @@ def _traffic(module: _Module, one: _Instruction) -> float:
     if not called:
         return _main_bytes(written) + sum(_main_bytes(module.types[name]) for name in inputs)
     body = module.computations[called[1]]
-    return _fused_reads(module, body, inputs) + _fused_writes(module, body, written)
+    total = _fused_reads(module, body, inputs) + _fused_writes(module, body, written)
+    if called[1] in module.going_on:
+        total -= _passing_by(module, body, inputs, written)
+    return total
 
 
 def _fused_reads(module: _Module, body: list[_Instruction], inputs: list[str]) -> float:
     total = 0.0
     for parameter in (one for one in body if one.opcode == "parameter"):
-        users = [one for one in body if parameter.name in one.operands]
-        of_input = module.types[inputs[int(parameter.operands[0])]]
-        if users and all(one.opcode in _SLICES and one.operands[0] == parameter.name for one in users):
-            total += min(_main_bytes(of_input), sum(sum(a.bytes for a in _arrays(one.type)) for one in users))
-        elif not all(one.opcode == "dynamic-update-slice" and one.operands[0] == parameter.name for one in users):
-            total += _main_bytes(of_input)
+        whole = _main_bytes(module.types[inputs[int(parameter.operands[0])]])
+        total += min(whole, _read(module, body, parameter.name, whole))
     return total
+
+
+def _read(module: _Module, body: list[_Instruction], name: str, whole: float) -> float:
+    """Bytes that a fusion's instructions read of one parameter of `whole` bytes; slices count as what they are."""
+    total = 0.0
+    for user in (one for one in body if name in one.operands):
+        if user.opcode in _SLICES and user.operands[0] == name:
+            total += sum(array.bytes for array in _arrays(user.type))
+        elif user.opcode == "fusion" and (called := re.search(r"calls=%?([\w.\-]+)", user.rest)):
+            inner = module.computations[called[1]]
+            places = [str(place) for place, operand in enumerate(user.operands) if operand == name]
+            parameters = [one.name for one in inner if one.opcode == "parameter" and one.operands[0] in places]
+            total += sum(_read(module, inner, parameter, whole) for parameter in parameters)
+        elif not (user.opcode == "dynamic-update-slice" and user.operands[0] == name):
+            total += whole
+    return total
+
+
+def _passing_by(module: _Module, body: list[_Instruction], inputs: list[str], written: str) -> float:
+    """Bytes of the arrays of a collective that goes on beside a fusion: its start counts them."""
+    shapes = {array.shape for one in body if one.opcode in KINDS for array in _arrays(one.type)}
+    types = [module.types[name] for name in inputs] + [written]
+    return sum(a.bytes for kind in types for a in _arrays(kind) if a.shape in shapes and not a.on_chip)
 
 
 def _fused_writes(module: _Module, body: list[_Instruction], written: str) -> float:

@@ -8,11 +8,13 @@ partitioner (GSPMD) derives the collectives; the constraints here tell it where 
 The mesh is ambient (`jax.set_mesh`). Without one every function here leaves arrays on the one device they are on.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
@@ -126,6 +128,33 @@ def constrain_state(state: T) -> T:
     return state if _no_mesh() else jax.lax.with_sharding_constraint(state, state_specs(state))
 
 
+def gather_parameters(params: T, dtype: str) -> T:
+    """Inside jit: parameters cut over tensor alone; those that fsdp cuts are sent in `dtype`, their gradients cut."""
+
+    def gather(path: tuple, leaf: Any) -> Any:
+        axes = _axes_of(path, leaf)
+        return _gather(leaf, axes, dtype) if "embed" in axes else leaf
+
+    return params if _no_mesh() else jax.tree_util.tree_map_with_path(gather, params)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(x: jax.Array, axes: tuple[str, ...], dtype: str) -> jax.Array:
+    return constrain(x.astype(dtype), *("width" if axis == "embed" else axis for axis in axes))
+
+
+def _gather_forward(x: jax.Array, axes: tuple[str, ...], dtype: str) -> tuple[jax.Array, jax.Array]:
+    return _gather(x, axes, dtype), jnp.zeros(0, x.dtype)
+
+
+def _gather_backward(axes: tuple[str, ...], _: str, like: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    """Autodiff would ask for a cotangent that is whole, as its array was; this one is summed where it belongs."""
+    return (constrain(cotangent.astype(like.dtype), *axes),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
 def constrain_whole(tree: T) -> T:
     """Inside jit: small results, whole on every device, so that every process can read them."""
     return jax.tree.map(lambda leaf: constrain(leaf), tree)
@@ -189,11 +218,16 @@ def _no_mesh() -> bool:
 
 
 def _spec_of(path: tuple, leaf: Any) -> PartitionSpec:
+    return spec(*_axes_of(path, leaf))
+
+
+def _axes_of(path: tuple, leaf: Any) -> tuple[str, ...]:
+    """The logical axes of an array of a training state or of parameters."""
     if not leaf.ndim:
-        return PartitionSpec()
+        return ()
     name = jax.tree_util.keystr(path, simple=True, separator=".")
     for end, axes in PARAMETERS.items():
         for known in (axes, ("layers", *axes)):
             if f".{name}".endswith(f".{end}") and len(known) == leaf.ndim:
-                return spec(*known)
+                return known
     raise KeyError(f"{name} {leaf.shape} has no logical axes; add it to PARAMETERS in wpauc_jax/sharding.py")

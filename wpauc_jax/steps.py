@@ -97,7 +97,7 @@ def make_sft_step(
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, frozen: Frozen, trie: Trie, batch: Batch) -> tuple[TrainState, Metrics]:
         def mean_loss(trained: Params) -> tuple[jax.Array, Metrics]:
-            params = frozen.join(trained)
+            params = policy.gathered(frozen.join(trained))
             total, count = sft_loss(policy, params, trie, batch, loss=loss)
             value = total / jnp.maximum(count, 1.0)
             of_tasks = {task: _task_loss(policy, params, batch, task) for task in tasks or {}}
@@ -156,11 +156,11 @@ def make_rl_step(
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, frozen: Frozen, trie: Trie, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        ref_params = None if state.ref_params is None else frozen.join(state.ref_params)
+        ref_params = None if state.ref_params is None else policy.gathered(frozen.join(state.ref_params))
         settings: dict[str, Any] = {"trie": trie, "batch": batch, "key": key, "config": config, "scoring": scoring}
 
         def loss(trained: Params) -> tuple[jax.Array, Metrics]:
-            return rl_loss(policy, frozen.join(trained), ref_params=ref_params, **settings)
+            return rl_loss(policy, policy.gathered(frozen.join(trained)), ref_params=ref_params, **settings)
 
         if config.dead_groups == "compact":
             grads, metrics = compact_gradient(policy, state.params, frozen, **settings)
@@ -263,7 +263,7 @@ def compact_gradient(
     prompts of those are run once more than in `rl_loss`.
     """
     prompts, target = Prompts(batch["tokens"], batch["lengths"]), batch["target"]
-    params = frozen.join(trained)
+    params = policy.gathered(frozen.join(trained))
     cache = policy.prefill(params, prompts)
     groups = Groups(_rolled_out(policy, params, cache, trie, target, key, config, scoring), target, None)
     everyone, metrics = group_sums(policy, params, cache, trie, groups, config=config, scoring=scoring)
@@ -272,7 +272,7 @@ def compact_gradient(
     def gradient_of(size: int) -> Callable[[Params], Params]:
         def loss(trained: Params) -> jax.Array:
             some_prompts, some = jax.tree.map(lambda rows: rows[order[:size]], (prompts, groups))
-            params = frozen.join(trained)
+            params = policy.gathered(frozen.join(trained))
             cache = policy.prefill(params, some_prompts)
             sums, _ = group_sums(policy, params, cache, trie, some, config=config, scoring=scoring)
             return sums.loss.sum / jnp.maximum(everyone.loss.count, 1)

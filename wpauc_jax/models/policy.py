@@ -9,7 +9,7 @@ from flax import nnx
 
 from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.models.decoder import Decoder, PromptCache, Prompts, SuffixCache, fresh_parameters
-from wpauc_jax.sharding import state_specs
+from wpauc_jax.sharding import gather_parameters, state_specs
 
 Params = Any  # a nested dict of arrays
 
@@ -20,6 +20,10 @@ class Policy:
 
     config: ModelConfig
     graphdef: nnx.GraphDef
+
+    def gathered(self, params: Params) -> Params:
+        """Parameters for all passes of one step, made whole over the mesh's fsdp axis if `model.gather` says so."""
+        return gather_parameters(params, self.config.dtype) if self.config.gather == "step" else params
 
     def prefill(self, params: Params, prompts: Prompts) -> PromptCache:
         """Runs each user's prompt once; see `PromptCache`."""
