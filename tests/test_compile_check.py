@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -29,7 +30,7 @@ CONFIG = Config(
     mesh=MeshConfig(fsdp=4, tensor=2),
     data=DataConfig(max_history=4),
     catalog=CatalogConfig(levels=2, codes=32),
-    compile_check=CompileCheckConfig(items=300),
+    compile_check=CompileCheckConfig(num_items=300),
     model=ModelConfig(num_layers=2, width=64, num_heads=4, num_kv_heads=2, head_dim=16, ffn_width=128, vocab_size=128),
     sft=SftConfig(batch_size=16),
     rl=RlConfig(batch_size=16, group_size=6),
@@ -40,7 +41,7 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
-COMMAND = ("--config.mode=compile_check", "--config.topology=v5e:2x2", "--config.compile_check.items=1000")
+COMMAND = ("--config.mode=compile_check", "--config.topology=v5e:2x2", "--config.compile_check.num_items=1000")
 
 
 def test_a_step_takes_between_its_largest_part_and_their_sum():
@@ -76,8 +77,8 @@ def test_the_stand_in_catalogue_has_the_size_asked_for():
     trie = check._trie(CONFIG, CONFIG.model, "constrained")
     assert trie.num_items == 300 and trie.depth == 2
     assert all(rows.min() >= 128 - 64 and rows.max() < 128 for rows in trie.rows)
-    with pytest.raises(ConfigError, match=r"compile_check\.items=600 is more than half"):
-        check._trie(dataclasses.replace(CONFIG, compile_check=CompileCheckConfig(items=600)), CONFIG.model, "vocab")
+    with pytest.raises(ConfigError, match=r"compile_check\.num_items=600 is more than half"):
+        check._trie(dataclasses.replace(CONFIG, compile_check=CompileCheckConfig(num_items=600)), CONFIG.model, "vocab")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")
@@ -93,7 +94,7 @@ def test_small_programs_fit_and_large_ones_do_not():
         return subprocess.run(
             [sys.executable, "-m", "wpauc_jax.main", "--config=configs/quickstart.py", *COMMAND, *arguments],
             cwd=ROOT,
-            env={"JAX_PLATFORMS": "cpu", "PATH": "", "HOME": "/nonexistent"},
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
             capture_output=True,
             text=True,
             check=False,

@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from wpauc_jax.config import Config, ConfigError, DataConfig
 from wpauc_jax.data.prepare import prepare
@@ -42,6 +42,17 @@ def test_every_config_loads_and_comes_back(name):
     config = parse(name)
     assert isinstance(config, Config)
     assert from_config_dict(to_config_dict(config), Config) == config
+
+
+def test_every_field_can_be_set_on_the_command_line():
+    """A field that bears the name of a method of ConfigDict, such as items, cannot be."""
+
+    def names(config):
+        return {
+            name for key, value in config.items() for name in (key, *(names(value) if hasattr(value, "keys") else ()))
+        }
+
+    assert not names(to_config_dict(Config())) & set(dir(ConfigDict))
 
 
 def test_every_config_file_is_tested():

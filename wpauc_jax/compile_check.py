@@ -30,6 +30,9 @@ from wpauc_jax.steps import init_state, make_rl_step, make_sft_step
 
 _SCHEDULE = 1000  # steps; the program does not depend on it
 
+# What libtpu is told: no TPU's metadata are to be asked, and no TPU is here of which it could be the one process.
+_NO_TPU = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
@@ -170,8 +173,7 @@ def _devices(topology: str) -> tuple[str, list[Any]]:
             f"topology={topology!r} is unknown; give CHIP:AxB or CHIP:AxBxC with CHIP one of {', '.join(CHIPS)}, "
             "as in v5e:4x4"
         )
-    # There is no TPU whose metadata could be asked for these.
-    for variable, value in {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}.items():
+    for variable, value in _NO_TPU.items():
         os.environ.setdefault(variable, value)
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
@@ -235,11 +237,11 @@ def _model(config: Config) -> ModelConfig:
 
 
 def _trie(config: Config, model: ModelConfig, scoring: str) -> Trie:
-    """A catalogue of `compile_check.items` random semantic ids, whose tokens are the last of the vocabulary."""
-    levels, codes, items = config.catalog.levels, config.catalog.codes, config.compile_check.items
+    """A catalogue of `compile_check.num_items` random semantic ids, whose tokens are the last of the vocabulary."""
+    levels, codes, items = config.catalog.levels, config.catalog.codes, config.compile_check.num_items
     if items > codes**levels // 2:
         raise ConfigError(
-            f"compile_check.items={items} is more than half of catalog.codes ** catalog.levels = {codes**levels}; "
+            f"compile_check.num_items={items} is more than half of catalog.codes ** catalog.levels = {codes**levels}; "
             "raise catalog.codes or catalog.levels"
         )
     rng = np.random.default_rng(0)
@@ -262,7 +264,7 @@ def _placed(tree: Any, partition: PartitionSpec) -> Any:
 
 def _describe(config: Config) -> str:
     return (
-        f"{config.compile_check.items:,} items, histories of {config.data.max_history}, batches of "
+        f"{config.compile_check.num_items:,} items, histories of {config.data.max_history}, batches of "
         f"{config.sft.batch_size} (SFT), {config.rl.batch_size} x {config.rl.group_size} (RL) and "
         f"{config.eval.batch_size} (evaluation) users"
     )

@@ -374,7 +374,7 @@ class MeshConfig(Checked, section="mesh."):
 class CompileCheckConfig(Checked, section="compile_check."):
     """mode=compile_check: a stand-in for the catalogue, of semantic ids by `catalog.levels` and `catalog.codes`."""
 
-    items: int = at_least(100_000, 1)
+    num_items: int = at_least(100_000, 1)
 
 
 @dataclasses.dataclass(frozen=True)
