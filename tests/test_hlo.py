@@ -96,9 +96,9 @@ def test_memory_traffic_counts_slices_of_a_stack_and_nothing_in_vector_memory():
 SPLIT = """HloModule jit_f, entry_computation_layout={()->bf16[16,8]{1,0}}, num_partitions=4
 
 %start (p: bf16[4,8]) -> (bf16[4,8], bf16[16,8]) {
-  %p = bf16[4,8]{:S(1)} parameter(0)
+  %p = bf16[4,8] parameter(0)
   %all-gather.1 = bf16[16,8] all-gather(%p), channel_id=3, replica_groups=[1,4]<=[4], dimensions={0}
-  ROOT %started = (bf16[4,8]{:S(1)}, bf16[16,8]) custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
+  ROOT %started = (bf16[4,8], bf16[16,8]) custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
 }
 
 %slice_one (q: f32[24,6,5], i: s32[]) -> f32[6,5] {
@@ -109,50 +109,50 @@ SPLIT = """HloModule jit_f, entry_computation_layout={()->bf16[16,8]{1,0}}, num_
 }
 
 %async_collective_fusion (r: bf16[4,8], s: bf16[16,8], t: f32[24,6,5], j: s32[]) -> (bf16[4,8], bf16[16,8], f32[6,5]) {
-  %r = bf16[4,8]{:S(1)} parameter(0)
+  %r = bf16[4,8] parameter(0)
   %s = bf16[16,8] parameter(1)
   %t = f32[24,6,5] parameter(2)
   %j = s32[] parameter(3)
   %all-gather.2 = bf16[16,8] all-gather(%r), channel_id=3, replica_groups=[1,4]<=[4], dimensions={0}
   %w = f32[6,5] fusion(%t, %j), kind=kLoop, calls=%slice_one
   %twice = f32[6,5]{:S(1)} add(%w, %w)
-  ROOT %out = (bf16[4,8]{:S(1)}, bf16[16,8], f32[6,5]{:S(1)}) tuple(%r, %s, %twice)
+  ROOT %out = (bf16[4,8], bf16[16,8], f32[6,5]{:S(1)}) tuple(%r, %s, %twice)
 }
 
 %done (u: bf16[4,8], v: bf16[16,8]) -> bf16[16,8] {
-  %u = bf16[4,8]{:S(1)} parameter(0)
+  %u = bf16[4,8] parameter(0)
   %v = bf16[16,8] parameter(1)
   %all-gather.3 = bf16[16,8] all-gather(%u), channel_id=3, replica_groups=[1,4]<=[4], dimensions={0}
   ROOT %whole = bf16[16,8] custom-call(%u, %v, %all-gather.3), custom_call_target="AsyncCollectiveDone"
 }
 
 %body (c: (s32[], bf16[4,8], bf16[16,8], f32[24,6,5])) -> (s32[], bf16[4,8], bf16[16,8], f32[24,6,5]) {
-  %c = (s32[], bf16[4,8]{:S(1)}, bf16[16,8], f32[24,6,5]) parameter(0)
+  %c = (s32[], bf16[4,8], bf16[16,8], f32[24,6,5]) parameter(0)
   %k = s32[] get-tuple-element(%c), index=0
-  %x = bf16[4,8]{:S(1)} get-tuple-element(%c), index=1
+  %x = bf16[4,8] get-tuple-element(%c), index=1
   %y = bf16[16,8] get-tuple-element(%c), index=2
   %z = f32[24,6,5] get-tuple-element(%c), index=3
-  %beside = (bf16[4,8]{:S(1)}, bf16[16,8], f32[6,5]{:S(1)}) fusion(%x, %y, %z, %k), calls=%async_collective_fusion
-  ROOT %next = (s32[], bf16[4,8]{:S(1)}, bf16[16,8], f32[24,6,5]) tuple(%k, %x, %y, %z)
+  %beside = (bf16[4,8], bf16[16,8], f32[6,5]{:S(1)}) fusion(%x, %y, %z, %k), calls=%async_collective_fusion
+  ROOT %next = (s32[], bf16[4,8], bf16[16,8], f32[24,6,5]) tuple(%k, %x, %y, %z)
 }
 
 %condition (d: (s32[], bf16[4,8], bf16[16,8], f32[24,6,5])) -> pred[] {
-  %d = (s32[], bf16[4,8]{:S(1)}, bf16[16,8], f32[24,6,5]) parameter(0)
+  %d = (s32[], bf16[4,8], bf16[16,8], f32[24,6,5]) parameter(0)
   %l = s32[]{:S(2)} get-tuple-element(%d), index=0
   %limit = s32[]{:S(1)} constant(24)
   ROOT %less = pred[]{:S(1)} compare(%limit, %limit), direction=LT
 }
 
 ENTRY %main (e: bf16[4,8], f: f32[24,6,5]) -> bf16[16,8] {
-  %e = bf16[4,8]{:S(1)} parameter(0)
+  %e = bf16[4,8] parameter(0)
   %f = f32[24,6,5] parameter(1)
   %zero = s32[] constant(0)
-  %begun = (bf16[4,8]{:S(1)}, bf16[16,8]) fusion(%e), calls=%start
-  %part = bf16[4,8]{:S(1)} get-tuple-element(%begun), index=0
+  %begun = (bf16[4,8], bf16[16,8]) fusion(%e), calls=%start
+  %part = bf16[4,8] get-tuple-element(%begun), index=0
   %all = bf16[16,8] get-tuple-element(%begun), index=1
-  %first = (s32[], bf16[4,8]{:S(1)}, bf16[16,8], f32[24,6,5]) tuple(%zero, %part, %all, %f)
-  %loop = (s32[], bf16[4,8]{:S(1)}, bf16[16,8], f32[24,6,5]) while(%first), condition=%condition, body=%body
-  %g = bf16[4,8]{:S(1)} get-tuple-element(%loop), index=1
+  %first = (s32[], bf16[4,8], bf16[16,8], f32[24,6,5]) tuple(%zero, %part, %all, %f)
+  %loop = (s32[], bf16[4,8], bf16[16,8], f32[24,6,5]) while(%first), condition=%condition, body=%body
+  %g = bf16[4,8] get-tuple-element(%loop), index=1
   %h = bf16[16,8] get-tuple-element(%loop), index=2
   ROOT %end = bf16[16,8] fusion(%g, %h), calls=%done
 }
@@ -165,7 +165,7 @@ def test_a_collective_that_goes_on_beside_a_loop_counts_once():
 
 
 def test_memory_traffic_counts_what_passes_by_once_and_slices_in_fusions_of_fusions():
-    gathered = 16 * 8 * 2  # written by the start
+    gathered = (4 + 16) * 8 * 2 + 4 * 8 * 2  # read and written by the start, which gives back what it reads
     slices = 24 * (6 * 5 * 4 + 4)  # one layer of the stack and the counter, each time
     assert hlo.memory_traffic(SPLIT) == gathered + slices
 

@@ -271,7 +271,8 @@ def _read(module: _Module, body: list[_Instruction], name: str, whole: float) ->
 
 def _passing_by(module: _Module, body: list[_Instruction], inputs: list[str], written: str) -> float:
     """Bytes of the arrays of a collective that goes on beside a fusion: its start counts them."""
-    shapes = {array.shape for one in body if one.opcode in KINDS for array in _arrays(one.type)}
+    moved = [kind for one in body if one.opcode in KINDS for kind in (one.type, *map(module.types.get, one.operands))]
+    shapes = {array.shape for kind in moved for array in _arrays(kind)}
     types = [module.types[name] for name in inputs] + [written]
     return sum(a.bytes for kind in types for a in _arrays(kind) if a.shape in shapes and not a.on_chip)
 
