@@ -6,6 +6,7 @@ Arrow's own reader takes them apart: on a damaged file it fails in words, where 
 import contextlib
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pyarrow as pa
@@ -44,23 +45,29 @@ def parquet_table_blocks(
 
     Raises DataError for a damaged file; rows that cannot be used go to `rejects`.
     """
-    with source.path.open("rb") as stream:
-        files[source.name] = hashlib.file_digest(stream, "sha256").hexdigest()
     number = 1
-    with _opened(source) as file:
+    with _opened(source) as file, ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(_sha256, source)
         for name in (*needed, *optional):
             kind = file.schema_arrow.field(name).type
             if pa.types.is_decimal(kind) and not pa.types.is_decimal128(kind):  # Polars panics
                 raise DataError(f"{source.label}: column {name!r} ({kind}) cannot be read; write it as decimal128")
-        for batch in file.iter_batches(batch_size=ROWS, columns=[*needed, *optional]):
-            batch.validate(full=True)  # text that is not UTF-8, for example
-            block = pl.DataFrame(batch.replace_schema_metadata(None))
-            yield _checked(block, number, needed, time, source.label, rejects)
-            number += len(block)
+        for group in range(file.num_row_groups):  # one call for all of them would keep all that it has read
+            for batch in file.iter_batches(ROWS, row_groups=[group], columns=[*needed, *optional]):
+                batch.validate(full=True)  # text that is not UTF-8, for example
+                block = pl.DataFrame(batch.replace_schema_metadata(None))
+                yield _checked(block, number, needed, time, source.label, rejects)
+                number += len(block)
         if number - 1 != file.metadata.num_rows:
             raise DataError(
                 f"{source.label}: damaged Parquet file (it holds {number - 1:,} rows, not {file.metadata.num_rows:,})"
             )
+        files[source.name] = digest.result()
+
+
+def _sha256(source: Input) -> str:
+    with source.path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _checked(
