@@ -50,20 +50,23 @@ def test_tiny_catalogues(items):
 def test_ranks_among_all_items_and_what_beams_miss():
     policy, params = tiny_policy()
     trie, prompts, ks = trie_for(ITEMS, "constrained"), some_prompts(), (1, 3, 12)
+    beams = np.asarray(beam_search(policy, params, prompts, trie, num_beams=3).items)[:2]
     batch = {
         "tokens": np.asarray(prompts.tokens),
         "lengths": np.asarray(prompts.lengths),
-        "target": np.array([7, 30, 2], np.int32),
+        "target": np.array([beams[0, 1], 30, 2], np.int32),
         "sample": np.arange(3),
         "user": np.arange(3),
         "valid": np.array([True, True, False]),
     }
     search = make_exact_search(policy, trie, num_beams=3, scoring="constrained", ks=ks)
-    found = evaluate_exact(search, params, [batch], num_items=len(ITEMS), ks=ks)
+    found = evaluate_exact(search, params, [batch])
 
     order = np.argsort(-truth("constrained"), axis=1, kind="stable")[:2]
-    beams = np.asarray(beam_search(policy, params, prompts, trie, num_beams=3).items)[:2]
     np.testing.assert_array_equal(found.ranks.rank, (order == batch["target"][:2, None]).argmax(1))
+    hit = beams == batch["target"][:2, None]
+    np.testing.assert_array_equal(found.beams.rank, np.where(hit.any(1), hit.argmax(1), -1))
+    assert {*hit.any(1)} == {True, False}
     missed = {
         k: np.mean([1 - len({*best[:k]} & {*beam[:k]}) / k for best, beam in zip(order, beams, strict=True)])
         for k in ks

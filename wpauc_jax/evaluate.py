@@ -22,23 +22,32 @@ Batch = dict[str, np.ndarray]
 Search = Callable[[Params, Batch], Candidates]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["rank", "missed"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["rank", "beam", "missed"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Placed:
-    """B targets among all items, and what beams of the same prompts miss."""
+    """B targets among all items and in beams of the same prompts, and what those beams miss."""
 
     rank: jax.Array  # int32[B], 0-based
+    beam: jax.Array  # int32[B], the target's place in the beam, -1 if it is not there
     missed: jax.Array  # int32[B, len(ks)], how many of the K best items the beam's first K lack
 
 
-ExactSearch = Callable[[Params, Batch], Placed]
+@dataclasses.dataclass(frozen=True)
+class ExactSearch:
+    """The compiled program of `evaluate_exact`, and what it was made for."""
+
+    run: Callable[[Params, Batch], Placed]
+    num_items: int
+    num_beams: int
+    ks: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Exact:
-    """An evaluation among all items."""
+    """An evaluation among all items, and by beams beside it."""
 
     ranks: Ranks
+    beams: Ranks
     missed: dict[int, float]  # K: the mean share of the K best items that the beam's first K lack
 
     def metrics(self) -> dict[str, float]:
@@ -81,9 +90,14 @@ def make_exact_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: st
         found = best[:, :, None] == beams[:, None, :]  # [B, K, W]
         missed = [(~found[:, :k, :k].any(-1)).sum(-1, dtype=jnp.int32) for k in ks]
         rank = jnp.take_along_axis(descending_ranks(scores), target[:, None], axis=1)[:, 0]
-        return constrain_whole(Placed(rank, jnp.stack(missed, axis=1)))
+        hit = beams == target[:, None]
+        beam = jnp.where(hit.any(axis=1), hit.argmax(axis=1), -1)
+        return constrain_whole(Placed(rank, beam, jnp.stack(missed, axis=1)))
 
-    return lambda params, batch: run(params, trie, **_prompts(batch), target=place_whole(batch["target"]))
+    def place(params: Params, batch: Batch) -> Placed:
+        return run(params, trie, **_prompts(batch), target=place_whole(batch["target"]))
+
+    return ExactSearch(place, trie.num_items, num_beams, tuple(ks))
 
 
 def evaluate(
@@ -112,17 +126,15 @@ def evaluate_exact(
     params: Params,
     batches: Iterable[Batch],
     *,
-    num_items: int,
-    ks: Sequence[int],
     on_batch: Callable[[int], None] = lambda rows: None,
 ) -> Exact:
-    """As `evaluate`, among all items; `ks` as given to `make_exact_search`."""
+    """`evaluate`, and the same among all items, in one pass."""
     rows = _Rows()
-    for batch, found in _one_ahead(search, params, batches):
-        on_batch(rows.add(batch, rank=np.asarray(found.rank), missed=np.asarray(found.missed)))
+    for batch, found in _one_ahead(search.run, params, batches):
+        on_batch(rows.add(batch, **{name: np.asarray(getattr(found, name)) for name in ("rank", "beam", "missed")}))
     missed = np.concatenate(rows.columns["missed"]).mean(axis=0, dtype=np.float64)
-    shares = {k: float(count) / min(k, num_items) for k, count in zip(ks, missed, strict=True)}
-    return Exact(rows.ranks(num_items), shares)
+    shares = {k: float(count) / min(k, search.num_items) for k, count in zip(search.ks, missed, strict=True)}
+    return Exact(rows.ranks(search.num_items), rows.ranks(search.num_beams, "beam"), shares)
 
 
 class _Rows:
@@ -137,8 +149,9 @@ class _Rows:
             self.columns[name].append(column[batch["valid"]])
         return int(batch["valid"].sum())
 
-    def ranks(self, num_candidates: int) -> Ranks:
-        columns = {name: np.concatenate(self.columns[name]) for name in ("sample", "user", "target", "rank")}
+    def ranks(self, num_candidates: int, rank: str = "rank") -> Ranks:
+        sources = {"sample": "sample", "user": "user", "target": "target", "rank": rank}
+        columns = {name: np.concatenate(self.columns[source]) for name, source in sources.items()}
         order = np.argsort(columns["sample"])
         return Ranks(**{name: column[order] for name, column in columns.items()}, num_candidates=num_candidates)
 

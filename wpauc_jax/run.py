@@ -162,22 +162,16 @@ def _evaluate_stage(work: Workspace, stage: str, rows: np.ndarray) -> dict[str, 
     config = work.config.eval
     trained, best = load_best(best_folder(work, stage), work.first_params)
     params = work.frozen.join(trained)
-    batches, search = work.eval_batches(rows), work.search(config.num_beams)
+    batches = work.eval_batches(rows)
     with Progress(len(rows), f"test of {stage}", unit="users", enabled=is_main_process()) as progress:
-        _save(work, stage, evaluate(search, params, batches, on_batch=progress.update))
-    if not config.exact:
-        return {"step": best.step, "exact": {}}
-    with Progress(len(rows), f"test of {stage} among all items", unit="users", enabled=is_main_process()) as progress:
-        exact = evaluate_exact(
-            work.exact_search(),
-            params,
-            batches,
-            num_items=work.catalog.num_items,
-            ks=config.recall_at,
-            on_batch=progress.update,
-        )
-    _save(work, f"{stage}-exact", exact.ranks)
-    return {"step": best.step, "exact": exact.metrics()}
+        if not config.exact:
+            search = work.search(config.num_beams)
+            _save(work, stage, evaluate(search, params, batches, on_batch=progress.update))
+            return {"step": best.step, "exact": {}}
+        found = evaluate_exact(work.exact_search(), params, batches, on_batch=progress.update)
+    _save(work, stage, found.beams)
+    _save(work, f"{stage}-exact", found.ranks)
+    return {"step": best.step, "exact": found.metrics()}
 
 
 def _lists(work: Workspace, stage: str) -> list[str]:

@@ -10,7 +10,7 @@ from wpauc_jax.config import Config, ConfigError, StageConfig
 from wpauc_jax.data.pipeline import prompt_batches, sft_batches, steps_per_epoch
 from wpauc_jax.data.rows import sft_rows
 from wpauc_jax.distributed import is_main_process
-from wpauc_jax.evaluate import evaluate, evaluate_exact
+from wpauc_jax.evaluate import ExactSearch, evaluate, evaluate_exact
 from wpauc_jax.loop import Plan, fit
 from wpauc_jax.models import Params
 from wpauc_jax.optim import make_optimizer
@@ -161,21 +161,17 @@ class _Validation:
     def __init__(self, work: Workspace) -> None:
         config = work.config.eval
         self._config = config
-        self._search = work.search(config.num_beams)
+        self._search = work.exact_search() if config.exact else work.search(config.num_beams)
         self._frozen = work.frozen
-        self._exact_search = work.exact_search() if config.exact else None
-        self._num_items = work.catalog.num_items
         self._batches = work.eval_batches(work.valid_positions)
 
     def __call__(self, params: Params) -> dict[str, float]:
         config, params = self._config, self._frozen.join(params)
-        metrics = evaluate(self._search, params, self._batches).metrics(config.recall_at, config.ndcg_at)
-        if self._exact_search is None:
-            return metrics
-        exact = evaluate_exact(
-            self._exact_search, params, self._batches, num_items=self._num_items, ks=config.recall_at
-        )
+        if not isinstance(self._search, ExactSearch):
+            return evaluate(self._search, params, self._batches).metrics(config.recall_at, config.ndcg_at)
+        exact = evaluate_exact(self._search, params, self._batches)
         among_all = exact.ranks.metrics(config.recall_at, config.ndcg_at) | exact.metrics()
+        metrics = exact.beams.metrics(config.recall_at, config.ndcg_at)
         return metrics | {f"exact/{name}": value for name, value in among_all.items()}
 
 
