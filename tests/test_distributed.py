@@ -12,8 +12,13 @@ import time
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+from text_worlds import small_tokenizer, small_tokenizer_folder
+from transformers import AutoTokenizer
 
+from wpauc_jax.config import ModelConfig
 from wpauc_jax.distributed import ClusterError, Processes, find, initialize
+from wpauc_jax.models import init, save_pretrained
 from wpauc_jax.ranks import Ranks
 from wpauc_jax.writers import read_metrics
 
@@ -178,6 +183,31 @@ def test_several_processes_are_one_run(processes, circle, alone, tmp_path):
     assert f"{2 * processes} cpu device(s), {processes} process(es)" in output
     assert output.count("test set: 60 users") == 1
     assert_same_run(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+def test_a_pretrained_model_is_loaded_in_parts_and_exported_by_several_processes(circle, tmp_path):
+    """Semantic ids as new tokens: the first loss is one process's, and so is every weight of an export."""
+    source = tmp_path / "source"
+    shape = {"num_layers": 2, "width": 32, "num_heads": 4, "num_kv_heads": 2, "head_dim": 8, "ffn_width": 48}
+    tokenizer = AutoTokenizer.from_pretrained(small_tokenizer_folder())
+    model = ModelConfig(**shape, vocab_size=small_tokenizer().size + 4)
+    save_pretrained(source, *init(model), add_files=tokenizer.save_pretrained)
+    settings = (f"--config.model.pretrained={source}", "--config.sft.steps=3", "--config.mesh.data=1")
+    several = (*settings, "--config.mesh.fsdp=4")  # every kernel lies in both processes
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    finish(launch(1, 1, circle, one, *settings, "--config.mode=sft"))
+    finish(launch(2, 2, circle, two, *several, "--config.mode=sft"))
+    assert losses(two, "sft")[0] == pytest.approx(losses(one, "sft")[0], abs=1e-5)
+
+    finish(launch(1, 1, circle, one, *settings, "--config.mode=export"))
+    finish(launch(2, 2, circle, one, *several, "--config.mode=export", f"--config.export.path={two / 'export'}"))
+    exported = [load_file(folder / "export" / "model.safetensors") for folder in (one, two)]
+    assert exported[0].keys() == exported[1].keys()
+    for name, tensor in load_file(source / "model.safetensors").items():
+        np.testing.assert_array_equal(*(tensors[name] for tensors in exported))
+        assert np.abs(exported[1][name][: len(tensor)] - tensor).max() > 1e-3, name  # it has learned
 
 
 def wait_for_steps(started: subprocess.Popen, folder: pathlib.Path, count: int) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
+from wpauc_jax.distributed import is_main_process
 from wpauc_jax.files import atomic_folder
 from wpauc_jax.models.hf import Weight, generation_config, hf_config, read_config, weights
 from wpauc_jax.models.lora import merge_adapter
 from wpauc_jax.models.policy import Params, Policy
+from wpauc_jax.sharding import constrain_whole
 
 _FILE_BYTES = 2 * 10**9
 
@@ -31,7 +33,8 @@ def save_pretrained(
 ) -> None:
     """Writes config.json, generation_config.json and safetensors files; an adapter is merged first.
 
-    The folder appears whole or not at all; the host holds one file's weights at a time.
+    The folder appears whole or not at all; the host holds one file's weights at a time. Of several processes, all of
+    which must call it, the main one writes.
 
     Args:
       path: the folder to make; it must not exist yet.
@@ -52,18 +55,29 @@ def save_pretrained(
     parts = [part for name in leaves for part in weights(name, policy.config.num_layers)]
     kind = dtype or next(str(leaf.dtype) for name, leaf in leaves.items() if name.endswith("kernel"))
     config = hf_config(policy.config, dtype=kind, source=read_config(source) if source else None)
+
+    def fetch(part: Weight) -> np.ndarray:
+        return _tensor(leaves[part.path], part, dtype)
+
+    if not is_main_process():
+        for part in parts:  # takes part in bringing each tensor together
+            fetch(part)
+        return
     with atomic_folder(path) as folder:
         config.save_pretrained(folder)
         generation_config(config, source, **(generation or {})).save_pretrained(folder)
-        _write_weights(folder, parts, lambda part: _tensor(leaves[part.path], part, dtype), file_bytes)
+        _write_weights(folder, parts, fetch, file_bytes)
         if add_files:
             add_files(folder)
 
 
 def _tensor(leaf: jax.Array, part: Weight, dtype: str | None) -> np.ndarray:
-    """One stored tensor, fetched from the device."""
-    piece = leaf if part.layer is None else leaf[part.layer]
+    """One stored tensor, fetched from the devices, of whichever process they are."""
+    piece = _whole(leaf if part.layer is None else leaf[part.layer])
     return np.ascontiguousarray(np.asarray((piece.T if part.transposed else piece).astype(dtype or leaf.dtype)))
+
+
+_whole = jax.jit(constrain_whole)
 
 
 def _write_weights(
