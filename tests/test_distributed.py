@@ -186,6 +186,28 @@ def test_several_processes_are_one_run(processes, circle, alone, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_other_modes_of_several_processes_speak_and_write_once(circle, alone, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(alone, folder)
+    alone_says = finish(launch(1, 2, circle, folder, "--config.mode=doctor"))
+    several_say = finish(launch(2, 2, circle, folder, "--config.mode=doctor"))
+    assert several_say.count("targets are bound by id") == alone_says.count("targets are bound by id") == 1
+
+    (tmp_path / "histories.jsonl").write_text(
+        '{"user": "a", "history": ["i3", "i4"]}\n{"user": "b", "history": ["i9"]}\n'
+    )
+    answers = []
+    for processes in (1, 2):
+        output = tmp_path / f"answers{processes}.jsonl"
+        asked = (f"--config.recommend.input={tmp_path / 'histories.jsonl'}", f"--config.recommend.output={output}")
+        assert finish(launch(processes, 2, circle, folder, "--config.mode=recommend", *asked)).count(str(output)) == 1
+        answers.append([json.loads(line) for line in output.read_text().splitlines()])
+    assert [line["user"] for line in answers[0]] == ["a", "b"]
+    for one, two in zip(*answers, strict=True):
+        assert [item["id"] for item in one["items"][:3]] == [item["id"] for item in two["items"][:3]]
+
+
+@pytest.mark.slow
 def test_a_pretrained_model_is_loaded_in_parts_and_exported_by_several_processes(circle, tmp_path):
     """Semantic ids as new tokens: the first loss is one process's, and so is every weight of an export."""
     source = tmp_path / "source"

@@ -74,7 +74,8 @@ def _latest_params(work: Workspace) -> Params:
 
 def _doctor(config: Config, folder: pathlib.Path) -> int:
     examination = examine(open_workspace(config, folder, _say))
-    print(examination.page())
+    if is_main_process():
+        print(examination.page())
     return 1 if examination.problems else 0
 
 

@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wpauc_jax.catalog.trie import Trie
 from wpauc_jax.checkpoint import CheckpointError, changed_settings, load_params
 from wpauc_jax.data.dataset import positions
 from wpauc_jax.data.pipeline import eval_batches
-from wpauc_jax.decode import score_items
+from wpauc_jax.decode import Candidates, score_items
 from wpauc_jax.doctor.findings import Finding, problem, rows
 from wpauc_jax.models import Params, Prompts
 from wpauc_jax.ranks import Ranks, RanksError
+from wpauc_jax.sharding import batch_rows, constrain_whole, place_batch
 from wpauc_jax.train import best_folder
 from wpauc_jax.workspace import Workspace
 
@@ -30,10 +32,11 @@ def parameters_load(work: Workspace, stage: str) -> tuple[Params | None, list[Fi
         params = work.frozen.join(load_params(best_folder(work, stage), work.first_params))
     except CheckpointError as error:
         return None, [problem(f"the parameters of {stage} cannot be used: {error}")]
+    finite = jax.jit(lambda tree: constrain_whole(jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree)))(params)
     broken = [
         jax.tree_util.keystr(path, simple=True, separator=".")
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if not np.isfinite(np.asarray(leaf, np.float32)).all()
+        for path, is_finite in jax.tree_util.tree_leaves_with_path(finite)
+        if not is_finite
     ]
     if not broken:
         return params, []
@@ -42,10 +45,11 @@ def parameters_load(work: Workspace, stage: str) -> tuple[Params | None, list[Fi
 
 def lists_are_of_the_catalogue(work: Workspace, stage: str, params: Params) -> list[Finding]:
     """Beams hold distinct items of the catalogue in descending order, as many as asked for, with their true scores."""
-    samples = positions(work.dataset, "test")[:_ROWS]
-    batch = eval_batches(work.dataset, work.builder, samples, len(samples))[0]
-    width = work.config.eval.num_beams
-    found = work.search(width)(params, batch)
+    size, width = work.config.eval.batch_size, work.config.eval.num_beams
+    samples = positions(work.dataset, "test")[: min(_ROWS, size)]
+    batch = eval_batches(work.dataset, work.builder, samples, size)[0]
+    mine = {name: batch[name][batch_rows(size)] for name in ("tokens", "lengths")}
+    found = work.search(width)(params, mine)
     items, scores, valid = np.asarray(found.items), np.asarray(found.scores, np.float64), np.asarray(found.valid)
     expected = min(width, work.catalog.num_items)
     ordered = np.where(valid, scores, -np.inf)
@@ -57,21 +61,29 @@ def lists_are_of_the_catalogue(work: Workspace, stage: str, params: Params) -> l
         ("have a score that is not a number", (valid & ~np.isfinite(scores)).any(1)),
         ("are not in descending order", (ordered[:, 1:] > ordered[:, :-1]).any(1)),
         ("have more than all of the probability", np.exp(ordered).sum(1) > 1 + _TOLERANCE),
-        ("have other scores than the model gives their items", _misscored(work, params, batch, items, scores, valid)),
+        ("have other scores than the model gives their items", _misscored(work, params, mine, found)),
     ):
+        wrong &= batch["valid"]  # the other rows fill the batch up
         if wrong.any():
-            out.append(problem(f"lists of {stage} that {text}: {int(wrong.sum())}", rows(work.dataset, samples[wrong])))
+            named = rows(work.dataset, batch["sample"][wrong])
+            out.append(problem(f"lists of {stage} that {text}: {int(wrong.sum())}", named))
     return out
 
 
-def _misscored(work: Workspace, params: Params, batch: dict, items: np.ndarray, scores: np.ndarray, valid: np.ndarray):
+def _misscored(work: Workspace, params: Params, mine: dict[str, np.ndarray], found: Candidates) -> np.ndarray:
+    """bool[B]: users with an item whose score is another when the item is scored alone."""
     scoring = work.config.scoring
-    score = jax.jit(score_items, static_argnums=0, static_argnames="scoring")
-    prompts = Prompts(jnp.asarray(batch["tokens"]), jnp.asarray(batch["lengths"]))
-    logps = score(work.policy, params, prompts, work.trie(scoring), jnp.asarray(items), scoring=scoring)
-    again = np.asarray(logps, np.float64).sum(-1)
+
+    @jax.jit
+    def score(params: Params, trie: Trie, tokens: jax.Array, lengths: jax.Array, items: jax.Array) -> jax.Array:
+        logps = score_items(work.policy, params, Prompts(tokens, lengths), trie, items, scoring=scoring)
+        return constrain_whole(logps.sum(-1))
+
+    items, scores = np.asarray(found.items), np.asarray(found.scores)
+    placed = place_batch(mine | {"items": items[batch_rows(len(items))]})
+    again = np.asarray(score(params, work.trie(scoring), **placed))
     tolerance = _TOLERANCE * np.maximum(1, np.abs(scores))
-    return (valid & ~(np.abs(again - scores) <= tolerance)).any(1)
+    return (np.asarray(found.valid) & ~(np.abs(again - scores) <= tolerance)).any(1)
 
 
 def ranks_are_of_this_data(work: Workspace) -> list[Finding]:
