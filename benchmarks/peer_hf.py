@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="mini")
     parser.add_argument("--threads", type=int, default=0, help="0: as torch likes")
     parser.add_argument("--set", default="{}", help="JSON object of fields of the shape to replace")
+    parser.add_argument("--release-memory", action="store_true", help="between steps; small ones take longer for it")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -129,7 +130,8 @@ def main() -> None:
     peer = Peer(shape)
     for number, _ in enumerate(sys.stdin):
         result = peer.step(torch.from_numpy(prompts(shape, number)).long())
-        release_memory()
+        if options.release_memory:
+            release_memory()
         print(json.dumps(result), flush=True)
 
 

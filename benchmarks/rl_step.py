@@ -64,8 +64,8 @@ class Runner:
 class Peer:
     """`benchmarks.peer_hf` as a process."""
 
-    def __init__(self, python: str, shape: Shape):
-        command = [python, "-m", "benchmarks.peer_hf", f"--set={json.dumps(dataclasses.asdict(shape))}"]
+    def __init__(self, python: str, shape: Shape, *options: str):
+        command = [python, "-m", "benchmarks.peer_hf", f"--set={json.dumps(dataclasses.asdict(shape))}", *options]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def step(self) -> dict[str, float]:
@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--peer", action="store_true")
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--peer-users", type=int, help="the peer's batch, where the shape's does not fit into memory")
+    parser.add_argument("--peer-releases-memory", action="store_true", help="between turns, where both do not fit")
     parser.add_argument("--peer-warm-up", type=int, default=WARM_UP)
     parser.add_argument("--rounds", type=int, default=5, help="alternations with the peer")
     options = parser.parse_args()
@@ -196,7 +197,8 @@ def main() -> None:
     result = measure(bench, options.repeats, parts=not options.no_parts)
     if options.peer:
         users = options.peer_users or shape.users
-        peer = Peer(options.peer_python, dataclasses.replace(shape, users=users))
+        release = ["--release-memory"] if options.peer_releases_memory else []
+        peer = Peer(options.peer_python, dataclasses.replace(shape, users=users), *release)
         try:
             result |= alternate(bench, peer, options.rounds, peer_users=users, peer_warm_up=options.peer_warm_up)
         finally:
