@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import statistics
 import tracemalloc
 
 import jax
@@ -199,20 +200,25 @@ def test_llama3_frequencies_need_an_order():
 def large(tmp_path_factory):
     """A folder whose tensors are large beside all else that loading allocates, and their sizes."""
     target = tmp_path_factory.mktemp("large") / "model"
-    save_pretrained(target, *init(ModelConfig(vocab_size=2000, num_layers=8, width=256, ffn_width=1024, head_dim=64)))
+    save_pretrained(target, *init(ModelConfig(vocab_size=4000, num_layers=8, width=512, ffn_width=2048, head_dim=64)))
     sizes = [tensor.nbytes for tensor in load_file(target / "model.safetensors").values()]
     assert sum(sizes) > 10 * max(sizes)
     return target, max(sizes)
 
 
 def allocated(folder):
-    """The most bytes that the host has allocated at one time, apart from the devices' memory, to load the folder."""
+    """The most bytes that the host has allocated at one time, apart from the devices' memory, to load the folder.
+
+    The median of three loads: a thread of XLA's that the system lets wait gives its copy back late.
+    """
     load_pretrained(folder, dtype="bfloat16")  # compiled
-    tracemalloc.start()
-    load_pretrained(folder, dtype="bfloat16")  # another type, or the CPU would keep the host's own array
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak
+    peaks = []
+    for _ in range(3):
+        tracemalloc.start()
+        load_pretrained(folder, dtype="bfloat16")  # another type, or the CPU would keep the host's own array
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    return statistics.median(peaks)
 
 
 def test_the_host_holds_one_tensor_at_a_time(large):
