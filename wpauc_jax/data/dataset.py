@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from wpauc_jax.data.sources.tables import SPLITS, DataError, read_file
+from wpauc_jax.data.sources.tables import SPLITS, DataError, file_digest, read_file
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -177,12 +177,3 @@ def load_manifest(folder: pathlib.Path) -> dict[str, Any]:
 def fingerprint_of(manifest: dict[str, Any]) -> str:
     """One hash for the prepared tables."""
     return hashlib.sha256("".join(manifest["files"].values()).encode()).hexdigest()
-
-
-def file_digest(path: pathlib.Path) -> str:
-    """The sha256 of a file. Raises DataError if there is none."""
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error

@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 
 from wpauc_jax.data.build import Prepared
-from wpauc_jax.data.dataset import FORMAT_VERSION, ITEMS, MANIFEST, USERS, file_digest
+from wpauc_jax.data.dataset import FORMAT_VERSION, ITEMS, MANIFEST, USERS
+from wpauc_jax.data.sources.tables import file_digest
 
 SHARD_ROWS = 1 << 24  # interactions in a shard, more or less: users are not divided
 

@@ -4,7 +4,6 @@ Arrow's own reader takes them apart: on a damaged file it fails in words, where 
 """
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wpauc_jax.data.sources.blocks import Input
-from wpauc_jax.data.sources.tables import DataError, Rejects, parsed_times, shown
+from wpauc_jax.data.sources.tables import DataError, Rejects, file_digest, parsed_times, shown
 
 ROWS = 1 << 20  # of a block at most
 
@@ -47,7 +46,7 @@ def parquet_table_blocks(
     """
     number = 1
     with _opened(source) as file, ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(_sha256, source)
+        digest = pool.submit(file_digest, source.path)
         for name in (*needed, *optional):
             kind = file.schema_arrow.field(name).type
             if pa.types.is_decimal(kind) and not pa.types.is_decimal128(kind):  # Polars panics
@@ -63,11 +62,6 @@ def parquet_table_blocks(
                 f"{source.label}: damaged Parquet file (it holds {number - 1:,} rows, not {file.metadata.num_rows:,})"
             )
         files[source.name] = digest.result()
-
-
-def _sha256(source: Input) -> str:
-    with source.path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _checked(

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import gzip
+import hashlib
 import pathlib
 import zlib
 from collections.abc import Iterable, Sequence
@@ -104,6 +105,15 @@ def read_file(path: pathlib.Path) -> bytes:
     """The bytes of a file. Raises DataError if there is none."""
     try:
         return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def file_digest(path: pathlib.Path) -> str:
+    """The sha256 of a file. Raises DataError if there is none."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
 
