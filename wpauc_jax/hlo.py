@@ -235,14 +235,20 @@ def _traffic(module: _Module, one: _Instruction) -> float:
     written = one.type
     if one.opcode.endswith("-start"):  # a copy or collective that goes on in the background: a tuple, result first
         written = written[1:].partition("}")[0] + "}"
-    called = re.search(r"calls=%?([\w.\-]+)", one.rest) if one.opcode == "fusion" else None
-    if not called:
+    fused = _fused(one)
+    if not fused:
         return _main_bytes(written) + sum(_main_bytes(module.types[name]) for name in inputs)
-    body = module.computations[called[1]]
+    body = module.computations[fused]
     total = _fused_reads(module, body, inputs) + _fused_writes(module, body, written)
-    if called[1] in module.going_on:
+    if fused in module.going_on:
         total -= _passing_by(module, body, inputs, written)
     return total
+
+
+def _fused(one: _Instruction) -> str | None:
+    """The computation that a fusion runs; None for anything else."""
+    called = re.search(r"calls=%?([\w.\-]+)", one.rest) if one.opcode == "fusion" else None
+    return called[1] if called else None
 
 
 def _fused_reads(module: _Module, body: list[_Instruction], inputs: list[str]) -> float:
@@ -259,8 +265,8 @@ def _read(module: _Module, body: list[_Instruction], name: str, whole: float) ->
     for user in (one for one in body if name in one.operands):
         if user.opcode in _SLICES and user.operands[0] == name:
             total += sum(array.bytes for array in _arrays(user.type))
-        elif user.opcode == "fusion" and (called := re.search(r"calls=%?([\w.\-]+)", user.rest)):
-            inner = module.computations[called[1]]
+        elif fused := _fused(user):
+            inner = module.computations[fused]
             places = [str(place) for place, operand in enumerate(user.operands) if operand == name]
             parameters = [one.name for one in inner if one.opcode == "parameter" and one.operands[0] in places]
             total += sum(_read(module, inner, parameter, whole) for parameter in parameters)
