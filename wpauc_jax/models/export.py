@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
+from jax.experimental import multihost_utils
 from safetensors.numpy import save_file
 
 from wpauc_jax.distributed import is_main_process
@@ -15,7 +16,6 @@ from wpauc_jax.files import atomic_folder
 from wpauc_jax.models.hf import Weight, generation_config, hf_config, read_config, weights
 from wpauc_jax.models.lora import merge_adapter
 from wpauc_jax.models.policy import Params, Policy
-from wpauc_jax.sharding import constrain_whole
 
 _FILE_BYTES = 2 * 10**9
 
@@ -73,11 +73,9 @@ def save_pretrained(
 
 def _tensor(leaf: jax.Array, part: Weight, dtype: str | None) -> np.ndarray:
     """One stored tensor, fetched from the devices, of whichever process they are."""
-    piece = _whole(leaf if part.layer is None else leaf[part.layer])
-    return np.ascontiguousarray(np.asarray((piece.T if part.transposed else piece).astype(dtype or leaf.dtype)))
-
-
-_whole = jax.jit(constrain_whole)
+    piece = leaf if part.layer is None else leaf[part.layer]
+    stored = (piece.T if part.transposed else piece).astype(dtype or leaf.dtype)
+    return np.ascontiguousarray(multihost_utils.process_allgather(stored, tiled=True))
 
 
 def _write_weights(
