@@ -109,6 +109,27 @@ def test_parameters_that_are_gathered_once_a_step_train_like_one_device(kind):
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=0), state, train(ONE, kind)[0])
 
 
+def test_what_is_gathered_is_sent_in_the_computations_type_and_its_gradient_comes_back_as_the_parameter():
+    """Arrays that fsdp does not cut stay as they are."""
+    with jax.set_mesh(mesh_of(2, 2, 2)):
+        _, params = models.init(MODEL, 0)
+
+        @jax.jit
+        def gathered(params):
+            return sharding.gather_parameters(params, "bfloat16")
+
+        whole = gathered(params)
+        loss = jax.jit(jax.grad(lambda params: sum(leaf.sum() for leaf in jax.tree.leaves(gathered(params)))))
+        gradient = loss(params)
+    kernel = whole["layers"]["0"]["attention"]["q"]["kernel"]
+    assert any("fsdp" in own.sharding.spec for own in jax.tree.leaves(params))
+    assert (kernel.dtype, tuple(kernel.sharding.spec)) == (jnp.bfloat16, (None, "tensor"))
+    assert whole["norm"]["scale"].dtype == jnp.float32
+    for back, own in zip(jax.tree.leaves(gradient), jax.tree.leaves(params), strict=True):
+        assert back.dtype == own.dtype
+        assert "fsdp" not in own.sharding.spec or back.sharding.is_equivalent_to(own.sharding, own.ndim)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("rl", "scoring"),
