@@ -25,14 +25,14 @@ from benchmarks.measure import median, seconds
 from benchmarks.setup import Bench, model_config, rl_config
 from benchmarks.shapes import SHAPES, Shape, catalogue
 from wpauc_jax.catalog.trie import Trie
-from wpauc_jax.decode import search
+from wpauc_jax.decode.search import search
 from wpauc_jax.models import Params, PromptCache, Prompts, SuffixCache
 
 Row = dict[str, float]
 
 
 def trie_seconds(bench: Bench, cache: PromptCache, params: Params, repeats: int) -> float:
-    """Median seconds of `wpauc_jax.decode.search`."""
+    """Median seconds of `wpauc_jax.decode.search.search`."""
 
     @jax.jit
     def run(params: Params, cache: PromptCache, trie: Trie) -> jax.Array:

@@ -18,7 +18,7 @@ from benchmarks.measure import median, seconds
 from benchmarks.rl_step import Runner
 from benchmarks.setup import SCORING, Bench, model_config, rl_config
 from benchmarks.shapes import SHAPES
-from wpauc_jax.exact import score_catalogue
+from wpauc_jax.decode.exact import score_catalogue
 from wpauc_jax.models import Prompts, init
 
 LIMIT = 6.0  # RL steps

@@ -61,8 +61,8 @@ def compare(folder: pathlib.Path, path: pathlib.Path, dtype: str, limit: float) 
     import jax
     import jax.numpy as jnp
 
+    from wpauc_jax.catalog.tokenizer import Tokenizer
     from wpauc_jax.config import ModelConfig
-    from wpauc_jax.data.tokenizer import Tokenizer
     from wpauc_jax.models import Policy, load_pretrained
 
     start = time.perf_counter()

@@ -14,13 +14,12 @@ from benchmarks.measure import median, seconds
 from benchmarks.memory import release_memory
 from benchmarks.shapes import EOS, FIRST_CODE, KL_COEF, LEARNING_RATE, MAX_GRAD_NORM, Shape, catalogue, prompts
 from wpauc_jax.catalog.trie import Trie, build_trie
-from wpauc_jax.config import Config, ModelConfig, OptimConfig, RlConfig
-from wpauc_jax.decode import score_items
+from wpauc_jax.config import Config, ModelConfig, OptimConfig, RlConfig, from_config_dict
+from wpauc_jax.decode.groups import rollout
+from wpauc_jax.decode.search import score_items
 from wpauc_jax.models import Prompts, init
-from wpauc_jax.optim import make_optimizer
-from wpauc_jax.rollout import rollout
-from wpauc_jax.settings import from_config_dict
-from wpauc_jax.steps import Batch, Groups, Metrics, TrainState, group_sums, init_state, make_rl_step
+from wpauc_jax.training.optim import make_optimizer
+from wpauc_jax.training.rl import Batch, Groups, Metrics, TrainState, group_sums, init_state, make_rl_step
 
 SCORING = "constrained"
 

@@ -20,18 +20,18 @@ import numpy as np
 from benchmarks.measure import median
 from benchmarks.setup import model_config
 from benchmarks.shapes import SHAPES, catalogue
+from wpauc_jax.batches.packing import Packing
+from wpauc_jax.batches.pipeline import sft_batches
+from wpauc_jax.batches.prompts import PromptBuilder
+from wpauc_jax.batches.rows import SftRows, sft_rows
 from wpauc_jax.catalog.items import catalog_from_codes
 from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.config import OptimConfig
 from wpauc_jax.data.dataset import Dataset
-from wpauc_jax.data.packing import Packing
-from wpauc_jax.data.pipeline import sft_batches
-from wpauc_jax.data.prompts import PromptBuilder
-from wpauc_jax.data.rows import SftRows, sft_rows
 from wpauc_jax.models import init
-from wpauc_jax.optim import make_optimizer
-from wpauc_jax.steps import init_state, make_sft_step
-from wpauc_jax.train import place
+from wpauc_jax.stages.train import place
+from wpauc_jax.training.optim import make_optimizer
+from wpauc_jax.training.rl import init_state, make_sft_step
 
 SHAPE = SHAPES["mini"]
 

@@ -23,18 +23,17 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from wpauc_jax.baselines import popularity_ranks
-from wpauc_jax.checkpoint import load_params
-from wpauc_jax.config import Config
+from wpauc_jax.batches.pipeline import eval_batches
+from wpauc_jax.config import Config, from_config_dict
 from wpauc_jax.data.dataset import positions
-from wpauc_jax.data.pipeline import eval_batches
-from wpauc_jax.decode import score_items
-from wpauc_jax.evaluate import evaluate
+from wpauc_jax.decode.search import score_items
+from wpauc_jax.evaluation.baselines import popularity_ranks
+from wpauc_jax.evaluation.evaluate import evaluate
 from wpauc_jax.models import Params, Prompts
-from wpauc_jax.settings import from_config_dict
-from wpauc_jax.train import best_folder, run_rl, run_sft
-from wpauc_jax.workspace import Workspace, open_workspace
-from wpauc_jax.writers import Progress
+from wpauc_jax.runtime.progress import Progress
+from wpauc_jax.stages.train import best_folder, run_rl, run_sft
+from wpauc_jax.stages.workspace import Workspace, open_workspace
+from wpauc_jax.training.checkpoint import load_params
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/", lock_config=True)
 _STAGE = flags.DEFINE_enum("stage", None, ["zero", "sft", "rl"], "what to train before measuring")

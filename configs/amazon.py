@@ -26,8 +26,8 @@ from wpauc_jax.config import (
     OptimConfig,
     RlConfig,
     SftConfig,
+    to_config_dict,
 )
-from wpauc_jax.settings import to_config_dict
 
 _DATA = DataConfig(source="recbole", k_core=0, max_history=10, split="leave_one_out")
 _CATALOG = CatalogConfig(levels=3, codes=64)

@@ -19,8 +19,8 @@ from wpauc_jax.config import (
     OptimConfig,
     RlConfig,
     SftConfig,
+    to_config_dict,
 )
-from wpauc_jax.settings import to_config_dict
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

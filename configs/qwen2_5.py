@@ -25,8 +25,8 @@ from wpauc_jax.config import (
     OptimConfig,
     RlConfig,
     SftConfig,
+    to_config_dict,
 )
-from wpauc_jax.settings import to_config_dict
 
 # Layers, width, query heads, key heads, FFN width, rows of the vocabulary, tied head.
 SHAPES = {

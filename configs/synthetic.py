@@ -20,8 +20,8 @@ from wpauc_jax.config import (
     RlConfig,
     SftConfig,
     SyntheticConfig,
+    to_config_dict,
 )
-from wpauc_jax.settings import to_config_dict
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

@@ -3,12 +3,12 @@
 import dataclasses
 
 import numpy as np
-from text_worlds import text_builder
 
+from tests.text_worlds import text_builder
+from wpauc_jax.batches.prompts import PromptBuilder
 from wpauc_jax.catalog.items import catalog_from_codes
 from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.data.dataset import Dataset, positions, train_rows
-from wpauc_jax.data.prompts import PromptBuilder
 from wpauc_jax.data.splits import chronological, leave_one_out
 from wpauc_jax.doctor import catalogue, population, prompts, splits
 

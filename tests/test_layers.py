@@ -1,7 +1,9 @@
 """The architecture, enforced: who may import whom, which files know jax, how long a file may be."""
 
 import ast
+import graphlib
 import pathlib
+import re
 import sys
 
 import pytest
@@ -9,80 +11,11 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "wpauc_jax"
 MAX_LINES = 400
 
-# From the bottom up. A module imports only from rows above its own; modules of one row do not know each other.
-# A package's own name is its __init__, which hands out what the modules above it hold.
-LAYERS = (
-    # L0: formulas, settings, files
-    ("", "files", "objectives.checks", "settings"),
-    ("config",),
-    ("objectives.masked",),
-    ("objectives.advantage", "objectives.ranking"),
-    ("objectives.tawin",),
-    ("objectives.metrics", "objectives.minimax", "objectives.pairwise", "objectives.policy"),
-    ("objectives",),
-    # L1: data and catalogue, and what needs no model
-    (
-        "data",
-        "data.archives",
-        "data.order",
-        "data.packing",
-        "data.sources.tables",
-        "data.tokenizer",
-        "distributed",
-        "hlo",
-        "optim",
-        "sharding",
-        "writers",
-    ),
-    ("catalog.trie", "data.dataset", "data.fetch", "data.filters", "data.ids", "data.splits", "data.statistics"),
-    ("data.sources.blocks", "data.sources.minionerec", "data.sources.synthetic"),
-    (
-        "data.ingest",
-        "data.sources.delimited",
-        "data.sources.jsonlines",
-        "data.sources.parquet",
-        "data.sources.sequences",
-    ),
-    ("data.build", "data.sources.amazon", "data.sources.recbole", "data.sources.yelp"),
-    ("data.sources.movielens", "data.sources.tabular"),
-    ("data.sources.detect", "data.store"),
-    ("data.sources",),
-    ("catalog.embeddings", "catalog.items", "data.histories", "data.prepare", "ranks"),
-    ("baselines", "catalog.sid", "catalog.titles", "data.prompts"),
-    ("catalog.build", "data.alignment", "data.pieces"),
-    ("data.rows",),
-    ("catalog", "data.pipeline"),
-    # L1, too: the parts of the loop
-    ("integrity", "skips", "termination", "watch"),
-    ("feed",),
-    ("ledger",),
-    # L2: models
-    ("models.attention", "models.kernels", "models.log_partition", "models.hf", "models.matmul", "models.rope"),
-    ("models.decoder",),
-    ("models.policy",),
-    ("models.lora", "models.pretrained", "models.vocabulary"),
-    ("models.export", "models.partition"),
-    ("models",),
-    # L3: decoding
-    ("alignment", "decode"),
-    ("rollout", "exact"),
-    # L4: steps, evaluation, checkpoints, the loop
-    ("evaluate", "steps", "storage"),
-    ("checkpoint",),
-    ("loop",),
-    # L5: stages on a work directory, tables and plots
-    ("first_model", "report"),
-    ("workspace",),
-    ("compare", "compile_check", "export", "doctor.findings", "plots", "recommend", "train"),
-    ("doctor.catalogue", "doctor.checkpoints", "doctor.population", "doctor.prompts", "doctor.splits"),
-    ("doctor.tables",),
-    ("doctor.examination",),
-    ("doctor",),
-    ("run",),
-    # L6: flags
-    ("main",),
+# The order in which data flows. A folder, or a module at the top, imports only from what stands before it.
+ORDER = (
+    *("objectives", "config", "runtime", "data", "catalog", "batches", "models", "decode", "training", "evaluation"),
+    *("stages", "doctor", "compile_check", "modes", "main", "compare"),
 )
-LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
 
 
@@ -120,17 +53,36 @@ def imports_of(source, known):
     return own, others
 
 
-def test_every_file_has_its_layer():
-    assert set(MODULES) == set(LEVEL), "put new files into LAYERS, take removed ones out"
-    assert sum(len(row) for row in LAYERS) == len(LEVEL), "a file stands in LAYERS twice"
+def room(name):
+    """The folder of a module, or the module itself where it stands at the top."""
+    return name.partition(".")[0]
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_come_from_lower_layers(name):
+def test_every_file_is_in_a_folder_of_the_order():
+    assert {room(name) for name in MODULES} - {""} == set(ORDER), "a new folder joins ORDER where its data comes from"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name])
+def test_imports_come_from_folders_before(name):
     own, _ = imports_of(MODULES[name].read_text(encoding="utf-8"), MODULES)
-    assert own <= set(LEVEL), f"unknown modules {own - set(LEVEL)}"
-    wrong = {other for other in own if LEVEL[other] >= LEVEL[name]}
-    assert not wrong, f"wpauc_jax.{name} may not import {sorted(wrong)}: their layer is not below its own"
+    assert own <= set(MODULES), f"unknown modules {own - set(MODULES)}"
+    wrong = {other for other in own if ORDER.index(room(other)) > ORDER.index(room(name))}
+    assert not wrong, f"wpauc_jax.{name} may not import {sorted(wrong)}: their folder comes after its own"
+
+
+@pytest.mark.parametrize("folder", [folder for folder in ORDER if (PACKAGE / folder).is_dir()])
+def test_no_folder_imports_in_a_circle(folder):
+    inside = {name: path for name, path in MODULES.items() if room(name) == folder}
+    graph = {
+        name: imports_of(path.read_text(encoding="utf-8"), MODULES)[0] & set(inside) for name, path in inside.items()
+    }
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError and names the circle
+
+
+@pytest.mark.parametrize("folder", [folder for folder in ORDER if (PACKAGE / folder).is_dir()])
+def test_each_folder_says_what_belongs_there_and_what_does_not(folder):
+    text = ast.get_docstring(ast.parse((PACKAGE / folder / "__init__.py").read_text(encoding="utf-8")))
+    assert text and len(re.findall(r"[.](?=\s|$)", text)) >= 2, f"{folder}/__init__.py needs two sentences"
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.partition(".")[0] in ("data", "catalog")])
@@ -151,7 +103,7 @@ def test_objectives_import_jax_and_nothing_else(name):
 
 def test_config_dicts_stop_at_the_command_line():
     users = {name for name, path in MODULES.items() if "ml_collections" in path.read_text(encoding="utf-8")}
-    assert users == {"main", "settings"}
+    assert users == {"main", "config.fields"}
 
 
 def test_no_module_is_too_long():
@@ -162,15 +114,15 @@ def test_no_module_is_too_long():
 def test_the_reader_of_imports_sees_every_form():
     source = """
 import os, jax.numpy as jnp
-from wpauc_jax import run
+from wpauc_jax import modes
 from wpauc_jax.data import fetch
 from wpauc_jax.models import Policy
 def late():
-    import wpauc_jax.decode
+    import wpauc_jax.decode.search
     from optax import adamw
 """
-    own, others = imports_of(source, {"run", "data", "data.fetch", "models", "decode"})
-    assert own == {"run", "data.fetch", "models", "decode"}
+    own, others = imports_of(source, {"modes", "data", "data.fetch", "models", "decode.search"})
+    assert own == {"modes", "data.fetch", "models", "decode.search"}
     assert others == {"os", "jax", "optax"}
     with pytest.raises(AssertionError, match="line 1: write imports in full"):
         imports_of("from .decode import search", set())

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from wpauc_jax.catalog.items import Catalog
-from wpauc_jax.checkpoint import load_best
 from wpauc_jax.config import ModelConfig
+from wpauc_jax.evaluation.ranks import Ranks
 from wpauc_jax.models import init
-from wpauc_jax.ranks import Ranks
-from wpauc_jax.writers import read_metrics
+from wpauc_jax.runtime.progress import read_metrics
+from wpauc_jax.training.checkpoint import load_best
 
 ROOT = pathlib.Path(__file__).parent.parent
 MODEL = {"num_layers": 1, "width": 16, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8, "ffn_width": 16}

@@ -8,15 +8,15 @@ import zipfile
 
 import numpy as np
 import pytest
-from data_worlds import atomic, inter, write
-from test_layers import MODULES, imports_of
 
+from tests.data_worlds import atomic, inter, write
+from tests.test_layers import MODULES, imports_of
 from wpauc_jax.catalog.embeddings import item_embeddings
 from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.config import CatalogConfig, ConfigError, DataConfig
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.sources import DataError
-from wpauc_jax.ranks import Ranks, RanksError
+from wpauc_jax.evaluation.ranks import Ranks, RanksError
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = {

@@ -9,11 +9,11 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from wpauc_jax.batches.prompts import PromptBuilder, text_format
 from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.catalog.titles import catalog_from_titles
+from wpauc_jax.catalog.tokenizer import Tokenizer
 from wpauc_jax.config import PromptConfig
-from wpauc_jax.data.prompts import PromptBuilder, text_format
-from wpauc_jax.data.tokenizer import Tokenizer
 
 CHAT = (
     "{% for message in messages %}<|start|>{{ message.role }}\n{{ message.content }}<|end|>\n{% endfor %}"

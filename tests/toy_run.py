@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from wpauc_jax.checkpoint import BestCheckpoint, Checkpoints
-from wpauc_jax.loop import Plan, fit
-from wpauc_jax.writers import MetricWriter, read_metrics
+from wpauc_jax.runtime.progress import MetricWriter, read_metrics
+from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints
+from wpauc_jax.training.loop import Plan, fit
 
 ROWS, WIDTH, BATCH = 50, 6, 4
 PLAN = Plan(total_steps=24, evals=8, saves=5, patience=3, select="closeness", eval_at_start=True)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wpauc_jax import decode
 from wpauc_jax.catalog.trie import Trie, build_trie
 from wpauc_jax.config import ModelConfig
+from wpauc_jax.decode import search as decode
 from wpauc_jax.models import Params, Policy, Prompts, init
 
 # Compiled once for a shape; called eagerly, each operation would be compiled on its own.

@@ -10,8 +10,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from wpauc_jax.ranks import Ranks, RanksError, metric_names, paired_bootstrap
-from wpauc_jax.report import comparison_table
+from wpauc_jax.evaluation.ranks import Ranks, RanksError, metric_names, paired_bootstrap
+from wpauc_jax.evaluation.report import comparison_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,14 +13,14 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from wpauc_jax import distributed, run
-from wpauc_jax.config import Config
+from wpauc_jax import modes as run
+from wpauc_jax.config import Config, ConfigError, from_config_dict
 from wpauc_jax.data.sources import DataError
+from wpauc_jax.evaluation.ranks import RanksError
 from wpauc_jax.models import PretrainedError
-from wpauc_jax.ranks import RanksError
-from wpauc_jax.settings import ConfigError, from_config_dict
-from wpauc_jax.storage import CheckpointError
-from wpauc_jax.watch import FaultError
+from wpauc_jax.runtime import distributed
+from wpauc_jax.training.storage import CheckpointError
+from wpauc_jax.training.watch import FaultError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "a file of configs/, after a colon its argument", lock_config=True

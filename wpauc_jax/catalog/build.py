@@ -6,9 +6,9 @@ from wpauc_jax.catalog.embeddings import item_embeddings
 from wpauc_jax.catalog.items import Catalog, catalog_from_codes
 from wpauc_jax.catalog.sid import read_sid, residual_kmeans
 from wpauc_jax.catalog.titles import catalog_from_titles
+from wpauc_jax.catalog.tokenizer import Tokenizer
 from wpauc_jax.config import CatalogConfig, ConfigError
 from wpauc_jax.data.dataset import Dataset
-from wpauc_jax.data.tokenizer import Tokenizer
 
 
 # Threads would add partial sums in the order in which they finish, and so round differently from run to run.

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from wpauc_jax.data.sources.tables import DataError
-from wpauc_jax.files import atomic_path
+from wpauc_jax.data.errors import DataError
+from wpauc_jax.runtime.files import atomic_path
 
 FIRST_CODE = 3  # behind padding, the beginning of a prompt, and an unused one
 

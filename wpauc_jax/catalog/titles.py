@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from wpauc_jax.catalog.items import Catalog, padded
+from wpauc_jax.catalog.tokenizer import Tokenizer
 from wpauc_jax.config import ConfigError
-from wpauc_jax.data.tokenizer import Tokenizer
 
 _CUT_CHARACTER = "\ufffd"  # what part of a character decodes to
 

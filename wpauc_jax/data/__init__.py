@@ -1,1 +1,4 @@
-"""From raw interactions to batches: readers, preparation, the prompt builder and the pipelines. NumPy only."""
+"""Raw files become a prepared directory: readers, filters, splits, tables.
+
+Tokens, prompts and batches come later; nothing here knows of a model.
+"""

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 
 from wpauc_jax.config import DataConfig
+from wpauc_jax.data.errors import DataError
 from wpauc_jax.data.filters import first_meetings, k_core, title_faults
 from wpauc_jax.data.ingest import Records
 from wpauc_jax.data.order import stable_order
-from wpauc_jax.data.sources.tables import DataError
 from wpauc_jax.data.splits import chronological, leave_one_out
 from wpauc_jax.data.statistics import statistics_of
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from wpauc_jax.data.sources.tables import SPLITS, DataError, file_digest, read_file
+from wpauc_jax.data.errors import SPLITS, DataError, file_digest, read_file
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"

@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable
 
 from wpauc_jax.data.archives import NAMES, RemoteFile, find_archive
-from wpauc_jax.data.sources.tables import DataError
+from wpauc_jax.data.errors import DataError
 
 CONNECT_SECONDS = 20  # an address that does not answer, or stops to, must not hold up the next one
 TRIES = 5  # of one address, as long as each gets further

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from wpauc_jax.data.errors import DataError
 from wpauc_jax.data.order import stable_order
-from wpauc_jax.data.sources.tables import DataError
 
 
 def leave_one_out(user: np.ndarray) -> np.ndarray:

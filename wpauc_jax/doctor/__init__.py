@@ -1,4 +1,7 @@
-"""Examines a work directory: prepared data, catalogue, prompts, checkpoints. docs/doctor.md says what is looked for."""
+"""Checks of data, catalog, prompts and checkpoints of a work directory.
+
+A check finds and reports; it mends nothing.
+"""
 
 from wpauc_jax.doctor.examination import Examination, examine
 

@@ -4,17 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wpauc_jax.batches.pipeline import eval_batches
 from wpauc_jax.catalog.trie import Trie
-from wpauc_jax.checkpoint import CheckpointError, changed_settings, load_params
 from wpauc_jax.data.dataset import positions
-from wpauc_jax.data.pipeline import eval_batches
-from wpauc_jax.decode import Candidates, score_items
+from wpauc_jax.decode.search import Candidates, score_items
 from wpauc_jax.doctor.findings import Finding, problem, rows
+from wpauc_jax.evaluation.ranks import Ranks, RanksError
 from wpauc_jax.models import Params, Prompts
-from wpauc_jax.ranks import Ranks, RanksError
-from wpauc_jax.sharding import batch_rows, constrain_whole, place_batch
-from wpauc_jax.train import best_folder
-from wpauc_jax.workspace import Workspace
+from wpauc_jax.runtime.sharding import batch_rows, constrain_whole, place_batch
+from wpauc_jax.stages.train import best_folder
+from wpauc_jax.stages.workspace import Workspace
+from wpauc_jax.training.checkpoint import CheckpointError, changed_settings, load_params
 
 _ROWS = 32  # test samples that are searched
 _TOLERANCE = 1e-3  # of a log-probability computed in two ways, in bfloat16 too

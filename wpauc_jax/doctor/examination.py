@@ -10,8 +10,8 @@ import numpy as np
 from wpauc_jax.doctor import catalogue, checkpoints, population, prompts, splits
 from wpauc_jax.doctor.findings import Finding
 from wpauc_jax.doctor.tables import baseline_table, length_table
-from wpauc_jax.train import best_folder
-from wpauc_jax.workspace import Workspace
+from wpauc_jax.stages.train import best_folder
+from wpauc_jax.stages.workspace import Workspace
 
 STAGES = ("sft", "rl")
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from wpauc_jax.batches.pipeline import Batch, eval_batches, prompt_batches, sft_batches
+from wpauc_jax.batches.prompts import PromptBuilder
+from wpauc_jax.batches.rows import sft_rows, unpacked
 from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.data.dataset import Dataset, positions
-from wpauc_jax.data.pipeline import Batch, eval_batches, prompt_batches, sft_batches
-from wpauc_jax.data.prompts import PromptBuilder
-from wpauc_jax.data.rows import sft_rows, unpacked
 from wpauc_jax.doctor.findings import Finding, problem, rows
 
 _BATCH = 256

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from wpauc_jax.baselines import last_item_ranks, popularity_ranks, transition_ranks
+from wpauc_jax.batches.pipeline import eval_batches
+from wpauc_jax.batches.prompts import PromptBuilder
 from wpauc_jax.data.dataset import SPLITS, Dataset, positions
-from wpauc_jax.data.pipeline import eval_batches
-from wpauc_jax.data.prompts import PromptBuilder
 from wpauc_jax.doctor.prompts import looked_at
-from wpauc_jax.report import format_table, metric_title
+from wpauc_jax.evaluation.baselines import last_item_ranks, popularity_ranks, transition_ranks
+from wpauc_jax.evaluation.report import format_table, metric_title
 
 METRICS = ("recall@1", "recall@3", "recall@5", "recall@10", "ndcg@10")
 

@@ -1,4 +1,7 @@
-"""Language models as pure functions over parameters."""
+"""Policies: a decoder as pure functions over a pytree of parameters, pretrained weights in and out, adapters.
+
+Nothing here knows of items, losses or files of a run.
+"""
 
 from wpauc_jax.models.decoder import PromptCache, Prompts, SuffixCache
 from wpauc_jax.models.export import save_pretrained

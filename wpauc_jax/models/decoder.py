@@ -19,7 +19,7 @@ from wpauc_jax.models.kernels import cudnn_attention, splash_attention
 from wpauc_jax.models.log_partition import log_partition
 from wpauc_jax.models.matmul import project, rows_times_kernel
 from wpauc_jax.models.rope import rope, rope_table
-from wpauc_jax.sharding import constrain
+from wpauc_jax.runtime.sharding import constrain
 
 CAUSAL_ATTENTION = {"xla": causal_attention, "cudnn": cudnn_attention, "splash": splash_attention}
 

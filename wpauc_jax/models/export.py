@@ -11,11 +11,11 @@ from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from safetensors.numpy import save_file
 
-from wpauc_jax.distributed import is_main_process
-from wpauc_jax.files import atomic_folder
 from wpauc_jax.models.hf import Weight, generation_config, hf_config, read_config, weights
 from wpauc_jax.models.lora import merge_adapter
 from wpauc_jax.models.policy import Params, Policy
+from wpauc_jax.runtime.distributed import is_main_process
+from wpauc_jax.runtime.files import atomic_folder
 
 _FILE_BYTES = 2 * 10**9
 

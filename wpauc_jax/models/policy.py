@@ -9,7 +9,7 @@ from flax import nnx
 
 from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.models.decoder import Decoder, PromptCache, Prompts, SuffixCache, fresh_parameters
-from wpauc_jax.sharding import gather_parameters, state_specs
+from wpauc_jax.runtime.sharding import gather_parameters, state_specs
 
 Params = Any  # a nested dict of arrays
 

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from wpauc_jax.config import LoraConfig, ModelConfig
 from wpauc_jax.models.hf import PretrainedError, Weight, model_config, read_config, weights
 from wpauc_jax.models.policy import Params, Policy, make_policy
-from wpauc_jax.sharding import check_sizes, state_shardings
+from wpauc_jax.runtime.sharding import check_sizes, state_shardings
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _BLOCK = 4096  # rows compared at a time

@@ -3,13 +3,13 @@
 import pathlib
 from collections.abc import Callable
 
+from wpauc_jax.data.errors import DataError, RawData, ReadOptions, Rejects
 from wpauc_jax.data.sources.amazon import read_amazon
 from wpauc_jax.data.sources.detect import detect
 from wpauc_jax.data.sources.minionerec import read_minionerec
 from wpauc_jax.data.sources.movielens import read_movielens
 from wpauc_jax.data.sources.recbole import read_recbole
 from wpauc_jax.data.sources.sequences import read_sequences
-from wpauc_jax.data.sources.tables import DataError, RawData, ReadOptions, Rejects
 from wpauc_jax.data.sources.tabular import read_tabular
 from wpauc_jax.data.sources.yelp import read_yelp
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import polars as pl
 
+from wpauc_jax.data.errors import DataError, RawData, ReadOptions, Rejects, item_table, shown
 from wpauc_jax.data.sources.blocks import Input, first_line
 from wpauc_jax.data.sources.jsonlines import as_text, json_interactions, json_objects, parse_object
-from wpauc_jax.data.sources.tables import DataError, RawData, ReadOptions, Rejects, item_table, shown
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _OLD = ("reviewerID", "asin", "unixReviewTime")

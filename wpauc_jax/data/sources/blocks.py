@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from wpauc_jax.data.sources.tables import DataError, shown
+from wpauc_jax.data.errors import DataError, shown
 
 BLOCK = 1 << 24  # bytes; large enough to keep cores busy, small enough that memory is reused, not returned
 LONGEST_LINE = 1 << 26  # bytes; what is longer is no text

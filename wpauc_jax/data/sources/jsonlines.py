@@ -10,8 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from wpauc_jax.data.errors import Rejects, interaction_table, parsed_times, shown
 from wpauc_jax.data.sources.blocks import Input, ahead, text_blocks
-from wpauc_jax.data.sources.tables import Rejects, interaction_table, parsed_times, shown
 
 _LONGEST_LITERAL = 1 << 20  # bytes; the parser of Python literals needs many times as much memory
 

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from wpauc_jax.data.sources.tables import (
+from wpauc_jax.data.errors import (
     SPLITS,
     DataError,
     RawData,

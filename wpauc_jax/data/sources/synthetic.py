@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from wpauc_jax.config import SyntheticConfig
-from wpauc_jax.data.sources.tables import RawData, Rejects
+from wpauc_jax.data.errors import RawData, Rejects
 
 _NOUNS = ("lamp", "kettle", "rope", "drum", "chair", "boot", "tent", "brush", "clock", "saw", "vase", "cable")
 _COLOURS = ("red", "blue", "green", "white", "black", "grey", "brown", "golden", "violet", "orange")

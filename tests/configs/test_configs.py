@@ -1,0 +1,158 @@
+"""Every config loads, comes back as it was, and says which field is wrong."""
+
+import pathlib
+import sys
+from unittest import mock
+
+import pytest
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from wpauc_jax.config import Config, ConfigError, DataConfig, from_config_dict, to_config_dict
+from wpauc_jax.data.prepare import prepare
+from wpauc_jax.stages.train import select_metric
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+ALL = [
+    "quickstart.py",
+    "amazon.py:toys",
+    "amazon.py:industrial",
+    "amazon.py:office",
+    "qwen2_5.py:0.5B-title",
+    "qwen2_5.py:7B-sid",
+    "smollm2.py",
+    "yelp.py",
+    "synthetic.py",
+]
+
+
+def parse(name, *overrides):
+    """What `main` makes of `--config=configs/NAME` and the overrides."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
+    command = ["main", f"--config={CONFIGS / name}", *overrides]
+    with mock.patch.object(sys, "argv", command):  # where config_flags looks for the fields to override
+        values(command)
+    return from_config_dict(values.config, Config)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_config_loads_and_comes_back(name):
+    config = parse(name)
+    assert isinstance(config, Config)
+    assert from_config_dict(to_config_dict(config), Config) == config
+
+
+def test_every_field_can_be_set_on_the_command_line():
+    """A field that bears the name of a method of ConfigDict, such as items, cannot be."""
+
+    def names(config):
+        return {
+            name for key, value in config.items() for name in (key, *(names(value) if hasattr(value, "keys") else ()))
+        }
+
+    assert not names(to_config_dict(Config())) & set(dir(ConfigDict))
+
+
+def test_every_config_file_is_tested():
+    assert {path.name for path in CONFIGS.glob("*.py")} == {name.partition(":")[0] for name in ALL}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_docstring_says_the_command(name):
+    text = (CONFIGS / name.partition(":")[0]).read_text()
+    assert f"python -m wpauc_jax.main --config=configs/{name.partition(':')[0]}" in text.split('"""')[1]
+    assert "Expect" in text.split('"""')[1] or "expect" in text.split('"""')[1]
+
+
+def test_what_the_data_sets_need():
+    toys, industrial, office, yelp = (parse(name) for name in (*ALL[1:4], "yelp.py"))
+    assert industrial.data.split == "chronological"
+    assert {config.data.split for config in (toys, office, yelp)} == {"leave_one_out"}
+    assert toys.catalog.embedding == "cooccurrence" and "text" in office.catalog.embedding
+    for config in (toys, industrial, office, yelp):
+        assert (config.data.max_history, config.rl.group_size, config.rl.target_k) == (10, 16, 3)
+
+
+@pytest.mark.parametrize("name", ["amazon.py", "amazon.py:books"])
+def test_a_wrong_data_set_lists_the_names(name):
+    with pytest.raises(flags.IllegalFlagValueError, match="toys, industrial, office"):
+        parse(name)
+
+
+@pytest.mark.parametrize("name", ["quickstart.py:small", "yelp.py:small"])
+def test_an_argument_where_there_is_none_is_refused(name):
+    with pytest.raises(flags.IllegalFlagValueError, match="takes no argument, got 'small'"):
+        parse(name)
+
+
+@pytest.mark.parametrize("field", ["rl.taget_k", "nothing", "sft.optim.rate"])
+def test_a_wrong_field_is_named(field):
+    with pytest.raises((AttributeError, KeyError), match=field.rpartition(".")[2]):
+        parse("quickstart.py", f"--config.{field}=5")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("rl.target_k", "many"), ("sft.optim.learning_rate", "high"), ("rl.anchor", "x")]
+)
+def test_a_wrong_type_is_named(field, value):
+    with pytest.raises((flags.IllegalFlagValueError, TypeError), match=field.rpartition(".")[2]):
+        parse("quickstart.py", f"--config.{field}={value}")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.rl.target_k=16", "rl.target_k=16 .* rl.group_size=16"),
+        ("--config.eval.num_beams=5", "eval.num_beams=5 cannot give metrics at 10"),
+        ("--config.rl.weighting=soft", "rl.weighting='soft' is unknown; choose one of tawin, none, window, opauc"),
+        ("--config.mode=play", "mode='play' is unknown"),
+        ("--config.data.max_history=0", "data.max_history=0 must be at least 1"),
+    ],
+)
+def test_an_unusable_value_is_named(override, message):
+    with pytest.raises(ConfigError, match=message):
+        parse("quickstart.py", override)
+
+
+def test_target_k_alone_aims_training_anew():
+    assert parse("amazon.py:office").rl.anchor_rank == 2
+    assert parse("amazon.py:office", "--config.rl.target_k=5").rl.anchor_rank == 4
+    assert parse("amazon.py:office", "--config.rl.target_k=5", "--config.rl.anchor=1").rl.anchor_rank == 1
+
+
+def test_root_holds_the_path_and_an_absolute_path_stands_alone():
+    assert parse("amazon.py:toys", "--config.data.root=/data").data.location == "/data/toys"
+    assert DataConfig(root="/data", path="/elsewhere/toys").location == "/elsewhere/toys"
+    assert DataConfig(path="toys").location == "toys"
+    assert DataConfig(root="/data").location == ""
+
+
+def test_a_missing_root_says_what_to_set(tmp_path):
+    config = parse("amazon.py:toys", f"--config.data.root={tmp_path}")
+    with pytest.raises(ValueError, match=r"toys' does not exist; set it, or data\.root"):
+        prepare(config.data, tmp_path / "prepared")
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_data_are_read_below_the_root(tmp_path):
+    folder = tmp_path / "toys"
+    folder.mkdir()
+    lines = [f"u{u}\ti{(u + t) % 4}\t{t}" for u in range(4) for t in range(4)]
+    (folder / "toys.inter").write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *lines]) + "\n")
+    config = parse("amazon.py:toys", f"--config.data.root={tmp_path}")
+    assert prepare(config.data, tmp_path / "prepared").num_items == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sft", "rl"),
+    [
+        ([], "ndcg@10", "recall@3"),
+        (["--config.rl.target_k=5"], "ndcg@10", "recall@5"),  # which alone aims RL at another K
+        (["--config.rl.target_k=4"], "ndcg@10", "ndcg@10"),  # not measured
+        (["--config.eval.select=ndcg@3"], "ndcg@3", "ndcg@3"),
+    ],
+)
+def test_the_best_checkpoint_is_that_of_the_stages_aim(overrides, sft, rl):
+    config = parse("quickstart.py", *overrides)
+    assert (select_metric(config, "sft"), select_metric(config, "rl")) == (sft, rl)

@@ -1,0 +1,198 @@
+"""Batches for SFT, RL and evaluation: Grain pipelines over flat positions and over rows of packed pieces.
+
+The element that Grain counts is a whole batch, built by a few NumPy calls: its overhead per element would otherwise
+cost more than a small model's step. A batch is a pure function of (seed, its number). So an iterator's state is one
+number, the same in every process: each makes only the rows of the global batch that its devices hold, and the batch
+is the same for any number of processes.
+
+Where a batch of prompts may have several widths (`prompt.widths`), prompts of like length share a batch: of an
+evaluation all, in training those of a window of batches. Each width is compiled once.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import grain
+import numpy as np
+
+from wpauc_jax.batches.prompts import PromptBuilder
+from wpauc_jax.batches.rows import SftRows
+from wpauc_jax.batches.title_tasks import Alignment
+from wpauc_jax.data.dataset import Dataset
+from wpauc_jax.data.errors import DataError
+
+Batch = dict[str, np.ndarray]
+
+_PREFETCH = 4  # batches made ahead, so that the host works while the device does
+_ENDLESS = 2**40  # batches; more than any run takes
+_AT_ONCE = 65_536  # samples whose lengths are looked up together
+_WINDOW = 16  # batches of RL among which prompts are sorted by length
+
+
+def prompt_batches(
+    dataset: Dataset,
+    builder: PromptBuilder,
+    positions: np.ndarray,
+    batch_size: int,
+    *,
+    seed: int,
+    rows: np.ndarray | None = None,
+) -> grain.IterDataset[Batch]:
+    """Samples in a new random order each epoch, for ever.
+
+    `batch_size` is that of the global batch; `rows` int[B] are those of it that this process makes, None for all.
+
+    Batch: tokens int32[B, T] padded with 0 on the right, lengths int32[B], target int32[B] (item), user int32[B],
+    sample int64[B] (flat position). The iterator has `get_state` and `set_state`.
+    Raises DataError if `positions` is empty.
+    """
+    samples, mine = _samples(dataset, positions), _checked(rows, batch_size)
+    if len(builder.widths) > 1:
+        chosen = _like_lengths(dataset, builder, samples, batch_size, seed)
+    else:
+        chosen = _shuffled(samples, batch_size, seed, None)
+
+    def batch(number: int) -> Batch:
+        everyones = chosen(number)
+        own = everyones[mine]
+        return {**_prompts(dataset, builder, everyones, own), **_sample_ids(dataset, own)}
+
+    return _endless(batch)
+
+
+def eval_batches(
+    dataset: Dataset,
+    builder: PromptBuilder,
+    positions: np.ndarray,
+    batch_size: int,
+    *,
+    rows: np.ndarray | None = None,
+) -> grain.MapDataset[Batch]:
+    """Samples once, in the order given, or by the lengths of their prompts where these may have several widths.
+
+    It has a length, can be indexed, and can be iterated over again.
+
+    Batch: as in `prompt_batches`, and valid bool[B]. The last batch is filled up with its last sample, not valid.
+    `rows` are those of a global batch whose prompts (tokens and lengths) this process makes, None for all; target,
+    user, sample and valid are always the global batch's.
+    Raises DataError if `positions` is empty.
+    """
+    positions, mine = _samples(dataset, positions), _checked(rows, batch_size)
+    if len(builder.widths) > 1:
+        positions = positions[np.argsort(_lengths(dataset, builder, positions), kind="stable")]
+
+    def batch(number: int) -> Batch:
+        places = number * batch_size + np.arange(batch_size)
+        samples = positions[np.minimum(places, len(positions) - 1)]
+        prompts = _prompts(dataset, builder, samples, samples[mine])
+        return {**prompts, **_sample_ids(dataset, samples), "valid": places < len(positions)}
+
+    return grain.MapDataset.range(-(-len(positions) // batch_size)).map(batch)
+
+
+def sft_batches(
+    packed: SftRows,
+    batch_size: int,
+    *,
+    seed: int,
+    rows: np.ndarray | None = None,
+    tasks: Mapping[str, Alignment] | None = None,
+) -> grain.IterDataset[Batch]:
+    """Rows of packed pieces, put together anew and in a new random order each epoch, for ever.
+
+    `batch_size` and `rows`: as in `prompt_batches`. Batch: see `SftRows.batch`. With `tasks`, also `batch_size` rows of
+    each (see `Alignment`), items in a new random order each epoch of theirs.
+    """
+    shuffled = _Epochs(len(packed), batch_size, functools.partial(packed.epoch, seed), rows)
+    items = _shuffled(np.arange(packed.dataset.num_items), batch_size, seed, rows)
+
+    def batch(number: int) -> Batch:
+        out = packed.batch(shuffled(number))
+        for task, alignment in (tasks or {}).items():
+            out |= alignment.batch(task, items(number))
+        return out
+
+    return _endless(batch)
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Batches that show each of `rows` samples or pieces at least once; the last may reach into the next epoch."""
+    return -(-rows // batch_size)
+
+
+def _samples(dataset: Dataset, positions: np.ndarray) -> np.ndarray:
+    positions = np.asarray(positions, np.int64)
+    if not len(positions):
+        raise DataError("there is no sample to make batches of: the split or the hold-out is empty")
+    first = dataset.offsets[dataset.user_of(positions)]
+    if (positions == first).any():
+        raise DataError(f"position {positions[positions == first][0]} is a user's first interaction: it has no history")
+    return positions
+
+
+def _prompts(dataset: Dataset, builder: PromptBuilder, everyones: np.ndarray, own: np.ndarray) -> Batch:
+    """The prompts of a process's own samples, as wide as those of the whole batch need."""
+    longest = _lengths(dataset, builder, everyones).max() if len(builder.widths) > 1 else builder.max_tokens
+    histories = dataset.histories(own, builder.max_history)
+    tokens, lengths = builder.prompts(histories, builder.padded_width(longest))
+    return {"tokens": tokens, "lengths": lengths}
+
+
+def _lengths(dataset: Dataset, builder: PromptBuilder, positions: np.ndarray) -> np.ndarray:
+    """The lengths of the samples' prompts, some thousands at a time."""
+    parts = np.array_split(positions, -(-len(positions) // _AT_ONCE))
+    return np.concatenate([builder.lengths(dataset.histories(part, builder.max_history)) for part in parts])
+
+
+def _sample_ids(dataset: Dataset, positions: np.ndarray) -> Batch:
+    return {"target": dataset.item[positions], "user": dataset.user_of(positions), "sample": positions}
+
+
+def _checked(rows: np.ndarray | None, batch_size: int) -> np.ndarray:
+    """Rows of a global batch, all where none are named. Raises ValueError for one outside it."""
+    rows = np.arange(batch_size) if rows is None else np.asarray(rows, np.int64)
+    if not ((rows >= 0) & (rows < batch_size)).all():
+        raise ValueError(f"rows {rows.tolist()} are not all in a batch of {batch_size}")
+    return rows
+
+
+class _Epochs:
+    """Batch number to entries of an endless sequence of epochs, each in an order of its own; of each batch, `rows`."""
+
+    def __init__(self, size: int, batch_size: int, order: Callable[[int], np.ndarray], rows: np.ndarray | None):
+        self._size = size
+        self._batch_size = batch_size
+        self._rows = _checked(rows, batch_size)
+        self._order = functools.lru_cache(maxsize=2)(order)  # two, because a batch may end one epoch and begin the next
+
+    def __call__(self, number: int) -> np.ndarray:
+        epochs, places = np.divmod(number * self._batch_size + self._rows, self._size)
+        return np.stack([self._order(epoch)[place] for epoch, place in zip(epochs.tolist(), places, strict=True)])
+
+
+def _shuffled(values: np.ndarray, batch_size: int, seed: int, rows: np.ndarray | None) -> _Epochs:
+    """`values` in a new random order each epoch."""
+    return _Epochs(
+        len(values), batch_size, lambda epoch: np.random.default_rng([seed, epoch]).permutation(values), rows
+    )
+
+
+def _like_lengths(
+    dataset: Dataset, builder: PromptBuilder, samples: np.ndarray, batch_size: int, seed: int
+) -> Callable[[int], np.ndarray]:
+    """Batch number to samples: those of a window of batches are sorted by length, then its batches are shuffled."""
+    batches = max(1, min(_WINDOW, len(samples) // batch_size))  # no more than an epoch: no sample twice in a batch
+    drawn = _shuffled(samples, batches * batch_size, seed, None)
+
+    @functools.lru_cache(maxsize=2)
+    def window(number: int) -> np.ndarray:
+        members = drawn(number)
+        by_length = members[np.argsort(_lengths(dataset, builder, members), kind="stable")]
+        return np.random.default_rng([seed, number, 1]).permutation(by_length.reshape(batches, batch_size))
+
+    return lambda number: window(number // batches)[number % batches]
+
+
+def _endless(batch: Callable[[int], Batch]) -> grain.IterDataset[Batch]:
+    batches = grain.MapDataset.range(_ENDLESS).map(batch)
+    return batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCH))

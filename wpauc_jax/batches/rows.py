@@ -1,0 +1,108 @@
+"""SFT's rows: pieces of the users' sequences, several to a row of tokens, each seeing only itself."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from wpauc_jax.batches.packing import Packing, pack
+from wpauc_jax.batches.pieces import Pieces, sft_pieces
+from wpauc_jax.batches.prompts import PromptBuilder
+from wpauc_jax.data.dataset import Dataset, gather_ranges
+from wpauc_jax.data.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class SftRows:
+    """What the rows of every epoch are made of."""
+
+    dataset: Dataset
+    builder: PromptBuilder
+    pieces: Pieces
+    packing: Packing
+    max_targets: int  # M, the most that a row can hold
+
+    def __len__(self) -> int:
+        """R, the rows of an epoch."""
+        return len(self.packing)
+
+    def epoch(self, seed: int, number: int) -> np.ndarray:
+        """Each piece once: int64[R, S] numbers of pieces, -1 behind a row's last."""
+        return self.packing.epoch(self.pieces.tokens, np.random.default_rng([seed, number]))
+
+    def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The rows of pieces int64[B, S] laid out.
+
+        Returns tokens and segments int32[B, T] (1 for a row's first piece, 2 for its second, ...; 0 for padding), items
+        int32[B, M] (the targets, -1 behind a row's last), starts int32[B, M] (the token just before each target's
+        first, that which predicts it), and user int32[B, S] (-1 for none).
+        """
+        row, place = np.nonzero(rows >= 0)
+        pieces = rows[row, place]
+        tokens, lengths, targets, starts = self._pieces(pieces)
+        held = np.zeros(rows.shape, np.int64)
+        held[row, place] = lengths
+        offset = (held.cumsum(1) - held)[row, place]
+
+        out = {name: np.zeros((len(rows), self.packing.row_tokens), np.int32) for name in ("tokens", "segments")}
+        piece, t = np.nonzero(np.arange(tokens.shape[1]) < lengths[:, None])
+        out["tokens"][row[piece], offset[piece] + t] = tokens[piece, t]
+        out["segments"][row[piece], offset[piece] + t] = place[piece] + 1
+
+        out |= {"items": np.full((len(rows), self.max_targets), -1, np.int32)}
+        out |= {"starts": np.zeros((len(rows), self.max_targets), np.int32)}
+        piece, m = np.nonzero(targets >= 0)
+        slot = np.arange(len(piece)) - np.searchsorted(row[piece], row[piece])  # within its row: rows are ascending
+        out["items"][row[piece], slot] = targets[piece, m]
+        out["starts"][row[piece], slot] = offset[piece] + starts[piece, m]
+
+        out |= {"user": np.full(rows.shape, -1, np.int32)}
+        out["user"][row, place] = self.dataset.user_of(self.pieces.first[pieces])
+        return out
+
+    def _pieces(self, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Each piece alone: tokens [n, T'], lengths [n], targets [n, W] (-1: the item is context), starts [n, W]."""
+        width = self.builder.max_history + 1
+        count = self.pieces.count[pieces]
+        items = gather_ranges(self.dataset.item, self.pieces.first[pieces], count, width)
+        tokens, lengths, starts = self.builder.rows(items)
+        targets = np.where(np.arange(width) >= self.pieces.context[pieces, None], items, -1)
+        return tokens, lengths, targets, starts
+
+
+def sft_rows(dataset: Dataset, builder: PromptBuilder, limits: np.ndarray, row_tokens: int = 0) -> SftRows:
+    """Rows of the pieces of each user's `limits[user]` leading items; see `sft_pieces` and `pack`.
+
+    Raises DataError if no user has a training target, or if a piece is longer than `row_tokens`.
+    """
+    pieces = sft_pieces(dataset, limits, builder)
+    if not len(pieces):
+        raise DataError("SFT has no row: no user has two training items; lower rl.holdout or add data")
+    if 0 < row_tokens < pieces.tokens.max():
+        raise DataError(
+            f"sft.row_tokens={row_tokens} is less than the longest piece of a sequence, {pieces.tokens.max()} tokens; "
+            "raise it, or lower data.max_history or prompt.max_tokens"
+        )
+    packing = pack(pieces.tokens, row_tokens)
+    return SftRows(dataset, builder, pieces, packing, packing.most(pieces.tokens, pieces.count - pieces.context))
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """One piece of a batch, as it would be alone."""
+
+    user: int
+    tokens: np.ndarray  # int32[t]
+    items: np.ndarray  # int32[m], the targets
+    starts: np.ndarray  # int32[m], the place of the token before each
+
+
+def unpacked(batch: dict[str, np.ndarray]) -> Iterator[Piece]:
+    """The pieces of a batch's rows, in order."""
+    for tokens, segments, items, starts, users in zip(
+        *(batch[name] for name in ("tokens", "segments", "items", "starts", "user")), strict=True
+    ):
+        of_target = segments[starts]
+        for segment, user in enumerate(users[users >= 0].tolist(), start=1):
+            inside, own = segments == segment, (items >= 0) & (of_target == segment)
+            yield Piece(user, tokens[inside], items[own], starts[own] - inside.argmax())

@@ -1,0 +1,51 @@
+"""Alignment tasks: rows that teach a language model which title belongs to which semantic id."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from wpauc_jax.batches.prompts import text_format
+from wpauc_jax.catalog.items import Catalog, padded
+from wpauc_jax.catalog.tokenizer import Tokenizer
+from wpauc_jax.config import PromptConfig
+
+# By the name of the task, which is also its weight's in `sft.`, what the prompt says.
+INSTRUCTIONS = {
+    "title_to_id": "An item's title, then its id:",
+    "id_to_title": "An item's id, then its title:",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+    """One task's rows, one an item: a prompt with one side of the pair, then the other side."""
+
+    tokens: np.ndarray  # int32[I, T], padded with 0
+    starts: np.ndarray  # int32[I], the place of the token just before the answer
+    answers: np.ndarray  # int32[I, A], -1 behind the end
+
+    def batch(self, task: str, items: np.ndarray) -> dict[str, np.ndarray]:
+        """The rows of some items, under names that begin with the task's."""
+        return {f"{task}_{field.name}": getattr(self, field.name)[items] for field in dataclasses.fields(self)}
+
+
+def alignment_of(
+    task: str, config: PromptConfig, tokenizer: Tokenizer, catalog: Catalog, titles: Sequence[Sequence[int]]
+) -> Alignment:
+    """The rows of a task of `INSTRUCTIONS`; `titles` are tokens, one list an item.
+
+    The prompt is the one of recommendation with another instruction: one item of a list is given, and the answer goes
+    on as the list's next one.
+    """
+    form = text_format(dataclasses.replace(config, instruction=INSTRUCTIONS[task]), tokenizer)
+    ids = [row[:-1] for row in catalog.sequences()]
+    given, wanted = (titles, ids) if task == "title_to_id" else (ids, titles)
+    prompts = [[*form.head, *form.lead, *one, form.line_end, *form.tail, *form.lead] for one in given]
+    answers = [[*other, form.end] for other in wanted]
+    rows = padded([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)])
+    return Alignment(
+        tokens=np.maximum(rows, 0),
+        starts=np.asarray([len(prompt) - 1 for prompt in prompts], np.int32),
+        answers=padded(answers),
+    )

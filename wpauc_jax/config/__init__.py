@@ -1,0 +1,50 @@
+"""Every setting of a run, as frozen dataclasses that check themselves.
+
+What a setting does is decided where it is read; nothing here reads a file or computes.
+"""
+
+from wpauc_jax.config.fields import ConfigError, from_config_dict, to_config_dict
+from wpauc_jax.config.run import (
+    CatalogConfig,
+    CompileCheckConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
+    ExportConfig,
+    FaultConfig,
+    LoraConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    PromptConfig,
+    RecommendConfig,
+    RlConfig,
+    RopeScalingConfig,
+    SftConfig,
+    StageConfig,
+    SyntheticConfig,
+)
+
+__all__ = [
+    "CatalogConfig",
+    "CompileCheckConfig",
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "EvalConfig",
+    "ExportConfig",
+    "FaultConfig",
+    "LoraConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PromptConfig",
+    "RecommendConfig",
+    "RlConfig",
+    "RopeScalingConfig",
+    "SftConfig",
+    "StageConfig",
+    "SyntheticConfig",
+    "from_config_dict",
+    "to_config_dict",
+]

@@ -1,0 +1,3 @@
+"""From prompts to items.
+
+Here are search, sampling, exact scores and groups; rewards and losses are not known here."""

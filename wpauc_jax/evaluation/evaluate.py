@@ -1,0 +1,172 @@
+"""Where does each sample's target come? By constrained beam search, or exactly, among all items of the catalogue."""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wpauc_jax.catalog.trie import Trie
+from wpauc_jax.decode.exact import score_all
+from wpauc_jax.decode.search import Candidates, constrained_beam_search, search, top
+from wpauc_jax.evaluation.ranks import Ranks, area_names
+from wpauc_jax.models import Params, Policy, Prompts
+from wpauc_jax.objectives.ranking import descending_ranks
+from wpauc_jax.runtime.sharding import constrain_whole, place_batch, place_whole
+
+Batch = dict[str, np.ndarray]
+Search = Callable[[Params, Batch], Candidates]
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["rank", "beam", "missed"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """B targets among all items and in beams of the same prompts, and what those beams miss."""
+
+    rank: jax.Array  # int32[B], 0-based
+    beam: jax.Array  # int32[B], the target's place in the beam, -1 if it is not there
+    missed: jax.Array  # int32[B, len(ks)], how many of the K best items the beam's first K lack
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactSearch:
+    """The compiled program of `evaluate_exact`, and what it was made for."""
+
+    run: Callable[[Params, Batch], Placed]
+    num_items: int
+    num_beams: int
+    ks: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """An evaluation among all items, and by beams beside it."""
+
+    ranks: Ranks
+    beams: Ranks
+    missed: dict[int, float]  # K: the mean share of the K best items that the beam's first K lack
+
+    def metrics(self) -> dict[str, float]:
+        """AUC, OPAUC@K and WPAUC@K over all negatives, and missed@K, at each K of `missed`."""
+        areas = {name: self.ranks.mean(name) for name in area_names(self.missed)}
+        return areas | {f"missed@{k}": share for k, share in self.missed.items()}
+
+
+def search_program(policy: Policy, *, num_beams: int, scoring: str) -> jax.stages.Wrapped:
+    """The jitted function (params, trie, tokens int32[B, T], lengths int32[B]) -> Candidates, the same everywhere."""
+
+    @jax.jit
+    def run(params: Params, trie: Trie, tokens: jax.Array, lengths: jax.Array) -> Candidates:
+        params, prompts = policy.gathered(params), Prompts(tokens, lengths)
+        found = constrained_beam_search(policy, params, prompts, trie, num_beams=num_beams, scoring=scoring)
+        return constrain_whole(found)
+
+    return run
+
+
+def make_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: str) -> Search:
+    """Beam search of that width, compiled once: (params, batch with tokens and lengths) -> Candidates.
+
+    The batch holds this process's rows of the global batch; every process gets all the candidates.
+    """
+    run = search_program(policy, num_beams=num_beams, scoring=scoring)
+    return lambda params, batch: run(params, trie, **_prompts(batch))
+
+
+def make_exact_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: str, ks: Sequence[int]) -> ExactSearch:
+    """Exact ranks, and the error of beams of that width at each K of `ks`, from one prefill; compiled once."""
+
+    @jax.jit
+    def run(params: Params, trie: Trie, tokens: jax.Array, lengths: jax.Array, target: jax.Array) -> Placed:
+        params = policy.gathered(params)
+        cache = policy.prefill(params, Prompts(tokens, lengths))
+        scores = score_all(policy, params, cache, trie, scoring=scoring)
+        beams = search(policy, params, cache, trie, num_beams=num_beams, scoring=scoring).items
+        best = top(scores, min(max(ks), trie.num_items))[1]
+        found = best[:, :, None] == beams[:, None, :]  # [B, K, W]
+        missed = [(~found[:, :k, :k].any(-1)).sum(-1, dtype=jnp.int32) for k in ks]
+        rank = jnp.take_along_axis(descending_ranks(scores), target[:, None], axis=1)[:, 0]
+        hit = beams == target[:, None]
+        beam = jnp.where(hit.any(axis=1), hit.argmax(axis=1), -1)
+        return constrain_whole(Placed(rank, beam, jnp.stack(missed, axis=1)))
+
+    def place(params: Params, batch: Batch) -> Placed:
+        return run(params, trie, **_prompts(batch), target=place_whole(batch["target"]))
+
+    return ExactSearch(place, trie.num_items, num_beams, tuple(ks))
+
+
+def evaluate(
+    search: Search,
+    params: Params,
+    batches: Iterable[Batch],
+    *,
+    on_batch: Callable[[int], None] = lambda rows: None,
+) -> Ranks:
+    """Ranks by beams of all samples of finite `batches` (see `data.pipeline.eval_batches`), by ascending sample.
+
+    `on_batch` is told how many samples each batch brought. The next batch is searched while one is read.
+    """
+    rows = _Rows()
+    width = 0
+    for batch, found in _one_ahead(search, params, batches):
+        items = np.asarray(found.items)
+        width = items.shape[1]
+        hit = items == batch["target"][:, None]
+        on_batch(rows.add(batch, rank=np.where(hit.any(axis=1), hit.argmax(axis=1), -1)))
+    return rows.ranks(width)
+
+
+def evaluate_exact(
+    search: ExactSearch,
+    params: Params,
+    batches: Iterable[Batch],
+    *,
+    on_batch: Callable[[int], None] = lambda rows: None,
+) -> Exact:
+    """`evaluate`, and the same among all items, in one pass."""
+    rows = _Rows()
+    for batch, found in _one_ahead(search.run, params, batches):
+        on_batch(rows.add(batch, **{name: np.asarray(getattr(found, name)) for name in ("rank", "beam", "missed")}))
+    missed = np.concatenate(rows.columns["missed"]).mean(axis=0, dtype=np.float64)
+    shares = {k: float(count) / min(k, search.num_items) for k, count in zip(search.ks, missed, strict=True)}
+    return Exact(rows.ranks(search.num_items), rows.ranks(search.num_beams, "beam"), shares)
+
+
+class _Rows:
+    """Columns of samples gathered from batches, without the rows that only fill one up."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[np.ndarray]] = collections.defaultdict(list)
+
+    def add(self, batch: Batch, **found: np.ndarray) -> int:
+        """Returns how many samples came."""
+        for name, column in (found | {name: batch[name] for name in ("sample", "user", "target")}).items():
+            self.columns[name].append(column[batch["valid"]])
+        return int(batch["valid"].sum())
+
+    def ranks(self, num_candidates: int, rank: str = "rank") -> Ranks:
+        sources = {"sample": "sample", "user": "user", "target": "target", "rank": rank}
+        columns = {name: np.concatenate(self.columns[source]) for name, source in sources.items()}
+        order = np.argsort(columns["sample"])
+        return Ranks(**{name: column[order] for name, column in columns.items()}, num_candidates=num_candidates)
+
+
+def _prompts(batch: Batch) -> dict[str, jax.Array]:
+    return place_batch({name: batch[name] for name in ("tokens", "lengths")})
+
+
+def _one_ahead(search: Callable[[Params, Batch], Any], params: Params, batches: Iterable[Batch]) -> Iterator:
+    """(batch, what was found), the next search dispatched before these are handed out."""
+    waiting = None
+    for batch in batches:
+        dispatched = (batch, search(params, batch))
+        if waiting is not None:
+            yield waiting
+        waiting = dispatched
+    if waiting is not None:
+        yield waiting

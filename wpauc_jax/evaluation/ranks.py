@@ -1,0 +1,224 @@
+"""Where each sample's target came in a ranked list: the result of an evaluation, from which every metric follows."""
+
+import dataclasses
+import os
+import zipfile
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from wpauc_jax.runtime.files import atomic_path
+
+_ARRAYS = {"sample": np.int64, "user": np.int32, "target": np.int32, "rank": np.int32}
+
+
+class RanksError(ValueError):
+    """Ranks that cannot be read, measured or compared; the message says which and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """The place of N samples' targets, one target each.
+
+    sample: int64[N], flat positions in the data set, each once. user, target: int32[N].
+    rank: int32[N], 0-based place of the target in the list, -1 where the list lacks it.
+    num_candidates: length of the lists: the beam width, or the number of items if all were ranked.
+    """
+
+    sample: np.ndarray
+    user: np.ndarray
+    target: np.ndarray
+    rank: np.ndarray
+    num_candidates: int
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(getattr(self, name)) for name in _ARRAYS}
+        if len(set(lengths.values())) != 1:
+            raise RanksError(f"ranks need arrays of one length, got {lengths}")
+        for name, dtype in _ARRAYS.items():
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+        object.__setattr__(self, "num_candidates", int(self.num_candidates))
+        if np.unique(self.sample).size != self.sample.size:
+            raise RanksError("ranks hold a sample twice")
+        wrong = (self.rank < -1) | (self.rank >= self.num_candidates)
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            raise RanksError(
+                f"sample {self.sample[i]} has rank {self.rank[i]}, outside a list of {self.num_candidates} (absent: -1)"
+            )
+
+    def __len__(self) -> int:
+        return self.sample.size
+
+    @property
+    def num_users(self) -> int:
+        """Distinct users; fewer than the samples where a user has several."""
+        return np.unique(self.user).size
+
+    def values(self, metric: str) -> np.ndarray:
+        """float64[N]: a metric such as 'recall@10', 'ndcg@3', 'auc' or 'opauc@10' of every sample.
+
+        With one target, Recall@K is 1 where rank < K and NDCG@K is 1/log2(rank + 2) there; AUC is the share of the
+        other items below the target, OPAUC@K the normalised partial AUC over false positive rates up to K of them, and
+        WPAUC@K, over the window of Recall@K, equals Recall@K (docs/theory.md).
+        Raises RanksError for an unknown name, and for a K beyond lists that miss some target: its rank is not known.
+        """
+        name, k = parse_metric(metric)
+        if name == "auc":
+            return self._auc()
+        if k > self.num_candidates and (self.rank < 0).any():
+            raise RanksError(f"{metric} needs lists of at least {k}, these hold {self.num_candidates}; widen the beam")
+        hit = (self.rank >= 0) & (self.rank < k)
+        if name in ("recall", "wpauc"):
+            return hit.astype(np.float64)
+        if name == "opauc":
+            return np.where(hit, (k - self.rank) / k, 0.0)
+        return np.where(hit, 1.0 / np.log2(np.maximum(self.rank, 0) + 2.0), 0.0)
+
+    def metrics(self, recall_at: Iterable[int], ndcg_at: Iterable[int]) -> dict[str, float]:
+        """Means over samples, by name: {'recall@1': ..., 'ndcg@3': ...}. Raises RanksError where there is no sample."""
+        return {name: self.mean(name) for name in metric_names(recall_at, ndcg_at)}
+
+    def mean(self, metric: str) -> float:
+        """Mean of `values(metric)`."""
+        self._need_samples(1, metric)
+        return float(self.values(metric).mean())
+
+    def standard_error(self, metric: str) -> float:
+        """Of the mean, with a user's samples counted as one cluster; with one sample a user, the usual s / sqrt(N)."""
+        values = self.values(metric)
+        users, user = np.unique(self.user, return_inverse=True)
+        self._need_samples(1, metric)
+        if users.size < 2:
+            return float("nan")
+        residual = np.bincount(user, weights=values - values.mean())
+        return float(np.sqrt((residual**2).sum() * users.size / (users.size - 1)) / values.size)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one .npz file, whole or not at all."""
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            arrays = {name: getattr(self, name) for name in _ARRAYS}
+            np.savez_compressed(file, num_candidates=np.int64(self.num_candidates), **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Ranks":
+        """Reads what `save` wrote. Raises RanksError naming the file where it is missing or something else."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in _ARRAYS}
+                return cls(**arrays, num_candidates=int(file["num_candidates"]))
+        except FileNotFoundError as error:
+            raise RanksError(f"{path}: there is no such file of ranks") from error
+        except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            raise RanksError(f"{path}: not a file of ranks ({error})") from error
+
+    def _auc(self) -> np.ndarray:
+        if (self.rank < 0).any() or self.num_candidates < 2:
+            raise RanksError("auc needs the rank of every target among all items; evaluate with eval.exact")
+        return 1.0 - self.rank / (self.num_candidates - 1)
+
+    def _need_samples(self, count: int, metric: str) -> None:
+        if len(self) < count:
+            raise RanksError(f"{metric} has no mean: there is no sample to evaluate")
+
+
+def parse_metric(metric: str) -> tuple[str, int]:
+    """'recall@10' -> ('recall', 10), 'auc' -> ('auc', 0). Raises RanksError for any other form."""
+    name, _, k = metric.partition("@")
+    if metric == "auc":
+        return metric, 0
+    if name not in ("recall", "ndcg", "opauc", "wpauc") or not k.isdecimal() or int(k) < 1:
+        raise RanksError(
+            f"unknown metric {metric!r}; use auc, or recall@K, ndcg@K, opauc@K, wpauc@K with K of at least 1"
+        )
+    return name, int(k)
+
+
+def metric_names(recall_at: Iterable[int], ndcg_at: Iterable[int]) -> list[str]:
+    """Names in a table's order: recall, then ndcg."""
+    return [f"recall@{k}" for k in recall_at] + [f"ndcg@{k}" for k in ndcg_at]
+
+
+def area_names(ks: Iterable[int]) -> list[str]:
+    """Areas under the ROC curve that exact ranks give: the whole, then the partial and the windowed one at each K."""
+    return ["auc", *(f"{name}@{k}" for name in ("opauc", "wpauc") for k in ks)]
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedDifference:
+    """Metric of B minus metric of A on the same samples, with a bootstrap interval and a two-sided p-value."""
+
+    metric: str
+    mean_a: float
+    mean_b: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_bootstrap(
+    a: Ranks | Sequence[Ranks], b: Ranks | Sequence[Ranks], metric: str, *, samples: int = 10_000, seed: int = 0
+) -> PairedDifference:
+    """Does B beat A? Users are drawn with replacement; each drawn user brings all its samples, in A and in B.
+
+    Lists are runs with several seeds: a sample's value is then its mean over the runs, so that the interval is about
+    users and takes these runs as given. It is the 2.5% to 97.5% percentile interval of `samples` draws; the p-value is
+    twice the smaller share of draws on either side of 0 (Efron and Tibshirani, 1993, chapters 13 and 15).
+    Raises RanksError where the runs hold different samples or targets.
+    """
+    runs_a, runs_b = _as_runs(a, "A"), _as_runs(b, "B")
+    reference, order = runs_a[0][1], np.argsort(runs_a[0][1].sample)
+    for name, run in runs_a[1:] + runs_b:
+        _check_same_samples(*runs_a[0], name, run)
+    values_a, values_b = (
+        np.mean([run.values(metric)[np.argsort(run.sample)] for _, run in runs], axis=0) for runs in (runs_a, runs_b)
+    )
+    _, user = np.unique(reference.user[order], return_inverse=True)
+    total = np.bincount(user, weights=values_b - values_a)
+    draws = _bootstrap_means(total, np.bincount(user), samples, seed)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    side = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
+    return PairedDifference(
+        metric=metric,
+        mean_a=float(values_a.mean()),
+        mean_b=float(values_b.mean()),
+        difference=float((values_b - values_a).mean()),
+        low=float(low),
+        high=float(high),
+        p_value=min(1.0, 2 * (side + 1) / (samples + 1)),
+    )
+
+
+def _bootstrap_means(total: np.ndarray, count: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """float64[samples]: sum of totals over sum of counts, of as many users as there are, drawn with replacement.
+
+    Users with the same total and count are alike, so a draw is a multinomial over the few kinds of user: the same
+    distribution as drawing each user, at a fraction of the work.
+    """
+    kinds, size = np.unique(np.stack([total, count], axis=1), axis=0, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(total.size, size / total.size, size=samples)
+    return (drawn @ kinds[:, 0]) / (drawn @ kinds[:, 1])
+
+
+def _as_runs(ranks: Ranks | Sequence[Ranks], side: str) -> list[tuple[str, Ranks]]:
+    runs = [ranks] if isinstance(ranks, Ranks) else list(ranks)
+    if not runs or not all(len(run) for run in runs):
+        raise RanksError(f"side {side} of the comparison has no run, or a run without a sample")
+    return [(side if len(runs) == 1 else f"run {i + 1} of {side}", run) for i, run in enumerate(runs)]
+
+
+def _check_same_samples(name_a: str, a: Ranks, name_b: str, b: Ranks) -> None:
+    common, in_a, in_b = np.intersect1d(a.sample, b.sample, assume_unique=True, return_indices=True)
+    if not common.size == len(a) == len(b):
+        raise RanksError(
+            f"{name_a} holds {len(a)} samples and {name_b} {len(b)}, of which {common.size} are in both; "
+            "compare runs on the same data and split"
+        )
+    for field in ("target", "user"):
+        differ = getattr(a, field)[in_a] != getattr(b, field)[in_b]
+        if differ.any():
+            raise RanksError(
+                f"{name_a} and {name_b} disagree on the {field} of {np.count_nonzero(differ)} samples, the first is "
+                f"{common[np.argmax(differ)]}; compare runs on the same prepared data"
+            )

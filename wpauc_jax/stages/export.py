@@ -1,0 +1,92 @@
+"""A trained run as one folder: a model that `transformers` loads, its tokenizer, and the catalogue."""
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from wpauc_jax.catalog.items import Catalog
+from wpauc_jax.models import Params, save_pretrained
+from wpauc_jax.models.pretrained import local_folder
+from wpauc_jax.stages.workspace import Workspace
+
+
+def export(work: Workspace, params: Params, *, say: Callable[[str], None]) -> pathlib.Path:
+    """Writes `export.path`; it appears whole or not at all.
+
+    Beside the model: its tokenizer, with a token for each code of semantic ids; items.jsonl, one item a line with its
+    raw id, title and tokens; trie.npz, the whole catalogue as a trie (token, first_child, item: see
+    `wpauc_jax.catalog.trie`); prompt.json, the tokens that stand around the items of a history.
+
+    Raises FileExistsError where there is such a folder already.
+    """
+    config = work.config
+    path = pathlib.Path(config.export.path or work.folder / "export")
+    pretrained = config.model.pretrained
+    generation = {"num_beams": config.eval.num_beams, "max_new_tokens": int(work.catalog.lengths.max())}
+    if work.catalog.end >= 0:
+        generation["eos_token_id"] = work.catalog.end
+
+    def add_files(folder: pathlib.Path) -> None:
+        _tokenizer(work).save_pretrained(folder)
+        _write_catalog(work, folder)
+
+    save_pretrained(
+        path,
+        work.policy,
+        params,
+        dtype=config.export.dtype,
+        source=local_folder(pretrained) if pretrained else None,
+        generation=generation,
+        add_files=add_files,
+    )
+    say(f"the model, its tokenizer and the catalogue are in {path}")
+    return path
+
+
+def _write_catalog(work: Workspace, folder: pathlib.Path) -> None:
+    with (folder / "items.jsonl").open("w", encoding="utf-8") as file:
+        rows = zip(work.dataset.item_ids, work.dataset.titles, work.catalog.sequences(), strict=True)
+        for item, (raw, title, tokens) in enumerate(rows):
+            row = {"item": item, "id": raw, "title": title, "tokens": tokens}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    trie = work.trie("vocab")  # with whole paths: what follows a unique prefix has to be written, too
+    np.savez(folder / "trie.npz", token=trie.token, first_child=trie.first_child, item=trie.item)
+    form = work.builder.form
+    prompt = {
+        "head": form.head,
+        "lead": form.lead,
+        "tail": form.tail,
+        "line_end": form.line_end,
+        "end": form.end,
+        "history": work.config.prompt.history,
+        "max_history": work.builder.max_history,
+        "max_tokens": work.config.prompt.max_tokens,
+    }
+    (folder / "prompt.json").write_text(json.dumps(prompt, indent=2) + "\n")
+
+
+def _tokenizer(work: Workspace) -> Any:
+    """The run's tokenizer with its codes; for a model that knows nothing but the catalogue, one of those tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    names = code_names(work.catalog)
+    if work.tokenizer is not None:
+        tokenizer = AutoTokenizer.from_pretrained(work.tokenizer.path)
+        tokenizer.add_tokens(names)
+        return tokenizer
+    special = ["<pad>", "<bos>", "<unused>"]  # the ids before the catalogue's first
+    vocabulary = {name: number for number, name in enumerate(special + names)}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unused>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<bos>", unk_token="<unused>")
+
+
+def code_names(catalog: Catalog) -> list[str]:
+    """The names of the new tokens in their order: <a_0>, <a_1>, ... for the first level, <b_0>, ... for the next."""
+    disambiguating = catalog.vocab_size - catalog.first_code - sum(catalog.level_sizes)
+    sizes = [*catalog.level_sizes, disambiguating]
+    return [f"<{chr(ord('a') + level)}_{code}>" for level, size in enumerate(sizes) for code in range(size)]

@@ -1,0 +1,68 @@
+"""The model that a run starts from: fresh or pretrained, with rows for the catalogue's tokens, perhaps an adapter."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from wpauc_jax import models
+from wpauc_jax.catalog.items import Catalog
+from wpauc_jax.catalog.tokenizer import Tokenizer
+from wpauc_jax.config import Config, ConfigError, ModelConfig
+from wpauc_jax.models import Frozen, Params, Policy
+from wpauc_jax.runtime.sharding import check_sizes, place_state
+
+
+def first_model(
+    config: Config, catalog: Catalog, titles: Sequence[str], tokenizer: Tokenizer | None
+) -> tuple[Policy, Params, Frozen]:
+    """(policy, trained, frozen) before any training.
+
+    Raises ConfigError for a vocabulary that cannot hold the catalogue and for a size that the mesh does not divide, and
+    PretrainedError for weights that cannot be read.
+    """
+    settings, seed = config.model, config.model.seed + config.seed
+    new_tokens = catalog.vocab_size - catalog.first_code
+    if settings.pretrained:
+        policy, params = models.load_pretrained(settings.pretrained, dtype=settings.param_dtype, settings=settings)
+        if tokenizer is not None and tokenizer.size > policy.config.vocab_size:
+            raise ConfigError(
+                f"the tokenizer {tokenizer.path} has {tokenizer.size} tokens, model.pretrained={settings.pretrained!r} "
+                f"has rows for {policy.config.vocab_size}: they do not belong together"
+            )
+        if new_tokens:
+            described = _descriptions(settings, catalog, titles, tokenizer)
+            policy, params = models.grow_vocabulary(policy, params, catalog.first_code, described)
+        if settings.lora.rank:
+            policy, params = models.add_adapter(policy, params, settings.lora, seed)
+    else:
+        policy, params = models.init(_fitted(settings, catalog.vocab_size), seed)
+    batch_sizes = {f"{stage}.batch_size": getattr(config, stage).batch_size for stage in ("sft", "rl", "eval")}
+    check_sizes(policy.config, batch_sizes)
+    params = place_state(params)
+    trained, frozen = models.split_params(policy, params, first_row=catalog.first_code, num_rows=new_tokens)
+    return policy, trained, frozen
+
+
+def _fitted(settings: ModelConfig, needed: int) -> ModelConfig:
+    if 0 < settings.vocab_size < needed:
+        raise ConfigError(
+            f"model.vocab_size={settings.vocab_size} is too small: the catalogue has {needed} tokens; "
+            "leave it at 0 to take what the catalogue needs"
+        )
+    return dataclasses.replace(settings, vocab_size=settings.vocab_size or needed)
+
+
+def _descriptions(
+    settings: ModelConfig, catalog: Catalog, titles: Sequence[str], tokenizer: Tokenizer | None
+) -> list[list[int]]:
+    """For each new token the tokens that its rows start as the mean of, by `model.new_rows`; none: of all rows.
+
+    text: the tokens of the titles of the items that have the new token.
+    """
+    described: list[list[int]] = [[] for _ in range(catalog.vocab_size - catalog.first_code)]
+    if settings.new_rows == "mean" or tokenizer is None:
+        return described
+    for sequence, title in zip(catalog.sequences(), tokenizer.encode(titles), strict=True):
+        for token in sequence:
+            if token >= catalog.first_code:
+                described[token - catalog.first_code] += title
+    return described

@@ -1,0 +1,73 @@
+"""Histories in, each user's Top-K items out; only items of the catalogue can come out."""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from wpauc_jax.batches.histories import read_histories
+from wpauc_jax.config import ConfigError
+from wpauc_jax.models import Params
+from wpauc_jax.runtime.distributed import is_main_process
+from wpauc_jax.runtime.files import atomic_path
+from wpauc_jax.runtime.progress import Progress
+from wpauc_jax.runtime.sharding import batch_rows
+from wpauc_jax.stages.workspace import Workspace
+
+
+def recommend(work: Workspace, params: Params, *, say: Callable[[str], None]) -> pathlib.Path:
+    """Answers `recommend.input`, in batches, as JSON lines {"user", "items": [{"id", "title", "score"}, ...]}.
+
+    A score is the item's log-probability. A list is shorter than `recommend.top_k` only where the catalogue is. The
+    output appears whole or not at all.
+    """
+    config = work.config.recommend
+    if not config.input:
+        raise ConfigError("recommend.input is empty; give a file of histories (JSON lines or .inter)")
+    histories = read_histories(config.input, work.dataset)
+    output = pathlib.Path(config.output or work.folder / "recommendations.jsonl")
+    if not is_main_process():
+        for _ in _answers(work, params, histories):  # takes part in the search; the main process writes
+            pass
+        return output
+    with (
+        atomic_path(output) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+        Progress(len(histories), "recommend", unit="users") as progress,
+    ):
+        for lines in _answers(work, params, histories):
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            progress.update(len(lines))
+    say(f"recommendations for {len(histories)} users are in {output}")
+    return output
+
+
+def _answers(work: Workspace, params: Params, histories: list[tuple[str, np.ndarray]]) -> Iterator[list[dict]]:
+    """One list of answers a batch. A batch has one of few shapes (`prompt.widths`), so that few programs serve all."""
+    config, size = work.config, work.config.eval.batch_size
+    width = max(config.eval.num_beams, config.recommend.top_k)
+    search = work.search(width)
+    limit, mine = work.builder.max_history, batch_rows(size)
+    for start in range(0, len(histories), size):
+        batch = histories[start : start + size]
+        items = np.full((size, limit), -1, np.int64)
+        for row, (_, history) in zip(items, batch, strict=False):
+            recent = history[-limit:]
+            row[: len(recent)] = recent
+        padded = work.builder.padded_width(work.builder.lengths(items).max())
+        tokens, lengths = work.builder.prompts(items[mine], padded)
+        found = search(params, {"tokens": tokens, "lengths": lengths})
+        columns = (np.asarray(found.items), np.asarray(found.scores))
+        yield [
+            {"user": user, "items": _listed(work, *(column[row, : config.recommend.top_k] for column in columns))}
+            for row, (user, _) in enumerate(batch)
+        ]
+
+
+def _listed(work: Workspace, items: np.ndarray, scores: np.ndarray) -> list[dict]:
+    return [
+        {"id": work.dataset.item_ids[item], "title": work.dataset.titles[item], "score": round(float(score), 6)}
+        for item, score in zip(items, scores, strict=True)
+        if item >= 0
+    ]

@@ -1,0 +1,188 @@
+"""SFT and RL on a workspace: steps, batches and validation handed to the one loop."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from wpauc_jax.batches.pipeline import prompt_batches, sft_batches, steps_per_epoch
+from wpauc_jax.batches.rows import sft_rows
+from wpauc_jax.config import Config, ConfigError, StageConfig
+from wpauc_jax.evaluation.evaluate import ExactSearch, evaluate, evaluate_exact
+from wpauc_jax.models import Params
+from wpauc_jax.runtime.distributed import is_main_process
+from wpauc_jax.runtime.progress import MetricWriter
+from wpauc_jax.runtime.sharding import batch_rows, place_batch
+from wpauc_jax.stages.workspace import Workspace
+from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, finished_step, load_params
+from wpauc_jax.training.loop import Plan, fit
+from wpauc_jax.training.optim import make_optimizer
+from wpauc_jax.training.rl import Step, TrainState, init_state, make_rl_step, make_sft_step
+
+
+def run_sft(work: Workspace) -> int:
+    """Supervised fine-tuning from the first parameters, or on from the newest checkpoint; nothing if it is done.
+
+    Returns the updates done in all.
+    """
+    settings = work.config.sft
+    identity = {**work.identity(), "sft": _identity(settings)}
+    done = _finished_step(work, "sft", identity)
+    if done is not None:
+        return done
+    packed = sft_rows(work.dataset, work.builder, work.sft_limits, settings.row_tokens)
+    plan = _plan(work, "sft", settings, len(packed))
+    optimizer = make_optimizer(settings.optim, plan.total_steps)
+    trie = work.trie("constrained" if settings.loss == "catalogue" else "vocab")
+    step = make_sft_step(work.policy, trie, optimizer, loss=settings.loss, frozen=work.frozen, tasks=settings.tasks)
+    batches = sft_batches(
+        packed,
+        settings.batch_size,
+        seed=work.config.seed,
+        rows=batch_rows(settings.batch_size),
+        tasks={task: work.alignment(task) for task in settings.tasks},
+    )
+    return _run(work, "sft", init_state(work.first_params, optimizer), step, batches, plan, settings, identity)
+
+
+def run_rl(work: Workspace) -> int:
+    """Reinforcement learning from the best SFT parameters, or on from the newest checkpoint; nothing if it is done.
+
+    Returns the updates done in all.
+    """
+    settings = work.config.rl
+    _check_group(work)
+    shared = work.identity()
+    identity = {
+        **shared,
+        "rl": _identity(settings) | shared["rl"],  # with the share that is held out, where none is
+        "sft": _identity(work.config.sft),
+        "sft_from": work.config.sft_from,
+    }
+    done = _finished_step(work, "rl", identity)
+    if done is not None:
+        return done
+    params = load_params(best_folder(work, "sft"), work.first_params)
+    plan = dataclasses.replace(_plan(work, "rl", settings, len(work.rl_positions)), eval_at_start=True)
+    optimizer = make_optimizer(settings.optim, plan.total_steps)
+    scoring = work.config.scoring
+    step = make_rl_step(
+        work.policy,
+        work.trie(scoring),
+        optimizer,
+        settings,
+        scoring=scoring,
+        seed=work.config.seed,
+        frozen=work.frozen,
+    )
+    batches = prompt_batches(
+        work.dataset,
+        work.builder,
+        work.rl_positions,
+        settings.batch_size,
+        seed=work.config.seed,
+        rows=batch_rows(settings.batch_size),
+    )
+    state = init_state(params, optimizer, reference=settings.kl_coef > 0)
+    return _run(work, "rl", state, step, batches, plan, settings, identity)
+
+
+def best_folder(work: Workspace, stage: str) -> pathlib.Path:
+    """Where a stage keeps its best parameters; SFT's may be another work directory's."""
+    home = pathlib.Path(work.config.sft_from) if stage == "sft" and work.config.sft_from else work.folder
+    return home / stage / "best"
+
+
+def _finished_step(work: Workspace, stage: str, identity: Mapping[str, Any]) -> int | None:
+    return finished_step(work.folder / stage / "checkpoints", work.folder / stage / "best", identity)
+
+
+def _run(
+    work: Workspace,
+    name: str,
+    state: TrainState,
+    step: Step,
+    batches: Any,
+    plan: Plan,
+    settings: StageConfig,
+    identity: Mapping[str, Any],
+) -> int:
+    folder = work.folder / name
+    with (
+        Checkpoints(folder / "checkpoints", reach=settings.faults.rollback_steps, meta=identity) as checkpoints,
+        BestCheckpoint(folder / "best") as best,
+        MetricWriter(work.folder / "metrics.jsonl", enabled=is_main_process()) as writer,
+    ):
+        result = fit(
+            name,
+            state,
+            step,
+            batches,
+            plan=plan,
+            checkpoints=checkpoints,
+            best=best,
+            writer=writer,
+            evaluate=_Validation(work),
+            rows_per_step=settings.batch_size,
+            unit="rows" if name == "sft" else "users",
+            place=place,
+        )
+    return result.step
+
+
+def select_metric(config: Config, stage: str) -> str:
+    """The validation metric by which a stage keeps its best checkpoint: what is asked for, or what it aims at."""
+    aim = f"recall@{config.rl.target_k}"
+    if config.eval.select:
+        return config.eval.select
+    return aim if stage == "rl" and aim in config.eval.metric_names else config.eval.metric_names[-1]
+
+
+def _plan(work: Workspace, name: str, settings: StageConfig, rows: int) -> Plan:
+    per_epoch = steps_per_epoch(rows, settings.batch_size)
+    return Plan(
+        total_steps=settings.steps or max(1, round(settings.epochs * per_epoch)),
+        evals=settings.evals,
+        saves=settings.saves,
+        patience=settings.patience,
+        select=select_metric(work.config, name),
+        faults=settings.faults,
+    )
+
+
+def _identity(settings: StageConfig) -> dict[str, Any]:
+    """What a stage's result depends on. A run that a fault has stopped may go on with other settings for faults."""
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name != "faults"}
+
+
+class _Validation:
+    """params -> metrics on the validation rows, with `eval.exact` also among all items as "exact/..."."""
+
+    def __init__(self, work: Workspace) -> None:
+        config = work.config.eval
+        self._config = config
+        self._search = work.exact_search() if config.exact else work.search(config.num_beams)
+        self._frozen = work.frozen
+        self._batches = work.eval_batches(work.valid_positions)
+
+    def __call__(self, params: Params) -> dict[str, float]:
+        config, params = self._config, self._frozen.join(params)
+        if not isinstance(self._search, ExactSearch):
+            return evaluate(self._search, params, self._batches).metrics(config.recall_at, config.ndcg_at)
+        exact = evaluate_exact(self._search, params, self._batches)
+        among_all = exact.ranks.metrics(config.recall_at, config.ndcg_at) | exact.metrics()
+        metrics = exact.beams.metrics(config.recall_at, config.ndcg_at)
+        return metrics | {f"exact/{name}": value for name, value in among_all.items()}
+
+
+def place(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What a step reads of a batch, on the devices. Sample and user ids stay on the host."""
+    return place_batch({name: value for name, value in batch.items() if name not in ("sample", "user")})
+
+
+def _check_group(work: Workspace) -> None:
+    group, items = work.config.rl.group_size, work.catalog.num_items
+    if group > items:
+        raise ConfigError(
+            f"rl.group_size={group} is larger than the catalogue of {items} items; lower rl.group_size to {items}"
+        )

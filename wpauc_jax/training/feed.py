@@ -1,0 +1,65 @@
+"""Batches for the loop, read one ahead."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from wpauc_jax.training.skips import Skips
+
+Batch = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """A batch on the host and on the device."""
+
+    number: int  # in the order of the data, from 1 on
+    host: Batch
+    placed: Any
+
+
+class Feed:
+    """A Grain iterator read one batch ahead, which knows the place of the batch not yet taken.
+
+    Args:
+      batches: a Grain IterDataset or DatasetIterator.
+      place: puts a batch on the device or devices.
+      skips: batches to pass over.
+    """
+
+    def __init__(self, batches: Any, place: Callable[[Batch], Any], skips: Skips) -> None:
+        self._iterator = iter(batches)
+        self._place = place
+        self._skips = skips
+        self._ahead: Placed | None = None
+        self._before_ahead: Any = None
+
+    def take(self, done: int) -> Placed:
+        """The batch of the step after `done` updates. Raises ValueError where the data end."""
+        self.prefetch(done)
+        if self._ahead is None:
+            raise ValueError(f"the data ended after step {done}; give a pipeline that repeats")
+        batch, self._ahead = self._ahead, None
+        return batch
+
+    def prefetch(self, done: int) -> None:
+        """Reads the batch of the step after `done` updates and starts its way to the device."""
+        if self._ahead is None:
+            self._before_ahead = self.position()
+            for _ in range(self._skips.at(done)):
+                next(self._iterator, None)
+            host = next(self._iterator, None)
+            number = done + self._skips.before(done) + 1
+            self._ahead = None if host is None else Placed(number, host, self._place(host))
+
+    def position(self) -> Any:
+        """Where the data stand, the batch read ahead not counted, as JSON values."""
+        return copy.deepcopy(self._iterator.get_state()) if self._ahead is None else self._before_ahead
+
+    def go_to(self, position: Any) -> None:
+        """Goes to where the data stood."""
+        self._ahead = None
+        self._iterator.set_state(position)

@@ -1,0 +1,43 @@
+"""Which batches a run passes over after faults that were rolled back; a file, so that a resumed run does so too."""
+
+import json
+import pathlib
+
+from wpauc_jax.runtime.files import atomic_path
+
+
+class Skips:
+    """Batches to pass over, by the count of updates after which they would come.
+
+    With its batches passed over, a run is the run on data that never held them. So it does not matter from which
+    checkpoint it is taken up again.
+
+    Args:
+      path: a JSON file, read if it is there.
+      writes: False in all processes but one.
+    """
+
+    def __init__(self, path: pathlib.Path, *, writes: bool = True) -> None:
+        self._path, self._writes = path, writes
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"skips": {}, "faults": []}
+        self._batches = {int(after): count for after, count in content["skips"].items()}
+        self.faults: list[str] = content["faults"]  # what was rolled back, in words
+
+    def at(self, done: int) -> int:
+        """How many batches to pass over before the step after `done` updates."""
+        return self._batches.get(done, 0)
+
+    def before(self, done: int) -> int:
+        """How many have been passed over when the step after `done` updates gets its batch."""
+        return sum(count for after, count in self._batches.items() if after <= done)
+
+    def add(self, step: int, after: int, fault: str) -> None:
+        """From `after` updates on, pass over all that was drawn up to the batch of update `step`, which went wrong."""
+        drawn = {done: count for done, count in self._batches.items() if after <= done < step}
+        self._batches = {done: count for done, count in self._batches.items() if done not in drawn}
+        self._batches[after] = step - after + sum(drawn.values())
+        self.faults = [*self.faults, fault]
+        if self._writes:
+            content = {"skips": self._batches, "faults": self.faults}
+            with atomic_path(self._path) as temporary:
+                temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
