@@ -158,7 +158,7 @@ def test_settings_that_are_named_exist(name):
         assert field, f"{name} names --config.{setting}, which is no setting"
         choices = field.metadata.get("choices")
         assert not (choices and value) or value in choices, f"{name}: --config.{setting}={value}"
-    sections = {field.name for field in dataclasses.fields(Config) if dataclasses.is_dataclass(field.default)}
+    sections = {name for name, hint in typing.get_type_hints(Config).items() if dataclasses.is_dataclass(hint)}
     for span in CODE_SPAN.findall(prose(text)):
         match = SETTING_NAME.fullmatch(span)
         if match and match[1].partition(".")[0] in sections and not match[1].endswith(FILE_ENDINGS):

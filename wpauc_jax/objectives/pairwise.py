@@ -1,7 +1,8 @@
-"""Losses of baselines that score positives against negatives: one-way partial AUC, S-DPO, softmax over the catalogue.
+"""Losses of baselines: one-way partial AUC, S-DPO, softmax over the catalog.
 
-Every loss is a `Total` over positives: `.mean()` for one batch, add totals over micro-batches and devices.
-Shapes: positives [..., P], negatives [..., N]; the pairwise ones make an array [..., P, N].
+They score positives against negatives. Every loss is a `Total` over positives: call `.mean()` for one batch, or add the
+totals over micro-batches and devices first. Shapes: positives [..., P], negatives [..., N]. The pairwise losses make an
+array [..., P, N].
 """
 
 import jax
