@@ -183,7 +183,7 @@ def softmax_dpo_loss(
 def catalogue_cross_entropy(
     scores: Array, targets: Array, *, item_mask: Array | None = None, where: Array | None = None
 ) -> Total:
-    """Softmax cross-entropy of the target item over the catalogue.
+    """Softmax cross-entropy of the target item over the catalog.
 
     Args:
       scores: [..., I], one for each item.
