@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from wpauc_jax.data.dataset import Dataset
-from wpauc_jax.data.errors import DataError, Rejects, read_file, unpacked
+from wpauc_jax.data.errors import DataError, Rejects
+from wpauc_jax.data.hashing import read_file, unpacked
 from wpauc_jax.data.sources.blocks import Input
 from wpauc_jax.data.sources.recbole import inter_blocks
 

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from wpauc_jax.data.errors import SPLITS, DataError, file_digest, read_file
+from wpauc_jax.data.errors import DataError
+from wpauc_jax.data.hashing import file_digest, read_file
+from wpauc_jax.data.tables import SPLITS
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from wpauc_jax.data.errors import DataError, RawData
+from wpauc_jax.data.errors import DataError
 from wpauc_jax.data.ids import IdTable
 from wpauc_jax.data.sources.blocks import ahead
+from wpauc_jax.data.tables import RawData
 from wpauc_jax.runtime.files import atomic_path
 
 _DONE = "done.json"

@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Callable
 
-from wpauc_jax.data.errors import DataError, RawData, ReadOptions, Rejects
+from wpauc_jax.data.errors import DataError, Rejects
 from wpauc_jax.data.sources.amazon import read_amazon
 from wpauc_jax.data.sources.detect import detect
 from wpauc_jax.data.sources.minionerec import read_minionerec
@@ -12,6 +12,7 @@ from wpauc_jax.data.sources.recbole import read_recbole
 from wpauc_jax.data.sources.sequences import read_sequences
 from wpauc_jax.data.sources.tabular import read_tabular
 from wpauc_jax.data.sources.yelp import read_yelp
+from wpauc_jax.data.tables import RawData, ReadOptions
 
 Reader = Callable[[pathlib.Path, ReadOptions, Rejects], RawData]
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import polars as pl
 
-from wpauc_jax.data.errors import DataError, RawData, ReadOptions, Rejects, item_table, shown
+from wpauc_jax.data.errors import DataError, Rejects, shown
 from wpauc_jax.data.sources.blocks import Input, first_line
 from wpauc_jax.data.sources.jsonlines import as_text, json_interactions, json_objects, parse_object
+from wpauc_jax.data.tables import RawData, ReadOptions, item_table
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _OLD = ("reviewerID", "asin", "unixReviewTime")

@@ -14,8 +14,9 @@ from typing import Any
 
 import polars as pl
 
-from wpauc_jax.data.errors import Rejects, parsed_times, shown
+from wpauc_jax.data.errors import Rejects, shown
 from wpauc_jax.data.sources.blocks import Input, ahead, text_blocks
+from wpauc_jax.data.times import parsed_times
 
 _UNIT = b"\x1f"  # ASCII's unit separator
 

@@ -3,13 +3,14 @@
 import pathlib
 import zipfile
 
-from wpauc_jax.data.errors import DataError, ReadOptions, shown
+from wpauc_jax.data.errors import DataError, shown
 from wpauc_jax.data.sources.amazon import SUFFIXES, is_amazon
 from wpauc_jax.data.sources.blocks import Input, first_line
 from wpauc_jax.data.sources.minionerec import is_minionerec
 from wpauc_jax.data.sources.movielens import is_movielens
 from wpauc_jax.data.sources.tabular import columns_of, is_parquet
 from wpauc_jax.data.sources.yelp import REVIEWS, find_yelp
+from wpauc_jax.data.tables import ReadOptions
 
 
 def detect(path: pathlib.Path, options: ReadOptions) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from wpauc_jax.data.errors import Rejects, interaction_table, parsed_times, shown
+from wpauc_jax.data.errors import Rejects, shown
 from wpauc_jax.data.sources.blocks import Input, ahead, text_blocks
+from wpauc_jax.data.tables import interaction_table
+from wpauc_jax.data.times import parsed_times
 
 _LONGEST_LITERAL = 1 << 20  # bytes; the parser of Python literals needs many times as much memory
 

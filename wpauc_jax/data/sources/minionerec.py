@@ -26,17 +26,9 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from wpauc_jax.data.errors import (
-    SPLITS,
-    DataError,
-    RawData,
-    ReadOptions,
-    Rejects,
-    read_file,
-    reject_duplicates,
-    shown,
-    unpacked,
-)
+from wpauc_jax.data.errors import DataError, Rejects, shown
+from wpauc_jax.data.hashing import read_file, unpacked
+from wpauc_jax.data.tables import SPLITS, RawData, ReadOptions, reject_duplicates
 
 _WHOLE = re.compile("[0-9]{1,18}")
 COLUMNS = ("user_id", "history_item_id", "item_id")

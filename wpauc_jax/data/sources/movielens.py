@@ -13,10 +13,11 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from wpauc_jax.data.errors import DataError, RawData, ReadOptions, Rejects
+from wpauc_jax.data.errors import DataError, Rejects
 from wpauc_jax.data.sources.blocks import Input, first_line
 from wpauc_jax.data.sources.delimited import Layout, delimited_blocks
 from wpauc_jax.data.sources.recbole import inter_blocks, item_blocks, joined
+from wpauc_jax.data.tables import RawData, ReadOptions
 
 GENRES = (  # in the order of the flags of 100K
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),

@@ -11,8 +11,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wpauc_jax.data.errors import DataError, Rejects, file_digest, parsed_times, shown
+from wpauc_jax.data.errors import DataError, Rejects, shown
+from wpauc_jax.data.hashing import file_digest
 from wpauc_jax.data.sources.blocks import Input
+from wpauc_jax.data.times import parsed_times
 
 ROWS = 1 << 20  # of a block at most
 

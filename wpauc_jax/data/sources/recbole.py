@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from wpauc_jax.data.errors import DataError, RawData, ReadOptions, Rejects, listed, shown
+from wpauc_jax.data.errors import DataError, Rejects, listed, shown
 from wpauc_jax.data.sources.blocks import Input, first_line
 from wpauc_jax.data.sources.delimited import Layout, delimited_blocks
+from wpauc_jax.data.tables import RawData, ReadOptions
 
 
 def read_recbole(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> RawData:

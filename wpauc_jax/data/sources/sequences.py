@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
-from wpauc_jax.data.errors import DataError, RawData, ReadOptions, Rejects, shown
+from wpauc_jax.data.errors import DataError, Rejects, shown
 from wpauc_jax.data.sources.blocks import Input, text_blocks
+from wpauc_jax.data.tables import RawData, ReadOptions
 
 
 def read_sequences(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> RawData:

@@ -20,7 +20,8 @@ import numpy as np
 import polars as pl
 
 from wpauc_jax.config import SyntheticConfig
-from wpauc_jax.data.errors import RawData, Rejects
+from wpauc_jax.data.errors import Rejects
+from wpauc_jax.data.tables import RawData
 
 _NOUNS = ("lamp", "kettle", "rope", "drum", "chair", "boot", "tent", "brush", "clock", "saw", "vase", "cable")
 _COLOURS = ("red", "blue", "green", "white", "black", "grey", "brown", "golden", "violet", "orange")

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from wpauc_jax.data.errors import DataError, RawData, ReadOptions, Rejects, listed, shown
+from wpauc_jax.data.errors import DataError, Rejects, listed, shown
 from wpauc_jax.data.sources.blocks import Input, first_line
 from wpauc_jax.data.sources.delimited import Layout, delimited_blocks
 from wpauc_jax.data.sources.parquet import parquet_columns, parquet_table_blocks
 from wpauc_jax.data.sources.recbole import joined
+from wpauc_jax.data.tables import RawData, ReadOptions
 
 
 def read_tabular(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> RawData:

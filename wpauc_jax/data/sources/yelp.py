@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from wpauc_jax.data.errors import DataError, RawData, ReadOptions, Rejects, item_table, shown
+from wpauc_jax.data.errors import DataError, Rejects, shown
 from wpauc_jax.data.sources.blocks import Input
 from wpauc_jax.data.sources.jsonlines import as_text, json_interactions, json_objects
+from wpauc_jax.data.tables import RawData, ReadOptions, item_table
 
 REVIEWS = "yelp_academic_dataset_review.json"
 BUSINESSES = "yelp_academic_dataset_business.json"
