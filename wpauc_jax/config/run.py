@@ -13,7 +13,7 @@ from wpauc_jax.config.fields import Checked, ConfigError, at_least, choice
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticConfig(Checked, section="data.synthetic."):
-    """data.source=synthetic: a world whose law is known; `data/sources/synthetic.py` states it."""
+    """data.source=synthetic: a world whose law is known; `data/world.py` states it."""
 
     num_users: int = at_least(2000, 1)
     num_items: int = at_least(200, 2)
