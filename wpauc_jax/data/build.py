@@ -9,10 +9,10 @@ import polars as pl
 
 from wpauc_jax.config import DataConfig
 from wpauc_jax.data.errors import DataError
-from wpauc_jax.data.filters import first_meetings, k_core, title_faults
+from wpauc_jax.data.filters import REPEATS, k_core, title_faults
 from wpauc_jax.data.ingest import Records
 from wpauc_jax.data.order import stable_order
-from wpauc_jax.data.splits import chronological, leave_one_out
+from wpauc_jax.data.splits import SPLITTERS
 from wpauc_jax.data.statistics import statistics_of
 
 _RANGE_ROWS = 1 << 20  # rows of a range of users that are sorted together, more or less
@@ -43,8 +43,7 @@ def build(records: Records, config: DataConfig) -> Prepared:
     if columns["time"].dtype.kind == "f":  # after sorting by the fractions
         columns["time"] = np.floor(columns["time"]).astype(np.int64)
     before = len(columns["user"])
-    if config.repeats == "first":
-        _select(columns, first_meetings(columns["user"], columns["item"]))
+    _select(columns, REPEATS[config.repeats](columns["user"], columns["item"]))
     dropped["repeats"] = before - len(columns["user"])
     before = len(columns["user"])
     if config.k_core > 1:
@@ -60,7 +59,7 @@ def build(records: Records, config: DataConfig) -> Prepared:
         kept_items = np.arange(len(records.item_ids))
     else:
         kept_items = _renumber(columns, "item", len(records.item_ids))
-        columns["split"] = _split(columns, config.split)
+    columns["split"] = SPLITTERS[config.split](columns)
     items = _items(records, described, records.item_ids.gather(kept_items))
     statistics = statistics_of(columns["user"], columns["item"], columns["split"], len(items))
     statistics["protocol"] = config.split
@@ -162,9 +161,3 @@ def _renumber(columns: dict[str, np.ndarray], name: str, count: int) -> np.ndarr
     if not present.all():
         columns[name] = (np.cumsum(present, dtype=np.int32) - np.int32(1))[columns[name]]
     return np.flatnonzero(present)
-
-
-def _split(columns: dict[str, np.ndarray], protocol: str) -> np.ndarray:
-    if protocol == "leave_one_out":
-        return leave_one_out(columns["user"])
-    return chronological(columns["user"], columns["time"])
