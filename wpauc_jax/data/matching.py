@@ -49,6 +49,8 @@ def _both_sides(missing: pl.Series, items: pl.Series, described: pl.Series) -> s
     if not len(missing):
         return "every item is described, but with no title"
     unused = described.filter(~described.is_in(items.implode()))
+    if not len(unused):
+        return f"nothing describes {_some(missing)}"
     out = f"the interactions have the items {_some(missing)}, the descriptions have {_some(unused)}"
     wanted, offered = missing.head(_LOOKED_AT).to_list(), unused.to_list()
     for words, way in _WAYS.items():
@@ -59,4 +61,4 @@ def _both_sides(missing: pl.Series, items: pl.Series, described: pl.Series) -> s
 
 
 def _some(ids: pl.Series) -> str:
-    return ", ".join(shown(text) for text in ids.head(_EXAMPLES)) or "no others"
+    return ", ".join(shown(text) for text in ids.head(_EXAMPLES))

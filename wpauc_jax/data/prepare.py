@@ -39,6 +39,7 @@ BUILD_SETTINGS = ("require_title", "drop_markup", "title_words", "k_core", "repe
 
 _OPTIONS = tuple(field.name for field in dataclasses.fields(ReadOptions))
 _USUAL = DataConfig()
+_READ_VERSION = 2  # of what the first stage leaves; what another version read is read again
 
 Progress = Callable[[str], None]
 
@@ -117,7 +118,8 @@ def _naming(path: pathlib.Path | None) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if path is None or str(path) in str(error):
+        folder = "" if path is None else str(path if path.is_dir() else path.parent / "_")[:-1]
+        if path is None or str(path) in str(error) or (folder and str(error).startswith(folder)):
             raise
         raise DataError(f"{path}: {error}") from error
 
@@ -145,6 +147,8 @@ def _path(config: DataConfig, say: Progress) -> pathlib.Path:
             f"of a public data set: {', '.join(NAMES)}"
         )
     path = pathlib.Path(config.location)
+    if config.archive:
+        say(f"data.path is read, not data.archive={config.archive!r}")
     if not path.exists():
         raise DataError(f"data.path={str(path)!r} does not exist; set it, or data.root to the folder that holds it")
     return path
@@ -169,7 +173,7 @@ def _key(config: DataConfig, path: pathlib.Path | None) -> dict[str, Any]:
     if path is not None and path.is_file():
         files += sorted(path.parent.glob("*"))
     stats = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()}
-    return {"settings": _settings(config, READ_SETTINGS), "files": stats}
+    return {"version": _READ_VERSION, "settings": _settings(config, READ_SETTINGS), "files": stats}
 
 
 def _window(config: DataConfig) -> tuple[int | None, int | None]:

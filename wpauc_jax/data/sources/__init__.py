@@ -14,6 +14,7 @@ from wpauc_jax.data.sources.sequences import read_sequences
 from wpauc_jax.data.sources.tabular import read_tabular
 from wpauc_jax.data.sources.yelp import read_yelp
 from wpauc_jax.data.tables import RawData, ReadOptions
+from wpauc_jax.data.times import PER_SECOND
 
 Reader = Callable[[pathlib.Path, ReadOptions, Rejects], RawData]
 
@@ -57,7 +58,10 @@ def read(source: str, path: pathlib.Path, options: ReadOptions, bad_rows: str = 
                 f"{path}: data.{setting}={value!r} has no use for data.source={name!r}, which is "
                 f"{'detected' if source == 'auto' else 'set'}; leave it at {usual[setting]!r}, or set data.source"
             )
-    return READERS[name].read(path, options, Rejects(bad_rows))
+    raw = READERS[name].read(path, options, Rejects(bad_rows))
+    if raw.time_unit not in PER_SECOND and options.time_unit != usual["time_unit"]:
+        raise DataError(f"{path}: data.time_unit={options.time_unit!r} has no use: these data have no times")
+    return raw
 
 
 __all__ = ["READERS", "DataError", "Format", "RawData", "ReadOptions", "detect", "read"]

@@ -22,7 +22,7 @@ import polars as pl
 from wpauc_jax.data.errors import DataError, Rejects, listed, shown
 from wpauc_jax.data.sources.blocks import Input, first_line
 from wpauc_jax.data.sources.columns import flat_text, is_parquet
-from wpauc_jax.data.sources.folders import split_files, visible
+from wpauc_jax.data.sources.folders import ending, split_files, visible
 from wpauc_jax.data.sources.jsonlines import id_of, json_interactions, json_objects, parse_object
 from wpauc_jax.data.sources.tabular import read_splits, read_tabular
 from wpauc_jax.data.tables import FilesRead, RawData, ReadOptions, item_table
@@ -43,8 +43,9 @@ def read_amazon(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> R
 
     Metadata repeat items; the first description counts. Raises DataError for a missing, ambiguous or malformed file.
     """
-    if _is_table(path):
-        return _read_table(path, options, rejects)
+    table = _find_table(path)
+    if table:
+        return _read_table(table, options, rejects)
     reviews = _find_reviews(path)
     meta = _metadata(reviews[0].path, options)
     names = {_fields(source) for source in reviews}
@@ -72,18 +73,19 @@ def _read_table(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> R
 
 def is_amazon(source: Input) -> bool:
     """Whether the first line is a review, or the header of a table of 2023."""
-    if _is_table(source.path):
+    if _find_table(source.path):
         return True
     fields = parse_object(first_line(source).encode()) or {}
     return any(set(names) <= set(fields) for names in (_OLD, _NEW))
 
 
-def _is_table(path: pathlib.Path) -> bool:
-    """Whether the file, or the train file in the folder, is CSV with the columns of 2023."""
+def _find_table(path: pathlib.Path) -> pathlib.Path | None:
+    """The CSV file with the columns of 2023, one of three benchmark files for all; None if there is none."""
     if path.is_dir():
-        splits = split_files(path, _CSV)
-        return splits is not None and _is_table(splits["train"])
-    return not is_parquet(path) and set(_NEW) <= set(first_line(Input(path)).replace('"', "").split(","))
+        found = [file for file in visible(path) if ending(file, _CSV)]
+        return found[0] if found and (len(found) == 1 or split_files(path, _CSV)) and _find_table(found[0]) else None
+    header = "" if is_parquet(path) else first_line(Input(path))
+    return path if set(_NEW) <= set(header.replace('"', "").split(",")) else None
 
 
 def _fields(source: Input) -> tuple[str, str, str]:

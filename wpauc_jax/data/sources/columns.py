@@ -20,6 +20,8 @@ SEPARATORS = (",", "\t", ";")  # of a table with a header, the first that the he
 BARE_SEPARATORS = ("\t", "::", ",", ";", "|", " ")  # of one without a header
 _LOOKED_AT = 100  # lines of JSON whose fields are the columns
 _ITEM = "\0item"
+_HEADER_WORDS = {"user_id", "item_id", "userid", "itemid", "movieid", "user", "item", "rating", "timestamp"}
+_HEADER_WORDS |= {"parent_asin", "asin", "reviewerid", "session_id", "product_id", "business_id"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +40,19 @@ class Table:
         return self.source.label
 
     def check(self, needed: Sequence[str], settings: str) -> None:
-        """Raises DataError if a column is missing; `settings` are those that name columns."""
+        """Raises DataError if a column is missing or there twice; `settings` are those that name columns."""
         missing = [name for name in needed if name not in self.columns]
         if missing:
             raise DataError(
-                f"{self.label} has no column {missing[0]!r}; it has {listed(self.columns)}; name the columns in "
-                f"{settings}"
+                f"{self.label} has no column {missing[0]!r}; it has {self._names()}; name the columns in {settings}"
             )
+        again = next((name for name in self.columns if self.columns.count(name) > 1), None)
+        if again is not None:
+            raise DataError(f"{self.label}, line 1: the header names a column twice: {shown(again)}")
+
+    def _names(self) -> str:
+        has_blanks = any(name != name.strip() for name in self.columns)
+        return listed(map(repr, self.columns) if has_blanks else self.columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +84,6 @@ def table_of(path: pathlib.Path) -> Table:
         columns = next(csv.reader([line], delimiter=separator, strict=True), [])
     except csv.Error as error:
         raise DataError(f"{path}, line 1: not a header of CSV ({error}): {shown(line)}") from error
-    again = next((name for name in columns if columns.count(name) > 1), None)
-    if again is not None:
-        raise DataError(f"{path}, line 1: the header names a column twice: {shown(again)}")
     return Table(source, "text", tuple(columns), separator)
 
 
@@ -197,9 +202,19 @@ def _lines_items(
 
 def flat_text(value: Any) -> str:
     """Text, or the texts of a list of any depth with blanks between; "" for what is neither."""
-    if isinstance(value, list):
-        return " ".join(filter(None, map(flat_text, value)))
-    return as_text(value)
+    texts, left = [], [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, list):
+            left.extend(reversed(one))
+        else:
+            texts.append(as_text(one))
+    return " ".join(filter(None, texts))
+
+
+def is_header(fields: Sequence[str]) -> bool:
+    """Whether the fields of a first line are names of columns."""
+    return any(field.strip(' "').lower().partition(":")[0] in _HEADER_WORDS for field in fields)
 
 
 _INTERACTIONS = {"text": _text_interactions, "parquet": _parquet_interactions, "lines": _lines_interactions}

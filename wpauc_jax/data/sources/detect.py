@@ -47,7 +47,8 @@ def _of_folder(path: pathlib.Path, options: ReadOptions) -> str:
             + "; set data.path to the data"
         )
     splits = split_files(path, TABLES)
-    items = [path / options.items_path] if options.items_path else []
+    items = [file for file in files if file.name.startswith("meta_")]  # Amazon's
+    items += [path / options.items_path] if options.items_path else []
     try:
         tables = list(splits.values()) if splits else parts_of(path, items)[0]
     except DataError as error:
@@ -85,7 +86,7 @@ def _of_file(path: pathlib.Path, options: ReadOptions) -> str:
         if doubt:
             raise DataError(
                 f"{path}: {doubt}; the first line is {shown(line)}. If they are ratings, set {_BY_NUMBERS} "
-                "data.time_column=4; if every field behind the first is an item, data.source=sequences"
+                f"data.time_column={len(tokens)}; if every field behind the first is an item, data.source=sequences"
             )
         return "sequences"
     beside = _RATINGS.get(path.name)

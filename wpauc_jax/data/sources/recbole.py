@@ -104,6 +104,8 @@ def _items_beside(
     if len(same) > 1 or (not same and len(found) > 1):
         raise DataError(f"{inter.parent} holds several .item files: {', '.join(p.name for p in found)}; keep one")
     item = next(iter(same or found), None)
+    if not item and options.title_column not in ("", ReadOptions().title_column):
+        raise DataError(f"{inter.parent} holds no .item file with the titles that data.title_column names")
     return item_blocks(Input(item), rejects, files, options) if item else []
 
 

@@ -18,7 +18,7 @@ import polars as pl
 
 from wpauc_jax.data.errors import DataError, Rejects, listed, shown
 from wpauc_jax.data.sources.blocks import first_line
-from wpauc_jax.data.sources.columns import Table, Wanted, bare_table_of, interactions_of, items_of, table_of
+from wpauc_jax.data.sources.columns import Table, Wanted, bare_table_of, interactions_of, is_header, items_of, table_of
 from wpauc_jax.data.sources.folders import TABLES, parts_of, split_files
 from wpauc_jax.data.tables import FilesRead, RawData, ReadOptions
 from wpauc_jax.data.times import unit_of
@@ -84,7 +84,8 @@ def tables_of(paths: Sequence[pathlib.Path]) -> list[Table]:
         if table.kind != "lines" and table.columns != tables[0].columns:
             raise DataError(
                 f"{tables[0].label} has the columns {listed(tables[0].columns)}, {table.label} has "
-                f"{listed(table.columns)}: these are no parts of one table; set data.path to the file of interactions"
+                f"{listed(table.columns)}: these are no parts of one table; set data.path to the file of interactions, "
+                "and data.items_path to that of the items"
             )
     return tables
 
@@ -103,7 +104,8 @@ def _check_columns(table: Table, options: ReadOptions, known: Sequence[str] = ()
     if len(set(named)) < len(named):
         raise DataError(f"{table.label}: {_NAMES} name one column twice: {', '.join(named)}")
     table.check(named, _NAMES)
-    histories = [name for name in HISTORIES if name in table.columns and name not in (*named, *known)]
+    bare = {name.partition(":")[0] for name in table.columns}  # RecBole's names have a type behind them
+    histories = [name for name in HISTORIES if name in bare and name not in (*named, *known)]
     if histories:
         raise DataError(
             f"{table.label}, line 1: the column {histories[0]!r} says that a row is a sample with its history, not one "
@@ -133,6 +135,10 @@ def _items(
     """The items, whether their descriptions repeat, and what to say of them."""
     title = options.title_column
     if path is None:
+        if title not in ("", ReadOptions().title_column) and title not in tables[0].columns:
+            raise DataError(
+                f"{tables[0].label} has no column {title!r} (data.title_column), and data.items_path is empty"
+            )
         if not title or title not in tables[0].columns:
             return [], False, ""
         note = f"{tables[0].label}: its column {title!r} has the titles (data.title_column='' leaves them out)"
@@ -205,8 +211,7 @@ def _bare(paths: Sequence[pathlib.Path], options: ReadOptions) -> tuple[list[Tab
             f"the first line has {count} fields: {shown(line)}"
         )
     fields = line.split(tables[0].separator)
-    names = {"user_id", "item_id", "rating", "timestamp", "userid", "movieid", "parent_asin", "asin"}
-    if {field.strip(' "').lower().partition(":")[0] for field in fields} & names:
+    if is_header(fields):
         raise DataError(f"{paths[0]}, line 1: this is a header: {shown(line)}; name the columns in {_NAMES}")
     unit = unit_of(options.time_unit)
     wanted = Wanted(str(numbers["user"]), str(numbers["item"]), str(numbers["time"]) if "time" in numbers else "", unit)
