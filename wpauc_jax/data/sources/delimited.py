@@ -105,16 +105,20 @@ def _is_plain(block: bytes, layout: Layout, number: int, label: str) -> bool:
         return True
     if not quotes_are_sound(block, layout.sign):
         return False
-    ids = [layout.header.index(name) for name in layout.ids]
     for start, end in records_of_lines(block):
-        if could_be_rows(block[start:end], layout.sign, len(layout.header), ids):
-            first = number + block.count(b"\n", 0, start)
-            last = first + block.count(b"\n", start, end - 1)
-            raise DataError(
-                f"{label}, lines {first} to {last}: one row whose quoted field has line breaks, or a row a line with a "
-                f"quote left open: {shown(block[start:end])}; close the quote, or write a quote that is text twice"
-            )
+        _check_lines(block[start:end], layout, number + block.count(b"\n", 0, start), label)
     return True
+
+
+def _check_lines(record: bytes, layout: Layout, line: int, label: str) -> None:
+    """Raises DataError for a record of several lines that may as well be a row a line."""
+    ids = [layout.header.index(name) for name in layout.ids]
+    if could_be_rows(record, layout.sign, len(layout.header), ids):
+        last = line + record.count(b"\n", 0, len(record) - 1)
+        raise DataError(
+            f"{label}, lines {line} to {last}: one row whose quoted field has line breaks, or a row a line with a "
+            f"quote left open: {shown(record)}; close the quote, or write a quote that is text twice"
+        )
 
 
 def _is_odd_id(ids: pl.Series) -> bool:
@@ -187,6 +191,8 @@ def _rows(block: bytes, layout: Layout, number: int, label: str) -> Iterator[tup
         elif b"\r" in content.rstrip(b"\r\n") and b'"' not in content:
             yield record.line, [], "a carriage return within a line", shown_around(content, content.index(b"\r"))
         else:
+            if b"\n" in content[:-1]:
+                _check_lines(content, layout, record.line, label)
             yield record.line, fields_of(content, layout.sign), "", ""
 
 

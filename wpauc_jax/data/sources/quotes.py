@@ -6,11 +6,13 @@ holds quotes as text. Most blocks are proved sound by NumPy at once. The others 
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 _QUOTE = ord('"')
+_DIGIT = re.compile(b"[0-9]")
 BEHIND = "text behind a closing quote"
 UNCLOSED = "a quoted field does not end"
 
@@ -118,11 +120,20 @@ def fields_of(record: bytes, separator: bytes) -> list[bytes]:
 def could_be_rows(record: bytes, separator: bytes, width: int, ids: Sequence[int]) -> bool:
     """Whether a record of several lines may as well be a row a line, whose quotes are text.
 
-    That is so where each line has `width` fields, and those numbered `ids` hold something without a blank, as ids do. A
-    quote that was never closed looks so, with a later one that was never opened.
+    That is so where each line but the first has `width` fields, and those numbered `ids` look like ids: they have no
+    blank, and a digit if those of the first line have one. A quote that was never closed looks so, with a later one
+    that was never opened; a text of several lines hardly ever does.
     """
-    rows = [line.removesuffix(b"\r").split(separator) for line in record.removesuffix(b"\n").split(b"\n")]
-    return all(len(row) == width and all(row[place] and b" " not in row[place] for place in ids) for row in rows)
+    first, *others = (line.removesuffix(b"\r").split(separator) for line in record.split(b"\n") if line.strip())
+    needs_digit = {place: bool(_DIGIT.search(first[place])) for place in ids if place < len(first)}
+    return all(
+        len(row) == width
+        and all(
+            row[place] and b" " not in row[place] and (not needs_digit.get(place) or _DIGIT.search(row[place]))
+            for place in ids
+        )
+        for row in others
+    )
 
 
 def _line_end(block: bytes, start: int) -> int:
