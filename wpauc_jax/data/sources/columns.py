@@ -41,14 +41,14 @@ class Table:
 
     def check(self, needed: Sequence[str], settings: str) -> None:
         """Raises DataError if a column is missing or there twice; `settings` are those that name columns."""
+        again = next((name for name in self.columns if self.columns.count(name) > 1), None)
+        if again is not None:
+            raise DataError(f"{self.label}, line 1: the header names a column twice: {shown(again)}")
         missing = [name for name in needed if name not in self.columns]
         if missing:
             raise DataError(
                 f"{self.label} has no column {missing[0]!r}; it has {self._names()}; name the columns in {settings}"
             )
-        again = next((name for name in self.columns if self.columns.count(name) > 1), None)
-        if again is not None:
-            raise DataError(f"{self.label}, line 1: the header names a column twice: {shown(again)}")
 
     def _names(self) -> str:
         has_blanks = any(name != name.strip() for name in self.columns)

@@ -126,7 +126,7 @@ def could_be_rows(record: bytes, separator: bytes, width: int, ids: Sequence[int
     """
     first, *others = (line.removesuffix(b"\r").split(separator) for line in record.split(b"\n") if line.strip())
     needs_digit = {place: bool(_DIGIT.search(first[place])) for place in ids if place < len(first)}
-    return all(
+    return len(first) >= width and all(
         len(row) == width
         and all(
             row[place] and b" " not in row[place] and (not needs_digit.get(place) or _DIGIT.search(row[place]))

@@ -14,7 +14,7 @@ import polars as pl
 
 from wpauc_jax.data.errors import DataError, Rejects, shown
 from wpauc_jax.data.period import RANGES
-from wpauc_jax.data.sources.blocks import Input, first_line, first_lines, text_blocks
+from wpauc_jax.data.sources.blocks import Input, first_lines, text_blocks
 from wpauc_jax.data.sources.columns import is_header
 from wpauc_jax.data.tables import FilesRead, RawData, ReadOptions
 
@@ -25,11 +25,9 @@ def read_sequences(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -
     """The sequences in the file `path`. Raises DataError for a folder or a damaged file."""
     if path.is_dir():
         raise DataError(f"{path} is a folder; set data.path to the file of sequences in it")
-    line = first_line(Input(path))
-    if is_header(line.split()):
-        raise DataError(
-            f"{path}, line 1: this is a header: {shown(line)}; set data.source=tabular and name the columns"
-        )
+    header = next((line for line in first_lines(Input(path), 1) if is_header(line.split())), "")
+    if header:
+        raise DataError(f"{path}, line 1: this is a header: {shown(header)}; set data.source=tabular and name columns")
     doubt = rating_lines(Input(path), sure=True)
     if doubt:
         raise DataError(
