@@ -44,7 +44,6 @@ def build(records: Records, config: DataConfig) -> Prepared:
     dropped: dict[str, Any] = {"outside_window": records.facts["outside"]}
     dropped["by_title"] = _filter_titles(columns, records.item_ids, described, config)
     _sort(columns)
-    _check_depth(columns, records, config)
     before = len(columns["user"])
     _select(columns, REPEATS[config.repeats](columns["user"], columns["item"]))
     dropped["repeats"] = before - len(columns["user"])
@@ -62,7 +61,10 @@ def build(records: Records, config: DataConfig) -> Prepared:
         kept_items = np.arange(len(records.item_ids))
     else:
         kept_items = _renumber(columns, "item", len(records.item_ids))
+    depth = columns.pop("depth", None)
     columns["split"] = SPLITTERS[config.split](columns)
+    if depth is not None and config.split == "published" and not records.facts["rejects"]:
+        _check_depth(depth, columns, users, records)
     items = _items(records, described, records.item_ids.gather(kept_items))
     statistics = statistics_of(columns["user"], columns["item"], columns["split"], len(items))
     statistics["protocol"] = config.split
@@ -77,19 +79,14 @@ def build(records: Records, config: DataConfig) -> Prepared:
     return Prepared(columns, records.user_ids.gather(users), items, statistics, notes)
 
 
-def _check_depth(columns: dict[str, np.ndarray], records: Records, config: DataConfig) -> None:
-    """Raises DataError for published rows whose own history is not what stands before them; then drops their depths."""
-    depth = columns.pop("depth", None)
-    if depth is None or config.split != "published" or records.facts["rejects"]:
-        return
+def _check_depth(depth: np.ndarray, columns: dict[str, np.ndarray], users: np.ndarray, records: Records) -> None:
+    """Raises DataError for rows of valid or test whose own history is not as long as what stands before them."""
     lengths = np.bincount(columns["user"])
     place = np.arange(len(depth)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     wrong = np.flatnonzero((depth != place) & (columns["split"] > 0))
     if len(wrong):
-        user, item = (
-            records.user_ids[int(columns["user"][wrong[0]])],
-            records.item_ids[int(columns["item"][wrong[0]])],
-        )
+        user = records.user_ids[int(users[columns["user"][wrong[0]]])]
+        item = records.item_ids[int(columns["item"][wrong[0]])]
         raise DataError(
             f"{len(wrong):,} rows of valid and test know another history than the rows before them make: that of user "
             f"{user!r} and item {item!r} has {depth[wrong[0]]} items, not {place[wrong[0]]}; the files are not of one "

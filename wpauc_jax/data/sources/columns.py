@@ -196,7 +196,7 @@ def _lines_items(
             if fault:
                 rejects.add(table.label, line, fault, shown(repr(fields.get(item))))
             else:
-                rows.append((name, *(flat_text(fields.get(word)) for word in words), line))
+                rows.append((name, *(flat_text(fields.get(word)) or None for word in words), line))
         yield _described(pl.DataFrame(rows, schema=schema, orient="row"), _ITEM, title, words, table.label)
 
 
