@@ -216,8 +216,8 @@ def _check_reusable(config: DataConfig, folder: pathlib.Path, say: Progress) -> 
 
 def _refuse_changed(folder: pathlib.Path, changed: str, say: Progress) -> None:
     raise ConfigError(
-        f"{changed} since {folder} was prepared; delete {folder} to prepare it again (and what was trained on it), or set "
-        "data.changed=use to go on with what was prepared"
+        f"{changed} since {folder} was prepared; delete {folder} to prepare it again (and what was trained on it), or "
+        "set data.changed=use to go on with what was prepared"
     )
 
 
