@@ -14,7 +14,7 @@ import numpy as np
 from wpauc_jax.compile_check.check import compile_check
 from wpauc_jax.config import Config
 from wpauc_jax.data.dataset import positions
-from wpauc_jax.data.sources.synthetic import make_world
+from wpauc_jax.data.world import make_world
 from wpauc_jax.doctor import examine
 from wpauc_jax.evaluation.baselines import optimal_ranks, popularity_ranks
 from wpauc_jax.evaluation.evaluate import evaluate, evaluate_exact
