@@ -20,7 +20,7 @@ from wpauc_jax.config import ConfigError, DataConfig
 from wpauc_jax.data.archives import NAMES
 from wpauc_jax.data.build import build
 from wpauc_jax.data.dataset import Dataset, load_dataset, load_manifest
-from wpauc_jax.data.fetch import fetch
+from wpauc_jax.data.fetch import fetch, local_copy
 from wpauc_jax.data.ingest import read_records
 from wpauc_jax.data.sources import DataError, RawData, ReadOptions, read, synthetic
 from wpauc_jax.data.statistics import statistics_table
@@ -84,6 +84,8 @@ def prepare_new(config: DataConfig, folder: pathlib.Path, say: Progress) -> None
 def _path(config: DataConfig, say: Progress) -> pathlib.Path:
     """The file or folder to read, fetched if need be."""
     if not config.path and config.archive:
+        if config.root:
+            return local_copy(config.archive, config.root)
         return fetch(config.archive, config.cache, say)
     if not config.path:
         raise ConfigError(
