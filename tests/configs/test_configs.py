@@ -117,7 +117,10 @@ def test_the_papers_data_sets_are_prepared_by_one_protocol():
         ("amazon.py:", "''.*industrial, office, toys"),
         ("benchmarks.py", "None.*office, toys, industrial, yelp"),
         ("benchmarks.py:books", "'books'.*office, toys, industrial, yelp"),
-        *((f"qwen2_5.py:{arg}", QWEN) for arg in ("0.5B", "0.6B-sid", "0.5B-sids", "0.5B-sid-books", "0.5B-sid-toys-x")),
+        *(
+            (f"qwen2_5.py:{arg}", QWEN)
+            for arg in ("0.5B", "0.6B-sid", "0.5B-sids", "0.5B-sid-books", "0.5B-sid-toys-x")
+        ),
     ],
 )
 def test_a_wrong_argument_lists_the_names(name, known):
