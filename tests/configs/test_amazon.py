@@ -31,6 +31,14 @@ SMALL = {
 }
 
 
+def plain_title(title) -> str:
+    text = " ".join(title) if isinstance(title, list) else title or ""
+    return " ".join(html.unescape(text).split())
+
+
+KNOWN = {item: plain_title(fields.get("title")) for item, fields in TITLES.items()}
+
+
 class Publisher:
     """Serves files under the paths of Amazon 2018; keeps what was asked."""
 
@@ -71,9 +79,8 @@ def publisher(monkeypatch):
     out.close()
 
 
-def by_hand(reviews: list[tuple[str, str, int]], first: str, end: str) -> dict[str, list[tuple]]:
-    """(user, history, target, day) of every row of each split, by the protocol in plain Python."""
-    titles = {item: plain_title(fields.get("title")) for item, fields in TITLES.items()}
+def by_hand(reviews: list[tuple[str, str, int]], first: str, end: str, titles=KNOWN) -> dict[str, list[tuple]]:
+    """(user, history, target, time) of every row of each split, by the protocol in plain Python."""
     days = [int(np.datetime64(day, "D").astype(int)) for day in (first, end)]
     rows = [
         row
@@ -101,11 +108,6 @@ def by_hand(reviews: list[tuple[str, str, int]], first: str, end: str) -> dict[s
     cuts = [0, len(samples) * 8 // 10, len(samples) * 9 // 10, len(samples)]
     names = ("train", "valid", "test")
     return {name: sorted(samples[cuts[n] : cuts[n + 1]]) for n, name in enumerate(names)}
-
-
-def plain_title(title) -> str:
-    text = " ".join(title) if isinstance(title, list) else title or ""
-    return " ".join(html.unescape(text).split())
 
 
 def rows_of(dataset: Dataset, split: str) -> list[tuple]:
@@ -138,8 +140,7 @@ def test_from_the_publishers_files_to_the_rows_of_the_protocol(name, argument, p
         assert rows_of(dataset, split) == rows
         assert len(rows) > 5
     assert {item: dataset.titles[n] for n, item in enumerate(dataset.item_ids)} == {
-        item: plain_title(TITLES[item].get("title"))
-        for item in sorted({row[2] for rows in expected.values() for row in rows})
+        item: KNOWN[item] for item in sorted({row[2] for rows in expected.values() for row in rows})
     }
     assert sum("moved" in path for path in publisher.asked) == 2  # the first host has neither file
 
