@@ -7,7 +7,7 @@ import polars as pl
 
 from wpauc_jax.config import SyntheticConfig
 from wpauc_jax.data.errors import Rejects
-from wpauc_jax.data.tables import RawData
+from wpauc_jax.data.tables import FilesRead, RawData
 from wpauc_jax.data.world import World, make_world
 
 _NOUNS = ("lamp", "kettle", "rope", "drum", "chair", "boot", "tent", "brush", "clock", "saw", "vase", "cable")
@@ -34,7 +34,10 @@ def draw(config: SyntheticConfig) -> RawData:
     described = pl.DataFrame({"item": [str(item) for item in range(config.num_items)], "title": titles, "text": titles})
     described = described.with_row_index("line", offset=1)
     digest = hashlib.sha256(repr(config).encode()).hexdigest()
-    return RawData([interactions], [described], {"synthetic": digest}, Rejects())
+    described = described.with_columns(pl.col("line").cast(pl.Int64), file=pl.lit("synthetic"))
+    files = FilesRead()
+    files["synthetic"] = digest
+    return RawData([interactions], [described], files, Rejects())
 
 
 def _walks(world: World, rng: np.random.Generator, users: int, length: int) -> np.ndarray:
