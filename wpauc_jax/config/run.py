@@ -56,7 +56,7 @@ class DataConfig(Checked, section="data."):
     )  # auto: by the names and the first line of the files
     root: str = ""  # a folder that holds several data sets; a relative path starts there
     path: str = ""  # a file or folder
-    archive: str = ""  # where path is empty: a public data set to fetch, a name in data/archives.py
+    archive: str = ""  # where path is empty: a public data set, to fetch or as a copy in root; see data/archives.py
     cache: str = ""  # downloads; "" is $XDG_CACHE_HOME/wpauc_jax or ~/.cache/wpauc_jax
     dir: str = ""  # the prepared directory; "" is <workdir>/data
     user_column: str = "user_id"  # tabular, recbole: the names of columns, or the numbers of those without a header

@@ -22,7 +22,8 @@ from wpauc_jax.data import provenance
 from wpauc_jax.data.archives import NAMES
 from wpauc_jax.data.build import Prepared, build
 from wpauc_jax.data.dataset import Dataset, load_dataset, load_manifest
-from wpauc_jax.data.fetch import fetch
+from wpauc_jax.data.errors import listed
+from wpauc_jax.data.fetch import fetch, local_copy
 from wpauc_jax.data.ingest import Records, read_records
 from wpauc_jax.data.sources import DataError, RawData, ReadOptions, read, synthetic
 from wpauc_jax.data.statistics import statistics_table
@@ -140,6 +141,8 @@ def _check_used(config: DataConfig) -> None:
 def _path(config: DataConfig, say: Progress) -> pathlib.Path:
     """The file or folder to read, fetched if need be."""
     if not config.path and config.archive:
+        if config.root:
+            return local_copy(config.archive, config.root)
         return fetch(config.archive, config.cache, say)
     if not config.path:
         raise ConfigError(
