@@ -22,7 +22,6 @@ from wpauc_jax.data import provenance
 from wpauc_jax.data.archives import NAMES
 from wpauc_jax.data.build import Prepared, build
 from wpauc_jax.data.dataset import Dataset, load_dataset, load_manifest
-from wpauc_jax.data.errors import listed
 from wpauc_jax.data.fetch import fetch, local_copy
 from wpauc_jax.data.ingest import Records, read_records
 from wpauc_jax.data.sources import DataError, RawData, ReadOptions, read, synthetic
