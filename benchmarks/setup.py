@@ -18,8 +18,10 @@ from wpauc_jax.config import Config, ModelConfig, OptimConfig, RlConfig, from_co
 from wpauc_jax.decode.groups import rollout
 from wpauc_jax.decode.search import score_items
 from wpauc_jax.models import Prompts, init
+from wpauc_jax.training.groups import Groups, group_sums
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import Batch, Groups, Metrics, TrainState, group_sums, init_state, make_rl_step
+from wpauc_jax.training.rl import make_rl_step
+from wpauc_jax.training.state import Batch, Metrics, TrainState, init_state
 
 SCORING = "constrained"
 

@@ -31,7 +31,8 @@ from wpauc_jax.data.dataset import Dataset
 from wpauc_jax.models import init
 from wpauc_jax.stages.train import place
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import init_state, make_sft_step
+from wpauc_jax.training.sft import make_sft_step
+from wpauc_jax.training.state import init_state
 
 SHAPE = SHAPES["mini"]
 

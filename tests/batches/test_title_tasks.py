@@ -20,7 +20,8 @@ from wpauc_jax.catalog.titles import title_tokens
 from wpauc_jax.config import PromptConfig, SftConfig
 from wpauc_jax.models import Policy, init
 from wpauc_jax.training.answers import answer_loss
-from wpauc_jax.training.rl import init_state, make_sft_step
+from wpauc_jax.training.sft import make_sft_step
+from wpauc_jax.training.state import init_state
 
 TITLES = made_titles(12)
 CODES = np.array([[i // 4, i % 4] for i in range(12)])

@@ -14,7 +14,7 @@ from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.compile_check import hlo
 from wpauc_jax.config import ModelConfig
 from wpauc_jax.runtime import sharding
-from wpauc_jax.training.rl import init_state
+from wpauc_jax.training.state import init_state
 
 LOOP = """HloModule jit_f, entry_computation_layout={()->f32[8]{0}}, num_partitions=8
 

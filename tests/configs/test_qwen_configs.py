@@ -12,7 +12,9 @@ from tests.configs.test_configs import parse
 from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.models import make_policy, split_params
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import init_state, make_rl_step, make_sft_step
+from wpauc_jax.training.rl import make_rl_step
+from wpauc_jax.training.sft import make_sft_step
+from wpauc_jax.training.state import init_state
 
 PARAMETERS = {"0.5B": 0.494e9, "1.5B": 1.544e9, "3B": 3.086e9, "7B": 7.616e9}  # as the models' own pages say
 PROMPT = 192

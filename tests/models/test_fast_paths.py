@@ -16,8 +16,10 @@ from wpauc_jax.models import ALL_TRAINED
 from wpauc_jax.models.attention import causal_attention, group_attention, merged, prompt_attention, suffix_attention
 from wpauc_jax.models.kernels import splash_attention
 from wpauc_jax.models.log_partition import log_partition
+from wpauc_jax.training.compact import compact_gradient
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import compact_gradient, init_state, make_rl_step, rl_loss
+from wpauc_jax.training.rl import make_rl_step, rl_loss
+from wpauc_jax.training.state import init_state
 
 ITEMS = variable_length_items(count=36, longest=2)
 CONFIG = RlConfig(group_size=6, target_k=3, kl_coef=0.0)

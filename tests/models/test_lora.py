@@ -12,7 +12,9 @@ from flax.traverse_util import flatten_dict
 from tests.worlds import TINY, forward, some_prompts, tiny_policy, trie_for, variable_length_items
 from wpauc_jax.config import ConfigError, LoraConfig, RlConfig
 from wpauc_jax.models import ALL_TRAINED, add_adapter, grow_vocabulary, make_policy, merge_adapter, split_params
-from wpauc_jax.training.rl import init_state, make_rl_step, make_sft_step
+from wpauc_jax.training.rl import make_rl_step
+from wpauc_jax.training.sft import make_sft_step
+from wpauc_jax.training.state import init_state
 
 LORA = LoraConfig(rank=2, targets=("q", "down"))
 

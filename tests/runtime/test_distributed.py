@@ -320,7 +320,7 @@ FAILING = '''"""The command line, in whose process 1 the 50th step meets an erro
 import runpy
 import sys
 
-from wpauc_jax.training import rl as steps
+from wpauc_jax.training import state as steps
 
 take, taken = steps.Step.__call__, []
 

@@ -14,7 +14,9 @@ from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.config import ConfigError, MeshConfig, ModelConfig, RlConfig
 from wpauc_jax.evaluation.evaluate import make_search
 from wpauc_jax.runtime import sharding
-from wpauc_jax.training.rl import init_state, make_rl_step, make_sft_step
+from wpauc_jax.training.rl import make_rl_step
+from wpauc_jax.training.sft import make_sft_step
+from wpauc_jax.training.state import init_state
 
 MODEL = ModelConfig(
     vocab_size=64, num_layers=2, width=40, num_heads=8, num_kv_heads=4, head_dim=6, ffn_width=56, init_std=0.2

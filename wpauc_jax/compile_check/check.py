@@ -26,7 +26,9 @@ from wpauc_jax.evaluation.evaluate import search_program
 from wpauc_jax.models import make_policy
 from wpauc_jax.runtime.sharding import check_sizes, make_mesh, spec, state_specs
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import init_state, make_rl_step, make_sft_step
+from wpauc_jax.training.rl import make_rl_step
+from wpauc_jax.training.sft import make_sft_step
+from wpauc_jax.training.state import init_state
 
 _SCHEDULE = 1000  # steps; the program does not depend on it
 

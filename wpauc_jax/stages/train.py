@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from wpauc_jax.batches.pipeline import prompt_batches, sft_batches, steps_per_epoch
@@ -17,7 +17,9 @@ from wpauc_jax.stages.workspace import Workspace
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, finished_step, load_params
 from wpauc_jax.training.loop import Plan, fit
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import Step, TrainState, init_state, make_rl_step, make_sft_step
+from wpauc_jax.training.rl import make_rl_step
+from wpauc_jax.training.sft import make_sft_step
+from wpauc_jax.training.state import Step, TrainState, init_state
 
 
 def run_sft(work: Workspace) -> int:
@@ -85,6 +87,10 @@ def run_rl(work: Workspace) -> int:
     )
     state = init_state(params, optimizer, reference=settings.kl_coef > 0)
     return _run(work, "rl", state, step, batches, plan, settings, identity)
+
+
+# The stages that train, in their order: what each does with a workspace.
+STAGES: dict[str, Callable[[Workspace], int]] = {"sft": run_sft, "rl": run_rl}
 
 
 def best_folder(work: Workspace, stage: str) -> pathlib.Path:
