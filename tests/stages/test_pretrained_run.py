@@ -105,7 +105,7 @@ def test_the_export_is_the_run(work):
     prompt = work.builder.build([0, 3, 5])
     prompts = Prompts(jnp.asarray(prompt[None]), jnp.asarray([len(prompt)], jnp.int32))
     items = jnp.arange(ITEMS, dtype=jnp.int32)[None]
-    trie = work.trie("constrained")
+    trie = work.ranker("constrained").trie
     ours = score_items(work.policy, trained_params(work), prompts, trie, items).sum(-1)
     theirs = score_items(policy, params, prompts, trie, items).sum(-1)
     np.testing.assert_allclose(theirs, ours, atol=0.1)  # the weights were rounded to bfloat16

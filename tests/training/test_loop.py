@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import toy_run
+from wpauc_jax.batches.types import Fed, RowIds
 from wpauc_jax.runtime.progress import MetricWriter
 from wpauc_jax.runtime.termination import PREEMPTED_EXIT_CODE, Preempted
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, load_best
@@ -35,7 +36,7 @@ def test_the_loop_computes_what_plain_steps_compute(tmp_path):
     step, state, batches = toy_run.make_step(), toy_run.make_state(), iter(toy_run.make_batches())
     losses = []
     for _ in range(12):
-        state, metrics = step(state, next(batches))
+        state, metrics = step(state, next(batches).batch)
         losses.append(float(metrics["loss"]))
     toy_run.assert_same_bits(result.state, state)
     assert [line["loss"] for line in toy_run.lines_of(tmp_path)] == losses
@@ -84,7 +85,7 @@ def test_a_checkpoint_holds_the_place_of_the_next_batch_though_one_is_read_ahead
     inner, taken = toy_run.shared_step(), []
 
     def place(batch):
-        taken.append(batch["sample"])
+        taken.append(batch["y"])
         return jax.device_put(batch)
 
     def step(state, batch):
@@ -99,7 +100,7 @@ def test_a_checkpoint_holds_the_place_of_the_next_batch_though_one_is_read_ahead
     with Checkpoints(tmp_path / "checkpoints", meta=toy_run.META) as checkpoints:
         later.set_state(checkpoints.restore(toy_run.make_state()).position)
     assert len(taken) == saved + 1
-    np.testing.assert_array_equal(next(later)["sample"], taken[saved])
+    np.testing.assert_array_equal(next(later).batch["y"], taken[saved])
 
 
 def test_one_compilation_for_a_run_with_evaluations_and_saves_and_for_a_resumed_one(tmp_path):
@@ -130,7 +131,7 @@ def test_a_step_that_moves_data_by_itself_is_refused(tmp_path):
 def test_pairs_become_means_and_arrays_stay(tmp_path):
     toy_run.run(tmp_path, plan=toy_run.SHORT)
     fresh = iter(toy_run.make_batches())
-    first_batch = next(fresh)
+    first_batch = next(fresh).batch
     errors = -first_batch["y"]  # of the zero parameters
     small = np.abs(errors) < 0.5
     line = toy_run.lines_of(tmp_path)[0]
@@ -149,7 +150,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_samples(tmp_
         return inner(state, poisoned)
 
     fresh = iter(toy_run.make_batches())
-    fifth = [next(fresh) for _ in range(5)][4]["sample"].tolist()
+    fifth = [next(fresh) for _ in range(5)][4].ids.sample.tolist()
     with pytest.raises(FaultError) as caught:
         toy_run.run(tmp_path, plan=dataclasses.replace(toy_run.SHORT, saves=6), step=jax.jit(step))
     assert f"toy: loss is inf in step 5, batch 5; samples {fifth}" in str(caught.value)
@@ -209,8 +210,8 @@ def test_faulty_validation_is_explained(tmp_path, evaluate, error, message):
 
 
 def test_data_that_end_too_soon_are_explained(tmp_path):
-    row = {"x": toy_run.X[0], "y": toy_run.Y[0]}
-    batches = grain.MapDataset.source([row] * 8).batch(4).to_iter_dataset()
+    fed = Fed({"x": toy_run.X[:4], "y": toy_run.Y[:4]}, RowIds())
+    batches = grain.MapDataset.source([fed] * 2).to_iter_dataset()
     with pytest.raises(ValueError, match="the data ended after step 2; give a pipeline that repeats"):
         toy_run.run(tmp_path, plan=toy_run.SHORT, batches=batches)
 

@@ -52,7 +52,7 @@ def _write_catalog(work: Workspace, folder: pathlib.Path) -> None:
         for item, (raw, title, tokens) in enumerate(rows):
             row = {"item": item, "id": raw, "title": title, "tokens": tokens}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    trie = work.trie("vocab")  # with whole paths: what follows a unique prefix has to be written, too
+    trie = work.ranker("vocab").trie  # with whole paths: what follows a unique prefix has to be written, too
     np.savez(folder / "trie.npz", token=trie.token, first_child=trie.first_child, item=trie.item)
     form = work.builder.form
     prompt = {

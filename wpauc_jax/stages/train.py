@@ -18,7 +18,7 @@ from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, finished_
 from wpauc_jax.training.loop import Plan, fit
 from wpauc_jax.training.optim import make_optimizer
 from wpauc_jax.training.rl import make_rl_step
-from wpauc_jax.training.sft import make_sft_step
+from wpauc_jax.training.sft import SFT_SCORING, make_sft_step
 from wpauc_jax.training.state import Step, TrainState, init_state
 
 
@@ -35,8 +35,8 @@ def run_sft(work: Workspace) -> int:
     packed = sft_rows(work.dataset, work.builder, work.sft_limits, settings.row_tokens)
     plan = _plan(work, "sft", settings, len(packed))
     optimizer = make_optimizer(settings.optim, plan.total_steps)
-    trie = work.trie("constrained" if settings.loss == "catalogue" else "vocab")
-    step = make_sft_step(work.policy, trie, optimizer, loss=settings.loss, frozen=work.frozen, tasks=settings.tasks)
+    ranker = work.ranker(SFT_SCORING[settings.loss])
+    step = make_sft_step(ranker, optimizer, frozen=work.frozen, tasks=settings.tasks)
     batches = sft_batches(
         packed,
         settings.batch_size,
@@ -67,16 +67,8 @@ def run_rl(work: Workspace) -> int:
     params = load_params(best_folder(work, "sft"), work.first_params)
     plan = dataclasses.replace(_plan(work, "rl", settings, len(work.rl_positions)), eval_at_start=True)
     optimizer = make_optimizer(settings.optim, plan.total_steps)
-    scoring = work.config.scoring
-    step = make_rl_step(
-        work.policy,
-        work.trie(scoring),
-        optimizer,
-        settings,
-        scoring=scoring,
-        seed=work.config.seed,
-        frozen=work.frozen,
-    )
+    ranker = work.ranker(work.config.scoring)
+    step = make_rl_step(ranker, optimizer, settings, seed=work.config.seed, frozen=work.frozen)
     batches = prompt_batches(
         work.dataset,
         work.builder,
@@ -131,7 +123,7 @@ def _run(
             evaluate=_Validation(work),
             rows_per_step=settings.batch_size,
             unit="rows" if name == "sft" else "users",
-            place=place,
+            place=place_batch,
         )
     return result.step
 
@@ -179,11 +171,6 @@ class _Validation:
         among_all = exact.ranks.metrics(config.recall_at, config.ndcg_at) | exact.metrics()
         metrics = exact.beams.metrics(config.recall_at, config.ndcg_at)
         return metrics | {f"exact/{name}": value for name, value in among_all.items()}
-
-
-def place(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What a step reads of a batch, on the devices. Sample and user ids stay on the host."""
-    return place_batch({name: value for name, value in batch.items() if name not in ("sample", "user")})
 
 
 def _check_group(work: Workspace) -> None:

@@ -10,17 +10,19 @@ from typing import Any
 import grain
 import numpy as np
 
-from wpauc_jax.batches.pipeline import Batch, eval_batches
+from wpauc_jax.batches.pipeline import eval_batches
 from wpauc_jax.batches.prompts import PromptBuilder, PromptFormat, text_format
 from wpauc_jax.batches.title_tasks import Alignment, alignment_of
+from wpauc_jax.batches.types import EvalBatch
 from wpauc_jax.catalog.build import build_catalog
 from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.catalog.titles import title_tokens
 from wpauc_jax.catalog.tokenizer import Tokenizer
-from wpauc_jax.catalog.trie import Trie, build_trie
 from wpauc_jax.config import Config, ConfigError
 from wpauc_jax.data.dataset import Dataset, positions, train_rows
 from wpauc_jax.data.prepare import prepare
+from wpauc_jax.decode import Ranker
+from wpauc_jax.decode.scoring import trie_for
 from wpauc_jax.evaluation.evaluate import ExactSearch, Search, make_exact_search, make_search
 from wpauc_jax.models import Frozen, Params, Policy
 from wpauc_jax.runtime.distributed import main_process_first
@@ -49,9 +51,9 @@ class Workspace:
     frozen: Frozen  # the others
 
     @functools.cache  # noqa: B019 - one workspace a process
-    def trie(self, scoring: str) -> Trie:
-        """The catalogue for a scoring rule; forced tails are cut where they cost nothing."""
-        return place_whole(build_trie(self.catalog.sequences(), trim=scoring == "constrained"))
+    def ranker(self, scoring: str) -> Ranker:
+        """This run's model and catalog under a scoring rule."""
+        return Ranker(self.policy, place_whole(trie_for(self.catalog.sequences(), scoring)), scoring)
 
     @functools.cached_property
     def sft_limits(self) -> np.ndarray:
@@ -81,17 +83,14 @@ class Workspace:
 
     def search(self, num_beams: int) -> Search:
         """Beam search with this run's model, catalogue and scoring rule."""
-        scoring = self.config.scoring
-        return make_search(self.policy, self.trie(scoring), num_beams=num_beams, scoring=scoring)
+        return make_search(self.ranker(self.config.scoring), num_beams=num_beams)
 
     def exact_search(self) -> ExactSearch:
         """Exact ranks and the error of `eval.num_beams` beams, with this run's model, catalogue and scoring rule."""
-        config, scoring = self.config.eval, self.config.scoring
-        return make_exact_search(
-            self.policy, self.trie(scoring), num_beams=config.num_beams, scoring=scoring, ks=config.recall_at
-        )
+        config = self.config.eval
+        return make_exact_search(self.ranker(self.config.scoring), num_beams=config.num_beams, ks=config.recall_at)
 
-    def eval_batches(self, rows: np.ndarray) -> grain.MapDataset[Batch]:
+    def eval_batches(self, rows: np.ndarray) -> grain.MapDataset[EvalBatch]:
         """The samples at flat positions `rows`, once, in order, in this process's share of the batches."""
         size = self.config.eval.batch_size
         return eval_batches(self.dataset, self.builder, rows, size, rows=batch_rows(size))

@@ -2,15 +2,16 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from wpauc_jax.catalog.trie import Trie
+from wpauc_jax.batches.types import RlBatch
 from wpauc_jax.config import RlConfig
+from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.groups import rollout
-from wpauc_jax.decode.search import score
-from wpauc_jax.models import Params, Policy, PromptCache
+from wpauc_jax.models import Params, PromptCache
 from wpauc_jax.objectives import (
     PolicySums,
     group_advantages,
@@ -39,41 +40,34 @@ class Groups:
         return hit.any(axis=1) & ((self.items >= 0) & ~hit).any(axis=1)
 
 
-def rolled_out(policy, params, cache, trie: Trie, target, key, config: RlConfig, scoring: str) -> jax.Array:
+def rolled_out(
+    ranker: Ranker, params: Params, cache: PromptCache, batch: RlBatch, key: jax.Array, config: RlConfig
+) -> jax.Array:
     """Items int32[B, G] of each user's group, without gradients."""
     items = rollout(
-        policy,
+        ranker,
         jax.lax.stop_gradient(params),
         jax.lax.stop_gradient(cache),
-        trie,
-        target,
+        batch,
         key,
         negatives=config.negatives,
         group_size=config.group_size,
         inject_target=config.inject_target,
-        scoring=scoring,
     )
     return constrain(items, "batch", "group")  # a user's candidates stay together
 
 
 def group_sums(
-    policy: Policy,
-    params: Params,
-    cache: PromptCache,
-    trie: Trie,
-    groups: Groups,
-    *,
-    config: RlConfig,
-    scoring: str,
+    ranker: Ranker, params: Params, cache: PromptCache, groups: Groups, *, config: RlConfig
 ) -> tuple[PolicySums, Metrics]:
     """The loss of groups behind prompts that have been run, differentiable in both parameters and cache; metrics."""
-    items = groups.items
-    logps = score(policy, params, cache, trie, items, scoring=scoring)
+    items, trie = groups.items, ranker.trie
+    logps = ranker.score(params, cache, items)
     valid = items >= 0
     hit = items == groups.target[:, None]
     scores = jax.lax.stop_gradient(logps).sum(-1)
     advantages = group_advantages(hit.astype(jnp.float32), std=config.std, where=valid)
-    weights = negative_weights(config, scores, hit, valid)
+    weights = WEIGHTING[config.weighting](config, scores, hit, valid)
     sums = policy_loss_sums(
         logps,
         advantages * weights,
@@ -89,15 +83,24 @@ def group_sums(
     return sums, metrics | _group_metrics(scores, hit, valid, weights, trie.num_items) | {"loss": loss}
 
 
-def negative_weights(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:
-    """The weights [B, G] on a group's advantages, by `rl.weighting`; 1 on the target."""
-    if config.weighting == "none":
-        return valid.astype(scores.dtype)
-    if config.weighting == "window":
-        size = max(round(config.mass), 1)
-        return window_weights(scores, hit, start=config.anchor_rank, size=size, where=valid)
-    if config.weighting == "opauc":
-        return window_weights(scores, hit, start=0, size=config.anchor_rank + 1, where=valid)
+def equal_weights(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:
+    """1 on every candidate."""
+    return valid.astype(scores.dtype)
+
+
+def hard_window(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:
+    """The negatives from the anchor's rank on, as many as `rl.mass`."""
+    size = max(round(config.mass), 1)
+    return window_weights(scores, hit, start=config.anchor_rank, size=size, where=valid)
+
+
+def one_way_window(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:
+    """The negatives from the first to the anchor's rank."""
+    return window_weights(scores, hit, start=0, size=config.anchor_rank + 1, where=valid)
+
+
+def soft_window(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:
+    """TAWin: a soft window around the anchor's rank."""
     return tawin_weights(
         scores,
         hit,
@@ -107,6 +110,15 @@ def negative_weights(config: RlConfig, scores: jax.Array, hit: jax.Array, valid:
         rank_scale=config.rank_scale,
         where=valid,
     )
+
+
+# By `rl.weighting`: (settings, scores [B, G], hits, valid) -> weights [B, G] on a group's advantages, 1 on the target.
+WEIGHTING: dict[str, Callable[[RlConfig, jax.Array, jax.Array, jax.Array], jax.Array]] = {
+    "none": equal_weights,
+    "tawin": soft_window,
+    "window": hard_window,
+    "opauc": one_way_window,
+}
 
 
 def _group_metrics(scores: jax.Array, hit: jax.Array, valid: jax.Array, weights: jax.Array, num_items: int) -> Metrics:

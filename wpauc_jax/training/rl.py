@@ -8,29 +8,44 @@ keys' and values' cotangents back through the one prompt pass.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from wpauc_jax.catalog.trie import Trie
+from wpauc_jax.batches.types import RlBatch
 from wpauc_jax.config import RlConfig
-from wpauc_jax.decode.search import score_items
-from wpauc_jax.models import ALL_TRAINED, Frozen, Params, Policy, Prompts
+from wpauc_jax.decode import Ranker
+from wpauc_jax.models import ALL_TRAINED, Frozen, Params
 from wpauc_jax.runtime.sharding import constrain_state, constrain_whole
 from wpauc_jax.training.compact import compact_gradient
 from wpauc_jax.training.groups import Groups, group_sums, rolled_out
-from wpauc_jax.training.state import Batch, Metrics, Step, TrainState, updated
+from wpauc_jax.training.state import Metrics, Step, TrainState, updated
+
+
+class Gradient(Protocol):
+    """Gradient of the trained parameters and metrics of a batch; `ref_params` are None without a KL term."""
+
+    def __call__(
+        self,
+        ranker: Ranker,
+        trained: Params,
+        frozen: Frozen,
+        *,
+        ref_params: Params | None,
+        batch: RlBatch,
+        key: jax.Array,
+        config: RlConfig,
+    ) -> tuple[Params, Metrics]:
+        """See the class."""
 
 
 def make_rl_step(
-    policy: Policy,
-    trie: Trie,
+    ranker: Ranker,
     optimizer: optax.GradientTransformation,
     config: RlConfig,
     *,
-    scoring: str,
     seed: int,
     frozen: Frozen = ALL_TRAINED,
 ) -> Step:
@@ -38,47 +53,62 @@ def make_rl_step(
 
     With `frozen` parameters the reference holds the trained ones alone, as the policy does.
     """
+    gradient = GRADIENTS[config.dead_groups]
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, frozen: Frozen, trie: Trie, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, frozen: Frozen, ranker: Ranker, batch: RlBatch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        ref_params = None if state.ref_params is None else policy.gathered(frozen.join(state.ref_params))
-        settings: dict[str, Any] = {"trie": trie, "batch": batch, "key": key, "config": config, "scoring": scoring}
-
-        def loss(trained: Params) -> tuple[jax.Array, Metrics]:
-            return rl_loss(policy, policy.gathered(frozen.join(trained)), ref_params=ref_params, **settings)
-
-        if config.dead_groups == "compact":
-            grads, metrics = compact_gradient(policy, state.params, frozen, **settings)
-        else:
-            (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        ref_params = None if state.ref_params is None else ranker.policy.gathered(frozen.join(state.ref_params))
+        grads, metrics = gradient(
+            ranker, state.params, frozen, ref_params=ref_params, batch=batch, key=key, config=config
+        )
         metrics["grad_norm"] = optax.tree.norm(grads)
         return constrain_state(_synced(updated(state, optimizer, grads), config)), constrain_whole(metrics)
 
-    return Step(step, frozen, trie)
+    return Step(step, frozen, ranker)
 
 
 def rl_loss(
-    policy: Policy,
+    ranker: Ranker,
     params: Params,
     *,
     ref_params: Params | None,
-    trie: Trie,
-    batch: Batch,
+    batch: RlBatch,
     key: jax.Array,
     config: RlConfig,
-    scoring: str,
 ) -> tuple[jax.Array, Metrics]:
-    """The loss of B users' groups and what it tells. The batch holds tokens, lengths and target int32[B]."""
-    prompts, target = Prompts(batch["tokens"], batch["lengths"]), batch["target"]
-    cache = policy.prefill(params, prompts)
-    items = rolled_out(policy, params, cache, trie, target, key, config, scoring)
+    """The loss of B users' groups and what it tells."""
+    cache = ranker.prefill(params, batch.prompts)
+    items = rolled_out(ranker, params, cache, batch, key, config)
     ref_logps = None
     if config.kl_coef > 0:
-        ref_logps = score_items(policy, ref_params, prompts, trie, items, scoring=scoring)
-    groups = Groups(items, target, ref_logps)
-    sums, metrics = group_sums(policy, params, cache, trie, groups, config=config, scoring=scoring)
+        ref_logps = ranker.score(ref_params, ranker.prefill(ref_params, batch.prompts), items)
+    sums, metrics = group_sums(ranker, params, cache, Groups(items, batch.target, ref_logps), config=config)
     return sums.loss.mean(), metrics
+
+
+def full_gradient(
+    ranker: Ranker,
+    trained: Params,
+    frozen: Frozen,
+    *,
+    ref_params: Params | None,
+    batch: RlBatch,
+    key: jax.Array,
+    config: RlConfig,
+) -> tuple[Params, Metrics]:
+    """Gradient and metrics of `rl_loss`, run on all groups."""
+
+    def loss(trained: Params) -> tuple[jax.Array, Metrics]:
+        params = ranker.policy.gathered(frozen.join(trained))
+        return rl_loss(ranker, params, ref_params=ref_params, batch=batch, key=key, config=config)
+
+    (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trained)
+    return grads, metrics
+
+
+# By `rl.dead_groups`: whether groups without a hit or without a miss take part in the update's passes.
+GRADIENTS: dict[str, Gradient] = {"keep": full_gradient, "compact": compact_gradient}
 
 
 def _synced(state: TrainState, config: RlConfig) -> TrainState:

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from wpauc_jax.catalog.trie import Trie
+from wpauc_jax.batches.types import RlBatch, SftBatch
+from wpauc_jax.decode import Ranker
 from wpauc_jax.models import Frozen, Params
 from wpauc_jax.runtime.sharding import state_specs
 
-Batch = dict[str, jax.Array]
+Batch = RlBatch | SftBatch
 Metrics = dict[str, jax.Array]
 
 
@@ -30,22 +31,22 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A compiled program (state, frozen, trie, batch) -> (state, metrics) bound to what it does not change.
+    """A compiled program (state, frozen, ranker, batch) -> (state, metrics) bound to what it does not change.
 
     The state is donated.
     """
 
     program: jax.stages.Wrapped
     frozen: Frozen
-    trie: Trie
+    ranker: Ranker
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One step; metrics stay on the device."""
-        return self.program(state, self.frozen, self.trie, batch)
+        return self.program(state, self.frozen, self.ranker, batch)
 
     def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
         """The program for arrays, or shapes, like these."""
-        return self.program.lower(state, self.frozen, self.trie, batch)
+        return self.program.lower(state, self.frozen, self.ranker, batch)
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, *, reference: bool = False) -> TrainState:
