@@ -64,7 +64,7 @@ def test_a_trained_run_is_well(work, trained, capsys):
     page = capsys.readouterr().out
     assert page.rstrip().endswith("no problem") and "PROBLEM" not in page
     for check in (
-        "sft: lists hold items of the catalogue",
+        "sft: lists hold items of the catalog",
         "sft: the checkpoint is of this run",
         "no prompt holds its",
     ):

@@ -106,14 +106,17 @@ def ids_config(data: pathlib.Path) -> Config:
     )
 
 
-def test_a_run_aligns_semantic_ids_with_titles(data, tmp_path):
+def test_a_run_aligns_semantic_ids_with_titles(data, tmp_path, capsys):
     config = ids_config(data)
     run.MODES["sft"](config, tmp_path)
     lines = [line for line in read_metrics(tmp_path / "metrics.jsonl", "sft") if "loss" in line]
     assert len(lines) == 3
     for line in lines:
         assert 0 < line["title_to_id"] + line["id_to_title"] < 2 * line["loss"]
+    capsys.readouterr()
     assert run.MODES["doctor"](config, tmp_path) == 0
+    page = capsys.readouterr().out  # every title stands for four items here
+    assert "title tasks ask for the item that they show\n         - items whose prompt of title_to_id asks" in page
 
 
 def test_alignment_and_histories_of_titles_need_semantic_ids(data, tmp_path):

@@ -52,7 +52,7 @@ def examine(work: Workspace) -> Examination:
     dataset = work.dataset
     head = (
         f"{work.folder}: {dataset.num_users:,} users, {dataset.num_items:,} items, {len(dataset.item):,} interactions; "
-        f"data {dataset.fingerprint[:8]}, catalogue {work.catalog.fingerprint[:8]}"
+        f"data {dataset.fingerprint[:8]}, catalog {work.catalog.fingerprint[:8]}"
     )
     findings = _run(_table_checks(work))
     if not _sound(findings):
@@ -102,7 +102,7 @@ def _population_checks(work: Workspace) -> Iterator[Check]:
 
 def _catalogue_checks(work: Workspace) -> Iterator[Check]:
     dataset, catalog = work.dataset, work.catalog
-    yield "the catalogue is of this data", lambda: catalogue.catalogue_fits(dataset, catalog)
+    yield "the catalog is of this data", lambda: catalogue.catalogue_fits(dataset, catalog)
     yield "items' tokens are sound", lambda: catalogue.tokens_are_sound(dataset, catalog)
     yield "items' sequences are unique", lambda: catalogue.sequences_are_unique(dataset, catalog)
 
@@ -132,6 +132,13 @@ def _prompt_checks(work: Workspace) -> Iterator[Check]:
         "SFT teaches what is asked",
         lambda: prompts.sft_teaches_what_is_asked(dataset, catalog, builder, work.sft_limits),
     )
+    if work.config.sft.tasks:
+        yield (
+            "title tasks ask for the item that they show",
+            lambda: prompts.title_tasks_ask_for_what_they_show(
+                dataset, catalog, work.titles or [], {task: work.alignment(task) for task in work.config.sft.tasks}
+            ),
+        )
     if work.config.rl.rows == "latest":
         yield (
             "RL's rows are kept from SFT",
@@ -149,7 +156,7 @@ def _checkpoint_findings(work: Workspace) -> dict[str, list[Finding]]:
         params, found[f"{stage}: the parameters are usable"] = checkpoints.parameters_load(work, stage)
         if params is not None:
             lists = checkpoints.lists_are_of_the_catalogue(work, stage, params)
-            found[f"{stage}: lists hold items of the catalogue"] = lists
+            found[f"{stage}: lists hold items of the catalog"] = lists
     return found
 
 

@@ -1,6 +1,6 @@
 """Checks of what the model is shown: targets bound by id, prompts without their answer, one prompt in every stage."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -8,10 +8,11 @@ import numpy as np
 from wpauc_jax.batches.pipeline import eval_batches, prompt_batches, sft_batches
 from wpauc_jax.batches.prompts import PromptBuilder
 from wpauc_jax.batches.rows import sft_rows, unpacked
+from wpauc_jax.batches.title_tasks import Alignment
 from wpauc_jax.batches.types import EvalBatch
-from wpauc_jax.catalog.items import Catalog
+from wpauc_jax.catalog.items import Catalog, padded
 from wpauc_jax.data.dataset import Dataset, positions
-from wpauc_jax.doctor.findings import Finding, problem, rows
+from wpauc_jax.doctor.findings import Finding, items, note, problem, rows
 
 _BATCH = 256
 _LOOKED_AT = 2048  # samples of a split; a large split is looked at evenly
@@ -178,3 +179,54 @@ def prompts_begin_and_fit(builder: PromptBuilder, batches: Iterable[tuple[str, E
                 key = f"prompts of {stage} that {text}"
                 found[key] = found.get(key, 0) + int(wrong.sum())
     return [problem(f"{text}: {number:,}") for text, number in found.items()]
+
+
+def title_tasks_ask_for_what_they_show(
+    dataset: Dataset, catalog: Catalog, titles: Sequence[Sequence[int]], tasks: Mapping[str, Alignment]
+) -> list[Finding]:
+    """A title task asks for each item by its own title or id, and answers with that item's other side.
+
+    `titles` are the items' title tokens, `tasks` the rows by the name of their task. Items whose titles have the same
+    tokens are asked for by one prompt; title_to_id then has several right answers, which is a note.
+    """
+    found = []
+    ids = [row[:-1] for row in catalog.sequences()]  # without the end of an answer
+    for task, asked in tasks.items():
+        given, wanted = (titles, ids) if task == "title_to_id" else (ids, titles)
+        answers = padded([[*tokens, catalog.end] for tokens in wanted])
+        for text, wrong in (
+            ("do not show their item", occurrences(asked.tokens, asked.starts + 1, padded(given)) == 0),
+            ("show their answer", _shows_its_answer(asked, padded(wanted))),
+            ("teach another answer than their item's", ~_continues_with(asked, answers)),
+            ("are scored on another answer than their item's", _rows_differ(asked.answers, answers)),
+        ):
+            if wrong.any():
+                text = f"rows of {task} that {text}: {int(wrong.sum()):,}"
+                found.append(problem(text, items(dataset, np.flatnonzero(wrong))))
+    if "title_to_id" in tasks:
+        _, group, sizes = np.unique(padded(titles), axis=0, return_inverse=True, return_counts=True)
+        shared = np.flatnonzero(sizes[group.ravel()] > 1)
+        if len(shared):
+            text = f"items whose prompt of title_to_id asks for another item too: {len(shared):,}"
+            found.append(note(text, items(dataset, shared)))
+    return found
+
+
+def _shows_its_answer(asked: Alignment, wanted: np.ndarray) -> np.ndarray:
+    """bool[I]: whether a prompt holds its own answer more often than the next item's prompt does, as wording."""
+    here = occurrences(asked.tokens, asked.starts + 1, wanted)
+    return here > occurrences(np.roll(asked.tokens, -1, 0), np.roll(asked.starts, -1) + 1, wanted)
+
+
+def _continues_with(asked: Alignment, answers: np.ndarray) -> np.ndarray:
+    """bool[I]: whether a row's tokens behind its prompt are its answer, int[I, A] with -1 behind the end."""
+    places = asked.starts[:, None] + 1 + np.arange(answers.shape[1])
+    tokens = np.take_along_axis(asked.tokens, np.minimum(places, asked.tokens.shape[1] - 1), axis=1)
+    return ((tokens == answers) & (places < asked.tokens.shape[1]) | (answers < 0)).all(1)
+
+
+def _rows_differ(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """bool[n]: which rows differ; -1 behind a row's end is no difference."""
+    width = max(left.shape[1], right.shape[1])
+    wide = (np.pad(side, ((0, 0), (0, width - side.shape[1])), constant_values=-1) for side in (left, right))
+    return np.not_equal(*wide).any(1)

@@ -50,7 +50,7 @@ class Report:
         errors = [max(ranks.standard_error(name) for ranks in found) for name in self.names]
         rows.append(["standard error", "at most", *("-" if math.isnan(error) else f"{error:.4f}" for error in errors)])
         head = (
-            f"{self.split} set: {_rows_of(next(iter(found)))}, each against the whole catalogue of "
+            f"{self.split} set: {_rows_of(next(iter(found)))}, each against the whole catalog of "
             f"{self.num_items:,} items; scoring rule of the beams: {self.scoring}"
         )
         return head + "\n" + format_table(["stage", "ranked", *map(metric_title, self.names)], rows, left=2)

@@ -1,8 +1,11 @@
-"""From GRPO to windowed partial AUC: pure functions on arrays that depend on jax alone.
+"""Formulas on arrays: from GRPO to windowed partial AUC.
 
-Everything here works under jit, vmap, grad and shard_map, takes any leading axes and a `where` mask of exactly the
-values' shape, reads float32 and bfloat16 (and returns at least float32), and is finite, with finite gradients, for
-empty, one-sided and fully masked groups. docs/theory.md explains how the parts hang together.
+Advantages, weightings, losses and metrics belong here. Models, data and files do not: a module here imports JAX and
+nothing else, so that anybody can use it alone.
+
+Every function works under jit, vmap, grad and shard_map. It takes any leading axes, and a `where` mask of exactly the
+values' shape. It reads float32 and bfloat16 and returns at least float32. Values and gradients are finite for empty,
+one-sided and fully masked groups. docs/theory.md explains how the functions hang together.
 """
 
 from wpauc_jax.objectives.advantage import group_advantages, rloo_advantages

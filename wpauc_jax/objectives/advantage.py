@@ -1,4 +1,4 @@
-"""Group-relative advantages."""
+"""Advantages: how much better a candidate's reward is than the others' in its group."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Errors for mistakes that are visible before any array is computed: shapes, options, constant settings."""
+"""Checks of shapes, options and constant settings, which fail before any array is computed."""
 
 import numbers
 from collections.abc import Collection

@@ -1,7 +1,7 @@
-"""Masked reductions that stay (sum, count) until the last division.
+"""Sums, means and deviations under a mask.
 
-A mean of per-micro-batch means is wrong as soon as the masks differ. Everything that is summed over micro-batches
-or devices is therefore a `Total`: add the totals, divide once.
+A mean of the means of micro-batches is wrong as soon as their masks differ. So whatever is summed over micro-batches or
+devices is a `Total`, a sum and a count. Add the totals and divide once.
 """
 
 import dataclasses

@@ -1,11 +1,11 @@
 """Ranking metrics of one group of scored candidates: the AUC family, Recall@K and NDCG@K.
 
-Shapes: scores and is_positive are [..., n], results [...]. Where a metric is not defined it is 0, for lack of a
-positive or, in the AUC family, of a negative: skip and count such groups before averaging.
+Shapes: scores and is_positive are [..., n], results are [...]. A metric is 0 where it is not defined: without a
+positive, and in the AUC family also without a negative. Skip and count such groups before you average.
 
-All of the AUC family follows from c_j, the share of positives scored above the j-th negative in descending order, and
-so from one sort. Ties: with `ties="half"` a positive and a negative of equal score count 1/2 to each other; with
-`ties="index"` the lower index wins, the strict order under which the identities with Recall@K hold.
+The AUC family needs one sort. It gives c_j, the share of positives scored above the j-th negative in descending order,
+and every area follows from c_j. With `ties="half"` a positive and a negative of equal score count 1/2 for each other.
+With `ties="index"` the lower index wins. The identities with Recall@K hold under that strict order.
 """
 
 import jax

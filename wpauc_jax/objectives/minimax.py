@@ -1,9 +1,9 @@
 """Lower-left partial AUC as a point-wise minimax loss (arXiv 2403.00844).
 
-The square pairwise loss (1 - (p_pos - p_neg))^2 splits into one term for each candidate once three numbers are
-optimised next to the model (Ying et al. 2016): the classes' means a and b, and gamma = b - a. Keeping only the top
-alpha of the positives and the top beta of the negatives adds a threshold for each class. Keeping "high loss" and
-"high score" in the same order asks for a + gamma >= 0 and b <= 1 + gamma, which two multipliers see to.
+The square pairwise loss is (1 - (p_pos - p_neg))^2. It splits into one term for each candidate if three numbers are
+optimised beside the model (Ying et al. 2016): the means a and b of the two classes, and gamma = b - a. To keep only the
+top alpha of the positives and the top beta of the negatives, each class gets a threshold. "High loss" and "high score"
+are the same order only if a + gamma >= 0 and b <= 1 + gamma. Two multipliers enforce that.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,8 @@
-"""Losses of baselines that score positives against negatives: one-way partial AUC, S-DPO, softmax over the catalogue.
+"""Losses of baselines: one-way partial AUC, S-DPO, softmax over the catalog.
 
-Every loss is a `Total` over positives: `.mean()` for one batch, add totals over micro-batches and devices.
-Shapes: positives [..., P], negatives [..., N]; the pairwise ones make an array [..., P, N].
+They score positives against negatives. Every loss is a `Total` over positives: call `.mean()` for one batch, or add the
+totals over micro-batches and devices first. Shapes: positives [..., P], negatives [..., N]. The pairwise losses make an
+array [..., P, N].
 """
 
 import jax
@@ -182,7 +183,7 @@ def softmax_dpo_loss(
 def catalogue_cross_entropy(
     scores: Array, targets: Array, *, item_mask: Array | None = None, where: Array | None = None
 ) -> Total:
-    """Softmax cross-entropy of the target item over the catalogue.
+    """Softmax cross-entropy of the target item over the catalog.
 
     Args:
       scores: [..., I], one for each item.

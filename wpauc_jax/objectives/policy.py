@@ -1,4 +1,4 @@
-"""Clipped policy-gradient losses over groups of candidates: GRPO, DAPO, GSPO, Dr.GRPO, and TAWin on top of them.
+"""Clipped policy-gradient losses over groups of candidates: GRPO, DAPO, GSPO and Dr.GRPO, and TAWin on top of them.
 
 Shapes: B users (any leading axes), G candidates in a group, C completion tokens.
 """

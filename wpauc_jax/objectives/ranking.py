@@ -1,4 +1,4 @@
-"""Ranks by sorting. No pairwise comparison: memory stays linear in the size of a group."""
+"""Ranks by sorting. Nothing compares all pairs, so memory stays linear in the size of a group."""
 
 import jax
 import jax.numpy as jnp

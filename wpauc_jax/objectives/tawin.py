@@ -1,8 +1,8 @@
-"""Threshold-adjusted windowed reweighting (TAWin) of the negatives of a group, and the hard window it replaces.
+"""TAWin, threshold-adjusted windowed reweighting of a group's negatives, and the hard window that it replaces.
 
 Source: "Objective Shaping with Hard Negatives: Windowed Partial AUC Optimization for RL-based LLM Recommenders",
-arXiv 2604.22504. Only the abstract's level of detail is public; docs/theory.md lists what is our reading.
-The soft top-k operator is the threshold-adjusted one of Su Jianlin, with f(x) = min(1, exp(x)).
+arXiv 2604.22504. Its authors have published no code. docs/theory.md lists what is our reading. The soft top-k operator
+is the threshold-adjusted one of Su Jianlin, with f(x) = min(1, exp(x)).
 """
 
 import math
