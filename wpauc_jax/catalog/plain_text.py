@@ -15,12 +15,14 @@ def plain_rules(rules: Rules) -> Rules:
     """Rules under which no text gives the number of an added token: neither a special one nor one of another kind.
 
     Added tokens leave the list of those that are cut out of a text, whatever their flags are. In the model's vocabulary
-    they keep their numbers under names that no text holds, and merges that would build them go. Tokens of white space
-    alone stay: they control nothing, and a line's end may be one. Nothing is put around a text or cut from it.
+    they keep their numbers under names that no text holds, and merges that would build them go. Two kinds that are not
+    special control nothing, and a text may need them: white space, such as a line's end, stays an added token, and a
+    single character stays in the model. Nothing is put around a text or cut from it.
     """
     model, added = rules["model"], rules["added_tokens"]
     kept = [token for token in added if not token["special"] and token["content"].isspace()]
-    hidden = {token["content"] for token in added} - {token["content"] for token in kept}
+    hidden = {token["content"] for token in added if token["special"] or len(token["content"]) > 1}
+    hidden -= {token["content"] for token in kept}
     if model.get("byte_fallback"):
         hidden = {name for name in hidden if not _BYTE.fullmatch(name)}
     names = {name: f"{NEVER}{number}" for number, name in enumerate(sorted(hidden))}
@@ -48,8 +50,8 @@ def _touches(merge: str | list[str], hidden: set[str], prefix: int) -> bool:
     return not hidden.isdisjoint((left, right, left + right[prefix:]))
 
 
-def rules_with_codes(rules: Rules, numbers: dict[str, int]) -> Rules:
-    """Rules whose model knows further tokens under given numbers; no merge builds them.
+def rules_with_tokens(rules: Rules, numbers: dict[str, int]) -> Rules:
+    """Rules whose model knows tokens under given numbers; no merge builds those that it did not know.
 
     Raises ValueError for a model whose tokens are numbered by their places.
     """

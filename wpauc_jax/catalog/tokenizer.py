@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from wpauc_jax.catalog.plain_text import NEVER, plain_rules, rules_with_codes
-from wpauc_jax.catalog.tokenizer_files import file_numbers, load_tokenizer
+from wpauc_jax.catalog.plain_text import NEVER, plain_rules, rules_with_tokens
+from wpauc_jax.catalog.tokenizer_files import file_numbers, load_tokenizer, names_code
 from wpauc_jax.config import ConfigError
 
 _SLOT = "[the history stands here]"
@@ -22,6 +22,9 @@ class Tokenizer:
     def __init__(self, path: str):
         self.path = path
         self._inner = load_tokenizer(path)
+        self._backend = self._inner.backend_tokenizer
+        self._backend.no_truncation()  # a tokenizer.json may hold a length for another task
+        self._backend.no_padding()
         self._chats: dict[str, Chat] = {}
         try:
             rules = self._rules()
@@ -45,14 +48,15 @@ class Tokenizer:
     @property
     def fingerprint(self) -> str:
         """sha256 of vocabulary, merges and rules."""
-        return hashlib.sha256(self._inner.backend_tokenizer.to_str().encode()).hexdigest()
+        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
 
     @property
     def remarks(self) -> list[str]:
         """What a reader of the run should know of this tokenizer, in lines."""
         filed = file_numbers(self.path).items()
         moved = {name: number for name, number in filed if self.vocabulary.get(name, number) != number}
-        return [
+        code = f"the tokenizer {self.path} names code of its own (auto_map), which is not run: its files alone count"
+        return [code] * names_code(self.path) + [
             f"warning: the tokenizer.json of {self.path} gives {name!r} the number {number}, but every program that "
             f"loads it gets {self.vocabulary[name]}: that number is used"
             for name, number in moved.items()
@@ -83,7 +87,7 @@ class Tokenizer:
     @functools.cached_property
     def bos(self) -> tuple[int, ...]:
         """The tokens that this tokenizer puts before a text. Raises ConfigError where it changes the text itself."""
-        whole, own = (self._inner("a", add_special_tokens=special).input_ids for special in (True, False))
+        whole, own = (self._backend.encode("a", add_special_tokens=special).ids for special in (True, False))
         places = [place for place in range(len(whole)) if whole[place : place + len(own)] == own]
         if not places:
             raise ConfigError(f"the tokenizer {self.path} changes a text when it adds its special tokens")
@@ -134,7 +138,7 @@ class Tokenizer:
         before, found, behind = text.partition(instruction + _SLOT)
         if not found:
             raise ConfigError(f"the chat template of {self.path} does not keep a user's message as it is")
-        head, tail = (self._inner(_whole(part), add_special_tokens=False).input_ids for part in (before, behind))
+        head, tail = (self._backend.encode(_whole(part), add_special_tokens=False).ids for part in (before, behind))
         return head + self.encode([instruction])[0], tail
 
     def with_codes(self, numbers: dict[str, int]) -> Any:
@@ -142,29 +146,31 @@ class Tokenizer:
 
         Raises ConfigError where it cannot have them.
         """
+        wanted = self.vocabulary | numbers
         codes = load_tokenizer(self.path)
         codes.add_tokens(list(numbers))
-        if _numbers(codes, numbers) == numbers:
+        if _stored(codes) == wanted:
             return codes
         # It numbers new tokens by how many it has, and its numbers have gaps: so its model gets them by number first.
         codes = load_tokenizer(self.path)
         try:
-            codes._tokenizer = _backend(rules_with_codes(self._rules(), numbers))
+            codes._tokenizer = _backend(rules_with_tokens(self._rules(), wanted))
         except ValueError as error:
             raise ConfigError(
                 f"the tokenizer {self.path} cannot have codes under the model's numbers ({error})"
             ) from error
         codes.add_tokens(list(numbers))
-        found = _numbers(codes, numbers)
-        wrong = next((name for name in numbers if found[name] != numbers[name]), None)
+        found = _stored(codes)
+        wrong = next((name for name in wanted if found.get(name) != wanted[name]), None)
         if wrong is not None:
             raise ConfigError(
-                f"the tokenizer {self.path} has {wrong!r} under number {found[wrong]}, the model under {numbers[wrong]}"
+                f"the tokenizer {self.path} would have {wrong!r} under number {found.get(wrong)}, the model has it "
+                f"under {wanted[wrong]}"
             )
         return codes
 
     def _rules(self) -> dict[str, Any]:
-        return json.loads(self._inner.backend_tokenizer.to_str())
+        return json.loads(self._backend.to_str())
 
 
 def _backend(rules: dict[str, Any]) -> Any:
@@ -184,8 +190,9 @@ def _unknown(rules: dict[str, Any]) -> int:
     return model["vocab"].get(model.get("unk_token"), -1)
 
 
-def _numbers(tokenizer: Any, names: Sequence[str] | dict[str, int]) -> dict[str, int]:
-    return dict(zip(names, tokenizer.convert_tokens_to_ids(list(names)), strict=True))
+def _stored(tokenizer: Any) -> dict[str, int]:
+    """The numbers of all tokens as they are when the tokenizer has been written and read again."""
+    return _backend(json.loads(tokenizer.backend_tokenizer.to_str())).get_vocab(with_added_tokens=True)
 
 
 def _whole(text: str) -> str:

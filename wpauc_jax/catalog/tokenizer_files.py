@@ -41,6 +41,12 @@ def load_tokenizer(path: str) -> Any:
     return inner
 
 
+def names_code(path: str) -> bool:
+    """Whether a folder's settings name code that would make its tokenizer."""
+    file = pathlib.Path(path, "tokenizer_config.json")
+    return file.is_file() and "auto_map" in json.loads(file.read_text(encoding="utf-8"))
+
+
 def file_numbers(path: str) -> dict[str, int]:
     """The numbers that tokenizer.json gives to added tokens; none where there is no such file here."""
     file = pathlib.Path(path, "tokenizer.json")
