@@ -24,7 +24,7 @@ def read_histories(path: str | os.PathLike[str], dataset: Dataset) -> list[Histo
     name, a RecBole `.inter` file, of which a user's lines are one history, sorted by time, equal times as they stand.
     Either may be gzip.
 
-    Raises DataError naming the file and line of what is malformed, empty or not in the catalogue.
+    Raises DataError naming the file and line of what is malformed, empty or not in the catalog.
     """
     path = pathlib.Path(path)
     is_inter = path.name.removesuffix(".gz").endswith(".inter")

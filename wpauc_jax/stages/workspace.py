@@ -9,8 +9,9 @@ from typing import Any
 import grain
 import numpy as np
 
+from wpauc_jax.batches.chats import keep_chats
 from wpauc_jax.batches.pipeline import Batch, eval_batches
-from wpauc_jax.batches.prompts import PromptBuilder, PromptFormat, text_format
+from wpauc_jax.batches.prompts import HISTORIES, PromptBuilder, PromptFormat, text_format
 from wpauc_jax.batches.title_tasks import Alignment, alignment_of
 from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.catalog.stored import open_catalog
@@ -118,13 +119,16 @@ def open_workspace(config: Config, folder: pathlib.Path, say: Say) -> Workspace:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_path = config.catalog.tokenizer or config.model.pretrained
     tokenizer = Tokenizer(tokenizer_path) if tokenizer_path else None
-    form = text_format(config.prompt, tokenizer) if tokenizer else PromptFormat()
-    with main_process_first("preparing data and catalogue"):
+    with main_process_first("preparing data and catalog"):
+        if tokenizer:
+            elsewhere = pathlib.Path(config.sft_from) if config.sft_from else None
+            keep_chats(config.prompt, tokenizer, folder, say, elsewhere=elsewhere)
+        form = text_format(config.prompt, tokenizer) if tokenizer else PromptFormat()
         dataset = prepare(config.data, config.data.dir or folder / "data", say)
         strict = config.mode != "doctor"  # which examines what it finds
         catalog = open_catalog(config.catalog, folder, dataset, tokenizer, form.end, say, strict=strict)
     titles = _titles_beside_ids(config, dataset, tokenizer)
-    shown = titles if config.prompt.history == "titles" else None
+    shown = HISTORIES[config.prompt.history](titles)
     limit, widths = config.prompt.max_tokens, config.prompt.widths
     builder = PromptBuilder(catalog, config.data.max_history, form, limit, shown, widths)
     policy, params, frozen = first_model(config, catalog, dataset.titles, tokenizer)
@@ -136,6 +140,4 @@ def _titles_beside_ids(config: Config, dataset: Dataset, tokenizer: Tokenizer | 
     if tokenizer and config.catalog.ids != "title":
         limit = config.catalog.max_title_tokens
         return title_tokens(dataset.titles, dataset.item_ids, tokenizer, max_tokens=limit)
-    if config.prompt.history == "titles":
-        raise ConfigError("prompt.history='titles' needs semantic ids (catalog.ids) inside a model with a tokenizer")
     return None
