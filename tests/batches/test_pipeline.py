@@ -55,7 +55,7 @@ def test_the_longest_prompt_fits_exactly():
 
 def test_items_outside_the_catalogue_are_refused():
     builder = PromptBuilder(CATALOG, 3)
-    with pytest.raises(ValueError, match="item 40 is not in the catalogue of 40 items"):
+    with pytest.raises(ValueError, match="item 40 is not in the catalog of 40 items"):
         builder.build([1, 40])
     with pytest.raises(ValueError, match="item -1 is not"):
         builder.build([1, -1])

@@ -77,7 +77,7 @@ def test_no_room_for_an_item_is_an_error():
 
 def test_the_catalogue_and_the_prompt_must_end_items_alike():
     catalog = text_builder("chat").catalog
-    with pytest.raises(ValueError, match="the catalogue's items end in token 0, the prompts' answers in"):
+    with pytest.raises(ValueError, match="the catalog's items end in token 0, the prompts' answers in"):
         PromptBuilder(catalog, 3, text_format(PromptConfig(), small_tokenizer()))
 
 

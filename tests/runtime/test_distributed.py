@@ -312,7 +312,7 @@ def test_an_error_of_process_0_at_the_start_ends_all(circle, tmp_path):
         file.write("no item\n")
     output = finish(launch(2, 1, broken, tmp_path / "run"), 1)
     assert "circle.inter, line " in output and "no value for 'item_id'" in output
-    assert "error: preparing data and catalogue failed on process 0, whose message says why" in output
+    assert "error: preparing data and catalog failed on process 0, whose message says why" in output
     assert "Traceback" not in output
 
 

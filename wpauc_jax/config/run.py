@@ -351,6 +351,7 @@ class RecommendConfig(Checked, section="recommend."):
     input: str = ""  # JSON lines of {"user": ..., "history": [item ids]}, or a RecBole .inter file
     output: str = ""  # JSON lines; "" is <workdir>/recommendations.jsonl
     top_k: int = at_least(10, 1)
+    unknown: str = choice("error", "skip")  # an item of a history that the catalog lacks: an error, or left out
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.models import Params, save_pretrained
 from wpauc_jax.models.pretrained import local_folder
 from wpauc_jax.stages.workspace import Workspace
@@ -71,22 +70,13 @@ def _write_catalog(work: Workspace, folder: pathlib.Path) -> None:
 def _tokenizer(work: Workspace) -> Any:
     """The run's tokenizer with its codes; for a model that knows nothing but the catalogue, one of those tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-    names = code_names(work.catalog)
+    names = list(work.catalog.code_names)
     if work.tokenizer is not None:
-        tokenizer = AutoTokenizer.from_pretrained(work.tokenizer.path)
-        tokenizer.add_tokens(names)
-        return tokenizer
-    special = ["<pad>", "<bos>", "<unused>"]  # the ids before the catalogue's first
+        return work.tokenizer.with_codes(dict(zip(names, work.catalog.codes.tolist(), strict=True)))
+    special = ["<pad>", "<bos>", "<unused>"]  # the ids before the catalog's first
     vocabulary = {name: number for number, name in enumerate(special + names)}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unused>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<bos>", unk_token="<unused>")
-
-
-def code_names(catalog: Catalog) -> list[str]:
-    """The names of the new tokens in their order: <a_0>, <a_1>, ... for the first level, <b_0>, ... for the next."""
-    disambiguating = catalog.vocab_size - catalog.first_code - sum(catalog.level_sizes)
-    sizes = [*catalog.level_sizes, disambiguating]
-    return [f"<{chr(ord('a') + level)}_{code}>" for level, size in enumerate(sizes) for code in range(size)]

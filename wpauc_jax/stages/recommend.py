@@ -26,7 +26,7 @@ def recommend(work: Workspace, params: Params, *, say: Callable[[str], None]) ->
     config = work.config.recommend
     if not config.input:
         raise ConfigError("recommend.input is empty; give a file of histories (JSON lines or .inter)")
-    histories = read_histories(config.input, work.dataset)
+    histories = read_histories(config.input, work.dataset, unknown=config.unknown, say=say)
     output = pathlib.Path(config.output or work.folder / "recommendations.jsonl")
     if not is_main_process():
         for _ in _answers(work, params, histories):  # takes part in the search; the main process writes
