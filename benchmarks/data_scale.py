@@ -13,6 +13,7 @@ of its own.
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import pathlib
 import resource
@@ -86,7 +87,9 @@ def _scan(path: pathlib.Path) -> pl.LazyFrame:
 
 def prepare(path: pathlib.Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        config = DataConfig(path=str(path), item_column="parent_asin", time_unit="ms", k_core=5)
+        config = DataConfig(path=str(path), k_core=5)
+        if path.suffix != ".jsonl":  # whole reviews are known by their fields
+            config = dataclasses.replace(config, item_column="parent_asin", time_unit="ms")
         began = time.monotonic()
         prepare_new(
             config,

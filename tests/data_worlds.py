@@ -54,7 +54,7 @@ def read_all(source: str, path: pathlib.Path, bad_rows: str = "error", **options
     """A data set read to the end: interactions, items, and the RawData with its hashes and rejects."""
     raw = read(source, path, ReadOptions(**options), bad_rows)
     items = list(raw.items)
-    interactions = pl.concat(raw.interactions, how="vertical_relaxed")
+    interactions = pl.concat(raw.interactions, how="diagonal")
     return interactions, pl.concat(items) if items else None, raw
 
 

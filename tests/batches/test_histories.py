@@ -87,7 +87,7 @@ def test_a_bad_inter_line_is_named(tmp_path):
     head = "user_id:token\titem_id:token\ttimestamp:float\n"
     with pytest.raises(DataError, match=r"h\.inter, line 3: item 'x' of user 'w' is not among"):
         read(tmp_path, head + "u\ta\t1\nw\tx\t0\n", "h.inter")
-    with pytest.raises(DataError, match=r"h\.inter, line 2: 'timestamp' is not a time: 'u"):
+    with pytest.raises(DataError, match=r"h\.inter, line 2: 'timestamp' is not a time: 'soon'"):
         read(tmp_path, head + "u\ta\tsoon\n", "h.inter")
 
 

@@ -117,10 +117,19 @@ def test_cooccurrence_against_a_loop():
     np.testing.assert_allclose(reduced @ reduced.T, exact @ exact.T, atol=1e-4)
 
 
+def test_the_default_does_without_texts_and_says_so(capsys):
+    dataset = dataclasses.replace(dataset_of([5, 9]), texts=[""] * 40)
+    rows = item_embeddings(CatalogConfig(), dataset)
+    assert "no item has a text" in capsys.readouterr().err
+    np.testing.assert_array_equal(rows, item_embeddings(CatalogConfig(embedding="cooccurrence"), dataset))
+    item_embeddings(CatalogConfig(), dataclasses.replace(dataset, texts=[*[""] * 39, "red pen"]))
+    assert not capsys.readouterr().err
+
+
 def test_no_texts_says_what_to_use_instead():
     dataset = dataclasses.replace(dataset_of([5]), texts=[""] * 40)
-    with pytest.raises(ConfigError, match=r"catalog\.embedding='text\+cooccurrence' needs texts.*use cooccurrence"):
-        build_catalog(SMALL, dataset)
+    with pytest.raises(ConfigError, match=r"catalog\.embedding='text' needs texts.*use cooccurrence"):
+        build_catalog(dataclasses.replace(SMALL, embedding="text"), dataset)
     with pytest.raises(ConfigError, match="no words"):
         build_catalog(SMALL, dataclasses.replace(dataset, texts=["?!"] * 40))
 

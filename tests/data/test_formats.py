@@ -11,6 +11,7 @@ from wpauc_jax.config import ConfigError, DataConfig
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.sources import DataError, ReadOptions, detect
 from wpauc_jax.data.sources.jsonlines import as_text
+from wpauc_jax.data.tables import REST
 
 
 def triples(interactions):
@@ -170,7 +171,9 @@ def test_numbers_as_ids_and_text_as_times_are_read(tmp_path):
         tmp_path / "A.json",
         lines(old_review(7, "i", "12"), old_review("u", 8, 1.5), old_review("v", "j", "2014-01-01")),
     )
-    assert triples(read_all("amazon", path)[0]) == [("7", "i", 12), ("u", "8", 1.5), ("v", "j", 1388534400)]
+    interactions, _, _ = read_all("amazon", path)
+    assert triples(interactions) == [("7", "i", 12), ("u", "8", 1), ("v", "j", 1388534400)]
+    assert interactions[REST].to_list() == [0, 500_000_000, 0]
 
 
 def test_yelp(tmp_path):
@@ -263,7 +266,7 @@ def test_csv(tmp_path, separator):
 def test_csv_without_times_goes_by_rows_and_a_quoted_line_break_is_no_row(tmp_path):
     path = write(tmp_path / "log.csv", 'user_id,item_id,text\nu,b,"one\ntwo"\nu,a,\nv,c,"x\n')
     options = {"time_column": ""}
-    with pytest.raises(DataError, match=r"log\.csv: a quoted field does not end, in or after line 5"):
+    with pytest.raises(DataError, match=r"log\.csv, line 5: a quoted field does not end"):
         read_all("tabular", path, **options)
     write(path, 'user_id,item_id,text\nu,b,"one\ntwo"\nu,a,\n')
     interactions, _, _ = read_all("tabular", path, **options)
@@ -323,7 +326,9 @@ def test_tables_whose_columns_are_not_there(tmp_path):
     with pytest.raises(DataError, match="there is no such file"):
         read_all("tabular", path, **NAMES)
     write(tmp_path / "items.csv", "what,colour\n")
-    with pytest.raises(DataError, match=r"has no column 'name' \(data\.title_column\)"):
+    with pytest.raises(
+        DataError, match=r"has no column 'name'; it has what, colour; name the columns in .*data\.title_column"
+    ):
         read_all("tabular", path, **NAMES)
     write(tmp_path / "items.csv", THINGS)
     write(path, "who,who,what\n")
@@ -365,7 +370,9 @@ def test_an_unknown_format_shows_its_first_line(tmp_path):
     path = write(tmp_path / "data.txt", "Dear diary, \x07 today\nI\n")
     with pytest.raises(DataError, match=r"data\.txt: unknown format; its first line is 'Dear diary, \\x07 today'"):
         read_all("auto", path)
-    with pytest.raises(DataError, match=r"its first file is data\.txt, which begins 'Dear diary"):
+    with pytest.raises(
+        DataError, match=r"holds only data\.txt: no table .* Its first file is data\.txt, which begins 'Dear diary"
+    ):
         read_all("auto", tmp_path)
     with pytest.raises(DataError, match=r"empty\.txt: the file is empty"):
         read_all("auto", write(tmp_path / "empty.txt", ""))
@@ -376,6 +383,6 @@ def test_an_unknown_format_shows_its_first_line(tmp_path):
         DataConfig(source="csv")
 
 
-def test_half_a_surrogate_pair_is_no_text():
+def test_half_a_surrogate_pair_in_a_text_is_replaced():
     values = ("é\U0001f600", "a\ud800", 7, 1.5, True, None, ["a"])
-    assert [as_text(value) for value in values] == ["é\U0001f600", "", "7", "1.5", "", "", ""]
+    assert [as_text(value) for value in values] == ["é\U0001f600", "a\ufffd", "7", "1.5", "", "", ""]

@@ -168,13 +168,13 @@ def damaged(content: bytes, harms) -> bytes:
 
 def consume(source, folder, bad_rows):
     """How many rows and items were read, and the rejects."""
-    raw = read(source, folder, ReadOptions(), bad_rows)
+    raw = read(source, folder, ReadOptions(), "error" if source in STRICT else bad_rows)
     items = sum(len(block) for block in raw.items)
     interactions = 0
     for block in raw.interactions:
         assert block["user"].null_count() == block["item"].null_count() == block["time"].null_count() == 0
         assert not (block["user"] == "").any() and not (block["item"] == "").any()
-        assert block["time"].dtype in (pl.Int64, pl.Float64)
+        assert block["time"].dtype == pl.Int64
         interactions += len(block)
     return interactions, items, raw.rejects
 

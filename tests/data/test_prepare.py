@@ -60,7 +60,8 @@ def test_repeats_first_keeps_the_first_meeting(tmp_path):
 def test_fractions_of_a_second_order_the_rows(tmp_path):
     dataset = prepared(tmp_path, [("u", "a", 1.75), ("u", "b", 1.5), ("u", "c", -0.5)])
     assert sequences(dataset) == {"u": ["c", "b", "a"]}
-    assert dataset.time.tolist() == [-1, 1, 1]
+    assert dataset.time.tolist() == [-500, 1500, 1750]  # in the coarsest unit that keeps their order
+    assert json.loads((tmp_path / "prepared" / MANIFEST).read_text())["time_unit"] == "ms"
 
 
 def test_whole_times_beyond_float_precision_are_kept(tmp_path):

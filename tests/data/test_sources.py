@@ -6,6 +6,7 @@ from tests.data_worlds import atomic, inter, read_all, write
 from wpauc_jax.config import DataConfig
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.sources import DataError
+from wpauc_jax.data.tables import REST
 
 ITEMS = atomic(
     ("item_id:token", "price:float", "movie_title:token_seq", "brand:token", "notes:token_seq"),
@@ -51,7 +52,9 @@ def test_recbole_without_timestamp_takes_the_order_of_lines_and_needs_no_items(t
 
 def test_fractional_times_keep_their_order(tmp_path):
     write(tmp_path / "a.inter", inter([("u", "x", "1.75"), ("u", "y", "1e0")]))
-    assert triples(read_all("recbole", tmp_path)[0]) == [("u", "x", 1.75), ("u", "y", 1.0)]
+    interactions, _, _ = read_all("recbole", tmp_path)
+    assert triples(interactions) == [("u", "x", 1), ("u", "y", 1)]
+    assert interactions[REST].to_list() == [750_000_000, 0]
 
 
 def test_large_whole_times_are_exact(tmp_path):
@@ -65,12 +68,12 @@ GOOD = inter([("u", "x", 1), ("u", "y", 2)])
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
-        (GOOD + "u\tz\t3\t4\n", "line 4", "more than the 3 fields expected: 'u"),
+        (GOOD + "u\tz\t3\t4\n", "line 4", "more than the 3 fields expected: '4' is too many"),
         (GOOD + "u\n", "line 4", "no value for 'item_id'"),
         (GOOD + "\n\t\t\nu\tz\n", "line 6", "no value for 'timestamp'"),
-        (GOOD + "u\tz\tnoon\n", "line 4", "'timestamp' is not a time: 'u\\tz\\tnoon'"),
-        (GOOD + "u\tz\tnan\n", "line 4", "tnan'"),
-        (GOOD + "u\tz\t1e300\n", "line 4", "t1e300'"),
+        (GOOD + "u\tz\tnoon\n", "line 4", "'timestamp' is not a time: 'noon' (accepted are a number of data.time_unit"),
+        (GOOD + "u\tz\tnan\n", "line 4", ": 'nan'"),
+        (GOOD + "u\tz\t1e300\n", "line 4", ": '1e300'"),
         (GOOD.replace("user_id:token", "user_id"), "line 1", "'user_id' lacks its type"),
         (GOOD.replace("user_id", "who"), "line 1", "no field 'user_id'; it has who, item_id, timestamp"),
         (GOOD.replace("timestamp:float", "item_id:float"), "line 1", "names 'item_id' twice"),
@@ -88,7 +91,7 @@ def test_malformed_interactions_name_file_and_line(tmp_path, text, where, what):
 
 def test_bytes_that_are_not_utf8_name_the_line(tmp_path):
     (tmp_path / "a.inter").write_bytes(GOOD.encode() + b"u\t\xe9\t3\n")
-    with pytest.raises(DataError, match=r"a\.inter, line 4: not UTF-8 text: 'u\\t\\\\xe9"):
+    with pytest.raises(DataError, match=r"a\.inter, line 4: not UTF-8 text: '\\\\xe9'"):
         read_all("recbole", tmp_path)
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.data.best_ranking import best_recall, best_wpauc, expected_recall
 from wpauc_jax.batches.pipeline import eval_batches
 from wpauc_jax.config import (
     CatalogConfig,
@@ -21,7 +22,8 @@ from wpauc_jax.config import (
 )
 from wpauc_jax.data.dataset import positions
 from wpauc_jax.data.prepare import prepare
-from wpauc_jax.data.sources.synthetic import best_recall, best_wpauc, draw, expected_recall, make_world
+from wpauc_jax.data.sources.synthetic import draw
+from wpauc_jax.data.world import make_world
 from wpauc_jax.evaluation.baselines import optimal_law, optimal_ranks, popularity_ranks, transition_ranks
 from wpauc_jax.objectives.metrics import wpauc, wpauc_window
 from wpauc_jax.stages.train import best_folder, run_sft

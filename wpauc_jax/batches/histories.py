@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
-import polars as pl
 
 from wpauc_jax.data.dataset import Dataset
-from wpauc_jax.data.errors import DataError, Rejects, listed, read_file, unpacked
+from wpauc_jax.data.errors import DataError, listed
+from wpauc_jax.data.hashing import read_file, unpacked
 from wpauc_jax.data.sources.blocks import Input
-from wpauc_jax.data.sources.recbole import inter_blocks
+from wpauc_jax.data.sources.recbole import inter_in_time
 
 History = tuple[str, np.ndarray]  # a user's name, items int32[n] in time order, n of at least 1
 Row = tuple[str, list[tuple[str, int]]]  # a user, and each item with the number of its line
@@ -116,10 +116,10 @@ def _plain(text: str) -> str:
 
 
 def _inter_rows(path: pathlib.Path) -> list[Row]:
-    table = pl.concat(inter_blocks(Input(path), Rejects(), {}), how="vertical_relaxed")
-    users = table["user"].unique(maintain_order=True)
+    table = inter_in_time(Input(path))
+    users = table.sort("line")["user"].unique(maintain_order=True)
     histories: dict[str, list[tuple[str, int]]] = {user: [] for user in users}
-    for user, item, line in table.sort("time", "line").select("user", "item", "line").iter_rows():
+    for user, item, line in table.iter_rows():
         histories[user].append((item, line))
     return list(histories.items())
 

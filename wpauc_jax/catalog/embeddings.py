@@ -1,6 +1,7 @@
 """Item embeddings for semantic ids: from texts, from co-occurrence in training sequences, or from a file."""
 
 import pathlib
+import sys
 
 import numpy as np
 import scipy.sparse
@@ -16,6 +17,7 @@ WINDOW = 5  # items that stand at most so far apart in a user's sequence co-occu
 def item_embeddings(config: CatalogConfig, dataset: Dataset) -> np.ndarray:
     """float32[I, D] by `catalog.embedding`: rows of length 1 a part, or 0 where a part knows nothing of an item.
 
+    The default does without texts where no item has one, and prints a line.
     Raises ConfigError for an unknown kind, a file that does not fit, or texts that the data set does not have.
     """
     kind = config.embedding
@@ -26,6 +28,9 @@ def item_embeddings(config: CatalogConfig, dataset: Dataset) -> np.ndarray:
         raise ConfigError(
             f"catalog.embedding={kind!r} is unknown; choose text, cooccurrence, text+cooccurrence or a .npy file"
         )
+    if kind == CatalogConfig().embedding and not any(dataset.texts):
+        print("no item has a text: items are embedded by co-occurrence alone", file=sys.stderr)
+        parts = ["cooccurrence"]
     if "text" in parts and not any(dataset.texts):
         raise ConfigError(f"catalog.embedding={kind!r} needs texts, but no item has one; use cooccurrence")
     return np.concatenate([PARTS[part](dataset, config.embedding_width, config.seed) for part in parts], axis=1)

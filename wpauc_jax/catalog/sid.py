@@ -7,10 +7,11 @@ import numpy as np
 import polars as pl
 from sklearn.cluster import KMeans
 
-from wpauc_jax.data.errors import DataError, reject_duplicates
+from wpauc_jax.data.errors import DataError
 from wpauc_jax.data.sources.blocks import Input
 from wpauc_jax.data.sources.minionerec import read_codes
 from wpauc_jax.data.sources.recbole import sid_table
+from wpauc_jax.data.tables import reject_duplicates
 
 _NAME = re.compile(r"<[^<>]+>")
 

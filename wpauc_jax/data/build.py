@@ -9,10 +9,11 @@ import polars as pl
 
 from wpauc_jax.config import DataConfig
 from wpauc_jax.data.errors import DataError
-from wpauc_jax.data.filters import first_meetings, k_core, title_faults
+from wpauc_jax.data.filters import REPEATS, k_core, title_faults
 from wpauc_jax.data.ingest import Records
+from wpauc_jax.data.matching import share_with_titles
 from wpauc_jax.data.order import stable_order
-from wpauc_jax.data.splits import chronological, leave_one_out
+from wpauc_jax.data.splits import SPLITTERS
 from wpauc_jax.data.statistics import statistics_of
 
 _RANGE_ROWS = 1 << 20  # rows of a range of users that are sorted together, more or less
@@ -26,6 +27,7 @@ class Prepared:
     users: pl.Series  # raw ids
     items: pl.DataFrame  # item_id, title, text
     statistics: dict[str, Any]
+    notes: list[str]  # what to say of titles
 
 
 def build(records: Records, config: DataConfig) -> Prepared:
@@ -37,14 +39,13 @@ def build(records: Records, config: DataConfig) -> Prepared:
     described = _descriptions(records)
     columns = records.columns
     found = len(columns["user"])
+    met = np.flatnonzero(np.bincount(columns["item"], minlength=len(records.item_ids)))
+    notes = share_with_titles(records.item_ids.gather(met), described)
     dropped: dict[str, Any] = {"outside_window": records.facts["outside"]}
     dropped["by_title"] = _filter_titles(columns, records.item_ids, described, config)
     _sort(columns)
-    if columns["time"].dtype.kind == "f":  # after sorting by the fractions
-        columns["time"] = np.floor(columns["time"]).astype(np.int64)
     before = len(columns["user"])
-    if config.repeats == "first":
-        _select(columns, first_meetings(columns["user"], columns["item"]))
+    _select(columns, REPEATS[config.repeats](columns["user"], columns["item"]))
     dropped["repeats"] = before - len(columns["user"])
     before = len(columns["user"])
     if config.k_core > 1:
@@ -60,7 +61,10 @@ def build(records: Records, config: DataConfig) -> Prepared:
         kept_items = np.arange(len(records.item_ids))
     else:
         kept_items = _renumber(columns, "item", len(records.item_ids))
-        columns["split"] = _split(columns, config.split)
+    depth = columns.pop("depth", None)
+    columns["split"] = SPLITTERS[config.split](columns)
+    if depth is not None and config.split == "published" and not records.facts["rejects"]:
+        _check_depth(depth, columns, users, records)
     items = _items(records, described, records.item_ids.gather(kept_items))
     statistics = statistics_of(columns["user"], columns["item"], columns["split"], len(items))
     statistics["protocol"] = config.split
@@ -72,19 +76,36 @@ def build(records: Records, config: DataConfig) -> Prepared:
     )
     dropped["rows"] = records.facts["rejects"]
     statistics["dropped"] = dropped
-    return Prepared(columns, records.user_ids.gather(users), items, statistics)
+    return Prepared(columns, records.user_ids.gather(users), items, statistics, notes)
+
+
+def _check_depth(depth: np.ndarray, columns: dict[str, np.ndarray], users: np.ndarray, records: Records) -> None:
+    """Raises DataError for rows of valid or test whose own history is not as long as what stands before them."""
+    lengths = np.bincount(columns["user"])
+    place = np.arange(len(depth)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    wrong = np.flatnonzero((depth != place) & (columns["split"] > 0))
+    if len(wrong):
+        user = records.user_ids[int(users[columns["user"][wrong[0]]])]
+        item = records.item_ids[int(columns["item"][wrong[0]])]
+        raise DataError(
+            f"{len(wrong):,} rows of valid and test know another history than the rows before them make: that of user "
+            f"{user!r} and item {item!r} has {depth[wrong[0]]} items, not {place[wrong[0]]}; the files are not of one "
+            "data set, or choose another data.split"
+        )
 
 
 def _descriptions(records: Records) -> pl.DataFrame:
     """item, title and the row of the first description of each item."""
     if not records.items:
         return pl.DataFrame(schema={"row": pl.UInt32, "item": pl.String, "title": pl.String})
-    scanned = pl.scan_parquet(records.items).select("item", "title", "line").with_row_index("row").collect()
+    scanned = pl.scan_parquet(records.items).select("item", "title", "line", "file").with_row_index("row").collect()
     first = scanned.unique("item", keep="first", maintain_order=True)
     if len(first) < len(scanned) and not records.facts["repeated_items"]:
-        again = scanned.filter(~pl.col("item").is_first_distinct())
-        raise DataError(f"item {again['item'][0]!r} is described a second time in line {again['line'][0]}; keep one")
-    return first.drop("line")
+        again = scanned.filter(~pl.col("item").is_first_distinct()).row(0, named=True)
+        raise DataError(
+            f"{again['file']}: item {again['item']!r} is described a second time in line {again['line']}; keep one"
+        )
+    return first.drop("line", "file")
 
 
 def _items(records: Records, described: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
@@ -162,9 +183,3 @@ def _renumber(columns: dict[str, np.ndarray], name: str, count: int) -> np.ndarr
     if not present.all():
         columns[name] = (np.cumsum(present, dtype=np.int32) - np.int32(1))[columns[name]]
     return np.flatnonzero(present)
-
-
-def _split(columns: dict[str, np.ndarray], protocol: str) -> np.ndarray:
-    if protocol == "leave_one_out":
-        return leave_one_out(columns["user"])
-    return chronological(columns["user"], columns["time"])

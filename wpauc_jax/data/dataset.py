@@ -8,13 +8,15 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from wpauc_jax.data.errors import SPLITS, DataError, file_digest, read_file
+from wpauc_jax.data.errors import DataError
+from wpauc_jax.data.hashing import file_digest, read_file
+from wpauc_jax.data.tables import SPLITS
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -109,22 +111,35 @@ def train_rows(dataset: Dataset, fraction: float) -> tuple[np.ndarray, np.ndarra
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction={fraction} must be at least 0 and below 1")
+    held_out = HOLDERS[dataset.protocol](dataset, fraction)
+    held = np.bincount(dataset.user_of(held_out), minlength=dataset.num_users)
+    return dataset.train_lengths() - held, held_out
+
+
+def _latest_of_all(dataset: Dataset, fraction: float) -> np.ndarray:
+    """The latest training samples on the common time line."""
+    samples = positions(dataset, "train")
+    in_time = samples[np.argsort(dataset.time[samples], kind="stable")]
+    return np.sort(in_time[len(samples) - _share(len(samples), fraction) :])
+
+
+def _latest_of_each(dataset: Dataset, fraction: float) -> np.ndarray:
+    """The latest training samples of each user."""
     lengths = dataset.train_lengths()
-    if dataset.protocol != "leave_one_out":
-        samples = positions(dataset, "train")
-        in_time = samples[np.argsort(dataset.time[samples], kind="stable")]
-        held_out = np.sort(in_time[len(samples) - _share(len(samples), fraction) :])
-        held = np.bincount(dataset.user_of(held_out), minlength=dataset.num_users)
-        return lengths - held, held_out
     held = _share(np.maximum(lengths - 1, 0), fraction)
     if fraction > 0:
         held = np.where(lengths >= 3, np.maximum(held, 1), held)
-    limits = lengths - held
-    flat = np.arange(len(dataset.item))
-    first = np.repeat(dataset.offsets[:-1], np.diff(dataset.offsets))
-    place = flat - first
-    held_out = (place >= np.repeat(limits, np.diff(dataset.offsets))) & (dataset.split == 0)
-    return limits, np.flatnonzero(held_out)
+    counts = np.diff(dataset.offsets)
+    place = np.arange(len(dataset.item)) - np.repeat(dataset.offsets[:-1], counts)
+    return np.flatnonzero((place >= np.repeat(lengths - held, counts)) & (dataset.split == 0))
+
+
+# By data.split: which training samples are kept out of SFT, ascending.
+HOLDERS: dict[str, Callable[[Dataset, float], np.ndarray]] = {
+    "leave_one_out": _latest_of_each,
+    "chronological": _latest_of_all,
+    "published": _latest_of_all,
+}
 
 
 def _share(count: Any, fraction: float) -> Any:

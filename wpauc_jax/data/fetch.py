@@ -21,7 +21,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 
-from wpauc_jax.data.archives import NAMES, RemoteFile, find_archive
+from wpauc_jax.data.archives import NAMES, RemoteFile, Wheel, find_archive
 from wpauc_jax.data.errors import DataError
 
 CONNECT_SECONDS = 20  # an address that does not answer, or stops to, must not hold up the next one
@@ -29,8 +29,6 @@ TRIES = 5  # of one address, as long as each gets further
 _PIECE = 1 << 18  # bytes
 _SAY_SECONDS = 5.0
 
-WHEEL = "recbole-1.2.1-py3-none-any.whl"  # holds a copy of MovieLens-100K
-WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
 PIP_SECONDS = 180
 
 Progress = Callable[[str], None]
@@ -56,19 +54,21 @@ def fetch(name: str, cache: str | pathlib.Path = "", progress: Progress | None =
     say = progress or (lambda _: None)
     if all(_is_cached(folder / file.name, file) for file in archive.files):
         return folder if len(archive.files) > 1 else folder / archive.files[0].name
-    wheel = folder / WHEEL
-    if name == "ml-100k" and wheel.is_file() and _digest(wheel, "sha256") == WHEEL_SHA256:
-        return wheel
+    wheel = archive.otherwise
+    if wheel and _is_whole(folder / wheel.name, wheel.digest):
+        return folder / wheel.name
     say(f"terms of use: {archive.terms}")
     folder.mkdir(parents=True, exist_ok=True)
     for file in archive.files:
         if _is_cached(folder / file.name, file):
             continue
         reasons = _download(file, folder, say)
-        if reasons and name == "ml-100k":
-            reasons += _wheel(wheel, say)
-            if wheel.is_file():
-                return wheel
+        if reasons and wheel:
+            say(f"fetching the copy of {name} inside the wheel of {wheel.requirement}")
+            why_not = _fetch_wheel(wheel, folder)
+            if not why_not:
+                return folder / wheel.name
+            reasons.append(why_not)
         if reasons:
             raise DataError(
                 f"{name} could not be fetched ({'; '.join(reasons)}). Download {file.addresses[0]} elsewhere and put "
@@ -86,9 +86,8 @@ def _is_cached(path: pathlib.Path, file: RemoteFile) -> bool:
 
 def _fault(path: pathlib.Path, file: RemoteFile) -> str:
     """What shows that the file is not whole, if anything does."""
-    kind, _, digest = file.digest.partition(":")
-    if digest:
-        return "" if _digest(path, kind) == digest else "what arrived has a wrong checksum"
+    if file.digest:
+        return "" if _is_whole(path, file.digest) else "what arrived has a wrong checksum"
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -99,6 +98,12 @@ def _fault(path: pathlib.Path, file: RemoteFile) -> str:
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         return f"what arrived is damaged ({error})"
     return ""
+
+
+def _is_whole(path: pathlib.Path, published: str) -> bool:
+    """Whether the file is there and has the published checksum."""
+    kind, _, digest = published.partition(":")
+    return path.is_file() and _digest(path, kind) == digest
 
 
 def _digest(path: pathlib.Path, kind: str) -> str:
@@ -179,21 +184,20 @@ def _state(received: int, total: int | None, rate: float) -> str:
     return f"{received / 1e6:,.1f}{share} MB, {rate / 1e6:,.1f} MB/s"
 
 
-def _wheel(final: pathlib.Path, say: Progress) -> list[str]:
-    """MovieLens-100K's copy inside RecBole's wheel, by pip; or why not."""
-    say("fetching the copy of MovieLens-100K inside the wheel of recbole 1.2.1")
-    with tempfile.TemporaryDirectory(dir=final.parent, prefix=".fetch-") as temporary:
+def _fetch_wheel(wheel: Wheel, folder: pathlib.Path) -> str:
+    """Brings the wheel into the folder, by pip; or why not."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--timeout=15", "--retries=1", f"--dest={temporary}", "recbole==1.2.1"]
+        command += ["--timeout=15", "--retries=1", f"--dest={temporary}", wheel.requirement]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
         except (OSError, subprocess.SubprocessError) as error:
-            return [f"{WHEEL}: {error}"]
+            return f"{wheel.name}: {error}"
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines()
-            return [f"{WHEEL}: pip download failed: {lines[-1] if lines else 'it said nothing'}"]
-        fetched = pathlib.Path(temporary) / WHEEL
-        if _digest(fetched, "sha256") != WHEEL_SHA256:
-            return [f"{WHEEL}: what arrived has a wrong checksum"]
-        shutil.move(fetched, final)
-    return []
+            return f"{wheel.name}: pip download failed: {lines[-1] if lines else 'it said nothing'}"
+        fetched = pathlib.Path(temporary) / wheel.name
+        if not _is_whole(fetched, wheel.digest):
+            return f"{wheel.name}: what arrived has a wrong checksum"
+        shutil.move(fetched, folder / wheel.name)
+    return ""

@@ -1,5 +1,7 @@
 """Which interactions stay: repeats, k-core, and items by their titles."""
 
+from collections.abc import Callable
+
 import numpy as np
 import polars as pl
 
@@ -16,6 +18,13 @@ def first_meetings(user: np.ndarray, item: np.ndarray) -> np.ndarray:
     out = np.empty(len(user), bool)
     out[order] = is_first
     return out
+
+
+# By data.repeats: bool[n], the rows to keep of rows sorted by user and time.
+REPEATS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "keep": lambda user, item: np.ones(len(user), bool),
+    "first": first_meetings,
+}
 
 
 def k_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:

@@ -1,9 +1,12 @@
 """Train, valid and test: one code a row, in rows sorted by user (0 .. U-1, none absent) and time."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from wpauc_jax.data.errors import DataError
 from wpauc_jax.data.order import stable_order
+from wpauc_jax.data.tables import SPLITS
 
 
 def leave_one_out(user: np.ndarray) -> np.ndarray:
@@ -39,3 +42,27 @@ def chronological(user: np.ndarray, time: np.ndarray) -> np.ndarray:
     split = np.empty(len(user), np.int8)
     split[in_time] = (seen >= train).astype(np.int8) + (seen >= valid)
     return split
+
+
+def published(user: np.ndarray, split: np.ndarray) -> np.ndarray:
+    """int8[n]: the codes that the files give.
+
+    Raises DataError for a user whose train, valid and test rows do not follow each other in time.
+    """
+    goes_back = (np.diff(split) < 0) & (np.diff(user) == 0)
+    if goes_back.any():
+        row = int(np.argmax(goes_back))
+        names = SPLITS[split[row]], SPLITS[split[row + 1]]
+        raise DataError(
+            f"data.split='published': {int(goes_back.sum()):,} times a {names[0]} row of a user is earlier than one of "
+            f"{names[1]}; choose another data.split, or mend the files"
+        )
+    return split
+
+
+# By data.split: from the columns user int32[n], time int64[n], and split int8[n] where the files have one.
+SPLITTERS: dict[str, Callable[[Mapping[str, np.ndarray]], np.ndarray]] = {
+    "leave_one_out": lambda columns: leave_one_out(columns["user"]),
+    "chronological": lambda columns: chronological(columns["user"], columns["time"]),
+    "published": lambda columns: published(columns["user"], columns["split"]),
+}

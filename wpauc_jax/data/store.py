@@ -12,7 +12,7 @@ import polars as pl
 
 from wpauc_jax.data.build import Prepared
 from wpauc_jax.data.dataset import FORMAT_VERSION, ITEMS, MANIFEST, USERS
-from wpauc_jax.data.errors import file_digest
+from wpauc_jax.data.hashing import file_digest
 
 SHARD_ROWS = 1 << 24  # interactions in a shard, more or less: users are not divided
 

@@ -8,7 +8,7 @@ once, at the place of its first item, and the rank is that of the target's label
 import numpy as np
 
 from wpauc_jax.data.dataset import SPLITS, Dataset
-from wpauc_jax.data.sources.synthetic import World
+from wpauc_jax.data.world import World
 from wpauc_jax.evaluation.ranks import Ranks
 
 _TRAIN = SPLITS.index("train")

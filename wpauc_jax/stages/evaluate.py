@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from wpauc_jax.data.dataset import positions
-from wpauc_jax.data.sources.synthetic import make_world
+from wpauc_jax.data.world import make_world
 from wpauc_jax.evaluation.baselines import optimal_ranks, popularity_ranks
 from wpauc_jax.evaluation.evaluate import evaluate, evaluate_exact
 from wpauc_jax.evaluation.plots import plot_stages, plot_training

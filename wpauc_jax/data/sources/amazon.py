@@ -5,23 +5,37 @@ milliseconds (2023). Metadata have `asin` or `parent_asin`, `title`, and of thes
 `categories` or `category`, `features` or `feature`, `description`; in 2014 as Python literals, not JSON. The metadata
 of `X.json.gz`, `X_5.json.gz`, `reviews_X.json.gz`, `reviews_X_5.json.gz` or `X.jsonl.gz` are the file beside it that is
 called `meta_X` with any of these endings.
+
+The tables of 2023 are read as well: `X.csv` with `user_id`, `parent_asin`, `rating` and `timestamp`, and the benchmark
+files `X.train.csv`, `X.valid.csv` and `X.test.csv`, with or without `history`, as published splits.
 """
 
+import dataclasses
 import html
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
 
-from wpauc_jax.data.errors import DataError, RawData, ReadOptions, Rejects, item_table, shown
+from wpauc_jax.data.errors import DataError, Rejects, listed, shown
 from wpauc_jax.data.sources.blocks import Input, first_line
-from wpauc_jax.data.sources.jsonlines import as_text, json_interactions, json_objects, parse_object
+from wpauc_jax.data.sources.columns import flat_text, is_parquet
+from wpauc_jax.data.sources.folders import ending, split_files, visible
+from wpauc_jax.data.sources.jsonlines import id_of, json_interactions, json_objects, parse_object
+from wpauc_jax.data.sources.tabular import read_splits, read_tabular
+from wpauc_jax.data.tables import FilesRead, RawData, ReadOptions, item_table
+from wpauc_jax.data.text import mended
+from wpauc_jax.data.times import unit_of
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+_CSV = (".csv",)
 _OLD = ("reviewerID", "asin", "unixReviewTime")
 _NEW = ("user_id", "parent_asin", "timestamp")
+_UNITS = {_OLD: "s", _NEW: "ms"}
 _DETAILS = ("brand", "store", "categories", "category", "features", "feature", "description")
+_COLUMNS = {"user_column": "user_id", "item_column": "parent_asin", "time_column": "timestamp", "title_column": ""}
 
 
 def read_amazon(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> RawData:
@@ -29,24 +43,49 @@ def read_amazon(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> R
 
     Metadata repeat items; the first description counts. Raises DataError for a missing, ambiguous or malformed file.
     """
+    table = _find_table(path)
+    if table:
+        return _read_table(table, options, rejects)
     reviews = _find_reviews(path)
-    meta = Input(path.parent / options.items_path) if options.items_path else _find_meta(reviews)
-    names = _fields(reviews)
-    files: dict[str, str] = {}
-    return RawData(
-        json_interactions(reviews, *names, rejects, files),
-        _items(meta, rejects, files) if meta else [],
-        files,
-        rejects,
-        time_unit="ms" if names == _NEW else "s",
-        repeated_items=True,
-    )
+    meta = _metadata(reviews[0].path, options)
+    names = {_fields(source) for source in reviews}
+    if len(names) > 1:
+        raise DataError(f"{listed(source.label for source in reviews)} are reviews of different years")
+    (fields,) = names
+    unit = unit_of(options.time_unit, _UNITS[fields])
+    files = FilesRead()
+    interactions = (block for source in reviews for block in json_interactions(source, fields, unit, rejects, files))
+    items = _items(meta, rejects, files) if meta else []
+    notes = [f"one table in {len(reviews)} files ({listed(s.name for s in reviews)})"] if len(reviews) > 1 else []
+    return RawData(interactions, items, files, rejects, unit, repeated_items=True, notes=notes)
+
+
+def _read_table(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> RawData:
+    """A table of 2023, or its three benchmark files."""
+    unit = unit_of(options.time_unit, "ms")
+    columns = ReadOptions(time_unit=unit, **_COLUMNS)
+    splits = split_files(path, _CSV)
+    raw = read_splits(splits, columns, rejects, None, unit) if splits else read_tabular(path, columns, rejects)
+    meta = _metadata(splits["train"] if splits else path, options)
+    items = _items(meta, rejects, raw.files) if meta else []
+    return dataclasses.replace(raw, items=items, repeated_items=True)
 
 
 def is_amazon(source: Input) -> bool:
-    """Whether the first line is a review."""
+    """Whether the first line is a review, or the header of a table of 2023."""
+    if _find_table(source.path):
+        return True
     fields = parse_object(first_line(source).encode()) or {}
     return any(set(names) <= set(fields) for names in (_OLD, _NEW))
+
+
+def _find_table(path: pathlib.Path) -> pathlib.Path | None:
+    """The CSV file with the columns of 2023, one of three benchmark files for all; None if there is none."""
+    if path.is_dir():
+        found = [file for file in visible(path) if ending(file, _CSV)]
+        return found[0] if found and (len(found) == 1 or split_files(path, _CSV)) and _find_table(found[0]) else None
+    header = "" if is_parquet(path) else first_line(Input(path))
+    return path if set(_NEW) <= set(header.replace('"', "").split(",")) else None
 
 
 def _fields(source: Input) -> tuple[str, str, str]:
@@ -60,51 +99,57 @@ def _fields(source: Input) -> tuple[str, str, str]:
     )
 
 
-def _find_reviews(path: pathlib.Path) -> Input:
+def _find_reviews(path: pathlib.Path) -> list[Input]:
+    """The file of reviews, or all of them where their names say that they are parts of one."""
     if path.is_file():
-        return Input(path)
-    found = [
-        file for file in sorted(path.iterdir()) if file.name.endswith(SUFFIXES) and not file.name.startswith("meta_")
-    ]
-    if len(found) != 1:
-        what = "several files of reviews: " + ", ".join(file.name for file in found) if found else "no file of reviews"
+        return [Input(path)]
+    found = [file for file in visible(path) if file.name.endswith(SUFFIXES) and not file.name.startswith("meta_")]
+    if not found or (len(found) > 1 and len({_whole_name(file.name) for file in found}) > 1):
+        what = "several files of reviews: " + listed(file.name for file in found) if found else "no file of reviews"
         raise DataError(f"{path} holds {what} ({', '.join(SUFFIXES)}); set data.path to the one to read")
-    return Input(found[0])
+    return [Input(file) for file in found]
 
 
-def _find_meta(reviews: Input) -> Input | None:
-    stem = _stem(reviews.path.name).removeprefix("reviews_")
-    stems = {f"meta_{stem}", f"meta_{stem.removesuffix('_5')}"}
-    found = [
-        file
-        for file in sorted(reviews.path.parent.iterdir())
-        if file.name.endswith(SUFFIXES) and _stem(file.name) in stems
-    ]
+def _whole_name(name: str) -> str:
+    """The name that parts of one table share, as part-00000.jsonl and X-00001-of-00004.jsonl."""
+    return re.sub(r"(?<=[-_.])[0-9]+(-of-[0-9]+)?", "", _stem(name)) if re.search("^part|-of-", name) else name
+
+
+def _metadata(reviews: pathlib.Path, options: ReadOptions) -> Input | None:
+    """The file that describes the items."""
+    if options.items_path:
+        path = (reviews if reviews.is_dir() else reviews.parent) / options.items_path
+        if not path.is_file():
+            raise DataError(f"cannot read {path}: there is no such file (data.items_path)")
+        return Input(path)
+    stem = _stem(reviews.name).removeprefix("reviews_")
+    stems = {f"meta_{stem}", f"meta_{stem.removesuffix('_5')}", f"meta_{stem.removesuffix('.train')}"}
+    found = [file for file in visible(reviews.parent) if file.name.endswith(SUFFIXES) and _stem(file.name) in stems]
     if len(found) > 1:
-        raise DataError(f"the metadata of {reviews.label} may be {' or '.join(file.name for file in found)}; keep one")
+        raise DataError(f"the metadata of {reviews} may be {' or '.join(file.name for file in found)}; keep one")
     return Input(found[0]) if found else None
 
 
 def _stem(name: str) -> str:
-    return name.removesuffix(".gz").removesuffix(".json").removesuffix(".jsonl")
+    name = name.removesuffix(".gz")
+    return name.removesuffix(".json").removesuffix(".jsonl").removesuffix(".csv")
 
 
-def _items(source: Input, rejects: Rejects, files: dict[str, str]) -> Iterator[pl.DataFrame]:
+def _items(source: Input, rejects: Rejects, files: FilesRead) -> Iterator[pl.DataFrame]:
     for objects in json_objects(source, rejects, files):
         rows = []
         for line, fields in objects:
-            item = as_text(fields.get("parent_asin")) or as_text(fields.get("asin"))
-            if not item:
-                rejects.add(source.label, line, "no value for 'asin' or 'parent_asin'", shown(repr(fields)))
+            name = next((name for name in ("parent_asin", "asin") if fields.get(name) not in (None, "")), "")
+            item, fault = id_of(fields.get(name), name) if name else ("", "no value for 'asin' or 'parent_asin'")
+            if fault:
+                rejects.add(source.label, line, fault, f"it has {listed(map(repr, fields))}")
                 continue
             title = _clean(fields.get("title"))
             text = ". ".join(filter(None, [title, *(_clean(fields.get(name)) for name in _DETAILS)]))
             rows.append((item, title, text, line))
-        yield item_table(rows)
+        yield item_table(rows, source.label)
 
 
 def _clean(value: Any) -> str:
-    """Text, or the texts of a list of any depth, without HTML entities and surplus space."""
-    if isinstance(value, list):
-        return " ".join(filter(None, map(_clean, value)))
-    return " ".join(html.unescape(as_text(value)).split())
+    """Text, or the texts of a list, without HTML entities and surplus space."""
+    return mended(" ".join(html.unescape(flat_text(value)).split()))

@@ -1,5 +1,6 @@
 """Files of any size, plain, gzip or in a zip archive, as blocks of whole lines."""
 
+import codecs
 import contextlib
 import dataclasses
 import gzip
@@ -14,6 +15,8 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from wpauc_jax.data.errors import DataError, shown
+from wpauc_jax.data.sources.quotes import whole_records
+from wpauc_jax.data.tables import FilesRead
 
 BLOCK = 1 << 24  # bytes; large enough to keep cores busy, small enough that memory is reused, not returned
 LONGEST_LINE = 1 << 26  # bytes; what is longer is no text
@@ -77,21 +80,22 @@ class _Hashing:
         return size
 
 
-def text_blocks(source: Input, files: dict[str, str], *, quoted: bool = False) -> Iterator[tuple[int, bytes]]:
+def text_blocks(source: Input, files: FilesRead, separator: bytes = b"") -> Iterator[tuple[int, bytes]]:
     """The number of a block's first line, and the block: whole lines of a file, which may be gzip.
 
-    `quoted`: a line break between double quotes ends no line. `files` receives the file's hash at the end.
+    With a `separator` double quotes hold fields together, so that a line break between them ends no line. A byte order
+    mark at the beginning is left out. `files` receives the file's hash at the end.
     Raises DataError for a damaged file and for a line that does not end.
     """
     with source.open() as stored:
         hashing = _Hashing(stored)
         try:
-            yield from _whole_lines(_unpacking(stored, hashing), quoted, source.label)
+            yield from _whole_lines(_unpacking(stored, hashing), separator, source.label)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(f"{source.label}: damaged gzip file ({error}); fetch it again") from error
         while hashing.read(BLOCK):  # what may stand behind a gzip stream
             pass
-        files[source.name] = hashing.sha256.hexdigest()
+        files.record(source.name, source.path, hashing.sha256.hexdigest())
 
 
 def _unpacking(stored: BinaryIO, hashing: Any) -> Any:
@@ -101,15 +105,24 @@ def _unpacking(stored: BinaryIO, hashing: Any) -> Any:
     return gzip.GzipFile(fileobj=hashing) if packed else hashing
 
 
-def _whole_lines(stream: Any, quoted: bool, label: str) -> Iterator[tuple[int, bytes]]:
+def _whole_lines(stream: Any, separator: bytes, label: str) -> Iterator[tuple[int, bytes]]:
     """Blocks that end with a line. One buffer is filled again and again: fresh memory would cost more than reading."""
     buffer, filled, number = bytearray(BLOCK), 0, 1
+    begins = True
     while True:
         size = stream.readinto(memoryview(buffer)[filled:])
         filled += size
-        end = filled if not size else _last_end(buffer, filled, quoted)
-        if not size and quoted and buffer.count(b'"', 0, filled) % 2:
-            raise DataError(f"{label}: a quoted field does not end, in or after line {number}")
+        if begins and (filled >= len(codecs.BOM_UTF8) or not size):
+            begins = False
+            if buffer.startswith(codecs.BOM_UTF8):
+                filled -= len(codecs.BOM_UTF8)
+                buffer[:filled] = buffer[len(codecs.BOM_UTF8) : len(codecs.BOM_UTF8) + filled]
+        if not size:
+            end = filled
+        elif separator:
+            end = whole_records(buffer, filled, separator)
+        else:
+            end = buffer.rfind(b"\n", 0, filled) + 1
         if end:
             block = bytes(memoryview(buffer)[:end])
             yield number, block
@@ -121,22 +134,10 @@ def _whole_lines(stream: Any, quoted: bool, label: str) -> Iterator[tuple[int, b
         if filled == len(buffer):
             if filled >= LONGEST_LINE:
                 raise DataError(
-                    f"{label}, line {number}: longer than {LONGEST_LINE >> 20} MiB; this is no line of text"
+                    f"{label}, line {number}: longer than {LONGEST_LINE >> 20} MiB; this is no line of text, or a "
+                    "quote in it opens a field and never closes it"
                 )
             buffer.extend(bytes(len(buffer)))
-
-
-def _last_end(buffer: bytearray, filled: int, quoted: bool) -> int:
-    """Behind the last line break, with `quoted` the last one that no quote encloses; 0 if there is none."""
-    end = buffer.rfind(b"\n", 0, filled) + 1
-    if not quoted or b'"' not in buffer:
-        return end
-    is_inside = buffer.count(b'"', 0, end) % 2 == 1
-    while is_inside and end:
-        before = buffer.rfind(b"\n", 0, end - 1) + 1
-        is_inside = buffer.count(b'"', before, end) % 2 == 0
-        end = before
-    return end
 
 
 def ahead(blocks: Iterable[_T]) -> Iterator[_T]:
@@ -149,6 +150,16 @@ def ahead(blocks: Iterable[_T]) -> Iterator[_T]:
             yield block
 
 
+def first_lines(source: Input, count: int) -> list[str]:
+    """Up to `count` lines of a file from its beginning; as far as they are UTF-8."""
+    with source.open() as stored:
+        stream = _unpacking(stored, stored)
+        lines: list[str] = []
+        with contextlib.suppress(EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError):
+            lines.extend(stream.readline(LONGEST_LINE).decode("utf-8-sig") for _ in range(count))
+    return [line.rstrip("\r\n") for line in lines if line.strip()]
+
+
 def first_line(source: Input) -> str:
     """The first line of a file, as far as it is one. Raises DataError for a file that is empty or not UTF-8 there."""
     with source.open() as stored:
@@ -159,6 +170,8 @@ def first_line(source: Input) -> str:
             raise DataError(f"{source.label}: damaged gzip file ({error}); fetch it again") from error
     if not line:
         raise DataError(f"{source.label}: the file is empty")
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{source.label}: the file is UTF-16, not UTF-8 text; save it as UTF-8")
     try:
         return line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:

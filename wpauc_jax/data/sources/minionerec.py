@@ -4,7 +4,7 @@ Layout, plain or gzip: `train`, `valid` and `test`, each a file `NAME.csv` in a 
 `train.csv` and so on; and the items in a folder `info` as `NAME.txt`, or in `info.txt`. A line of `info` is, between
 tabs, semantic id, title and item number (MiniOneRec) or title and item number (ReRe). A row of a CSV file is a sample:
 `user_id`, `history_item_id` (a list of at most ten item numbers, oldest first) and `item_id` (the target); with
-`timestamp` and `history_timestamp` in seconds (ReRe) the rows have times, without them the order of rows is the order
+`timestamp` and `history_timestamp` (ReRe; seconds) the rows have times, without them the order of rows is the order
 of time. Titles and semantic ids in the rows are those of `info` and are not read. `NAME.item.json`, in the folder
 `index` or beside `info`, may add a description to each item.
 
@@ -22,21 +22,20 @@ import io
 import json
 import pathlib
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
+from typing import Any
 
 import polars as pl
 
-from wpauc_jax.data.errors import (
-    SPLITS,
-    DataError,
-    RawData,
-    ReadOptions,
-    Rejects,
-    read_file,
-    reject_duplicates,
-    shown,
-    unpacked,
-)
+from wpauc_jax.data.errors import DataError, Rejects, shown
+from wpauc_jax.data.hashing import read_file, unpacked
+from wpauc_jax.data.sources.columns import flat_text, joined
+from wpauc_jax.data.sources.folders import visible
+from wpauc_jax.data.sources.samples import Sample, time_lines
+from wpauc_jax.data.tables import SPLITS, FilesRead, RawData, ReadOptions, reject_duplicates
+from wpauc_jax.data.text import HALF, decoded, has_half, mended
+from wpauc_jax.data.times import ACCEPTED, times_of, unit_of
 
 _WHOLE = re.compile("[0-9]{1,18}")
 COLUMNS = ("user_id", "history_item_id", "item_id")
@@ -49,35 +48,30 @@ def read_minionerec(path: pathlib.Path, options: ReadOptions, rejects: Rejects) 
     the column `split`. Raises DataError for a missing, ambiguous or malformed file, and for rows that contradict
     one another.
     """
-    files = _find_files(path)
-    stored = {name: read_file(file) for name, file in files.items()}
-    items = parse_info(stored["info"], str(files["info"]))
-    if "item" in files:
-        items = _with_descriptions(items, stored["item"], str(files["item"]))
+    found = _find_files(path)
+    stored = {name: read_file(file) for name, file in found.items()}
+    label = str(found["info"])
+    items = parse_info(stored["info"], label)
+    if "item" in found:
+        items = _with_descriptions(items, stored["item"], str(found["item"]))
     known = set(items["item"])
-    rows = [
-        row
-        for split, name in enumerate(SPLITS)
-        if name in files
-        for row in _parse_rows(stored[name], str(files[name]), split, known, files["info"].name)
-    ]
-    digests = {files[name].name: hashlib.sha256(content).hexdigest() for name, content in stored.items()}
-    if not rows:
-        raise DataError(f"{path}: {', '.join(files[name].name for name in SPLITS if name in files)} hold no row")
-    unit = "s" if rows and rows[0].times else "order"
-    return RawData([_time_lines(rows)], [items], digests, rejects, unit, published=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """A sample as its file has it. `place` names file and line."""
-
-    place: str
-    split: int
-    user: str
-    history: list[str]
-    target: str
-    times: list[int] | None  # of the history and then of the target
+    unit = unit_of(options.time_unit)
+    samples: list[Sample] = []
+    for split, name in enumerate(SPLITS):
+        if name in found:
+            rows = _parse_rows(stored[name], str(found[name]), split, known, found["info"].name, unit)
+            samples += (
+                dataclasses.replace(row, number=len(samples) + place) for place, row in enumerate(rows, start=1)
+            )
+    files = FilesRead()
+    for name, content in stored.items():
+        files.record(found[name].name, found[name], hashlib.sha256(content).hexdigest())
+    if not samples:
+        raise DataError(f"{path}: {', '.join(found[name].name for name in SPLITS if name in found)} hold no row")
+    table, notes = time_lines(samples)
+    items = items.with_columns(pl.col("line").cast(pl.Int64), file=pl.lit(label))
+    unit = unit if samples[0].times else "order"
+    return RawData([table], [items], files, rejects, unit, published=True, notes=notes if "train" in found else [])
 
 
 def _find_files(path: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -114,7 +108,8 @@ def _find(folder: pathlib.Path, name: str, suffix: str, stem: str) -> pathlib.Pa
     for flat in (folder / f"{name}{suffix}", folder / f"{name}{suffix}.gz"):
         if flat.is_file():
             return flat
-    inside = sorted((folder / name).glob(f"*{suffix}")) + sorted((folder / name).glob(f"*{suffix}.gz"))
+    inside = visible(folder / name) if (folder / name).is_dir() else []
+    inside = [file for file in inside if file.name.removesuffix(".gz").endswith(suffix)]
     found = [file for file in inside if not stem or _stem(file) == stem]
     if len(found) > 1:
         raise DataError(
@@ -139,13 +134,13 @@ def parse_info(stored: bytes, label: str) -> pl.DataFrame:
     Raises DataError naming the line of what is malformed or described twice.
     """
     rows = []
-    for number, content in enumerate(unpacked(stored, label).split(b"\n"), start=1):
+    for number, content in enumerate(unpacked(stored, label).removeprefix(BOM_UTF8).split(b"\n"), start=1):
         if not content.strip():
             continue
-        try:
-            fields = content.removesuffix(b"\r").decode().split("\t")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{label}, line {number}: not UTF-8 text: {shown(content)}") from error
+        text = decoded(content.removesuffix(b"\r"))
+        if text is None:
+            raise DataError(f"{label}, line {number}: not UTF-8 text: {shown(content)}")
+        fields = mended(text).split("\t")
         if len(fields) not in (2, 3) or not _WHOLE.fullmatch(fields[-1]):
             raise DataError(f"{label}, line {number}: expected [semantic id,] title and item number between tabs")
         rows.append((number, str(int(fields[-1])), fields[-2] or None, fields[0] if len(fields) == 3 else None))
@@ -180,21 +175,20 @@ def read_codes(path: pathlib.Path) -> pl.DataFrame:
 def _with_descriptions(items: pl.DataFrame, stored: bytes, label: str) -> pl.DataFrame:
     try:
         described = json.loads(unpacked(stored, label))
-        texts = {str(int(item)): str(fields.get("description") or "").strip() for item, fields in described.items()}
+        texts = {str(int(item)): flat_text(fields.get("description")).strip() for item, fields in described.items()}
     except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(f'{label}: expected {{"0": {{"title": ..., "description": ...}}, ...}} ({error})') from error
     table = pl.DataFrame({"item": texts.keys(), "description": texts.values()}, schema_overrides={"item": pl.String})
-    joined = items.join(table, on="item", how="left", maintain_order="left")
-    words = [pl.col(name).replace("", None) for name in ("title", "description")]
-    return joined.with_columns(text=pl.concat_str(words, separator=". ", ignore_nulls=True).replace("", None))
+    table = items.join(table, on="item", how="left", maintain_order="left")
+    return table.with_columns(text=joined(["title", "description"]))
 
 
-def _parse_rows(stored: bytes, label: str, split: int, known: set[str], info: str) -> Iterator[_Row]:
-    try:
-        content = unpacked(stored, label).decode()
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{label}, line {line}: not UTF-8 text") from error
+def _parse_rows(stored: bytes, label: str, split: int, known: set[str], info: str, unit: str) -> Iterator[Sample]:
+    raw = unpacked(stored, label).removeprefix(BOM_UTF8)
+    content = decoded(raw)
+    if content is None:
+        line = next(n for n, text in enumerate(raw.split(b"\n"), start=1) if decoded(text) is None)
+        raise DataError(f"{label}, line {line}: not UTF-8 text")
     reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
     line = 1  # where the record begins: a quoted title may hold line breaks
     try:
@@ -203,17 +197,19 @@ def _parse_rows(stored: bytes, label: str, split: int, known: set[str], info: st
             raise DataError(f"{label}, line 1: the header has no column {missing[0]!r}")
         line = reader.line_num + 1
         for fields in reader:
-            yield _parse_row(fields, f"{label}, line {line}", split, known, info)
+            yield _parse_row(fields, f"{label}, line {line}", split, known, info, unit)
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{label}, line {line}: {error}") from error
 
 
-def _parse_row(fields: dict[str, str], place: str, split: int, known: set[str], info: str) -> _Row:
+def _parse_row(fields: dict[str, str], place: str, split: int, known: set[str], info: str, unit: str) -> Sample:
     if None in fields or None in fields.values():
         raise DataError(f"{place}: not as many fields as the header has")
     if not fields["user_id"]:
         raise DataError(f"{place}: no value for 'user_id'")
+    if has_half(fields["user_id"]):
+        raise DataError(f"{place}: 'user_id' {HALF}")
     history = [str(item) for item in _numbers(fields["history_item_id"], "history_item_id", place)]
     target = str(_number(fields, "item_id", place))
     if not history:
@@ -223,11 +219,13 @@ def _parse_row(fields: dict[str, str], place: str, split: int, known: set[str], 
         raise DataError(f"{place}: item {unknown[0]} is not in {info}")
     times = None
     if "timestamp" in fields and "history_timestamp" in fields:
-        times = _numbers(fields["history_timestamp"], "history_timestamp", place)
-        times.append(_number(fields, "timestamp", place))
+        times = _times(fields["history_timestamp"], "history_timestamp", place, unit)
+        times += _times(f"[{fields['timestamp']!r}]", "timestamp", place, unit)
         if len(times) != len(history) + 1:
             raise DataError(f"{place}: {len(history)} items but {len(times) - 1} times in the history")
-    return _Row(place, split, fields["user_id"], history, target, times)
+    elif "timestamp" in fields or "history_timestamp" in fields:
+        raise DataError(f"{place}: the header has one of 'timestamp' and 'history_timestamp'; times need both")
+    return Sample(place, 0, split, fields["user_id"], history, target, times)
 
 
 def _number(fields: dict[str, str], column: str, place: str) -> int:
@@ -238,34 +236,30 @@ def _number(fields: dict[str, str], column: str, place: str) -> int:
     return values[0]
 
 
+def _times(text: str, column: str, place: str, unit: str) -> list[int]:
+    """A list of times as Python or JSON writes it."""
+    values = _literal(text)
+    if isinstance(values, list):
+        whole, rest = times_of(pl.Series([str(value) for value in values], dtype=pl.String), unit)
+        if rest is not None:
+            raise DataError(
+                f"{place}: {column!r} has fractions of data.time_unit={unit}; set a finer one: {shown(text)}"
+            )
+        if not whole.has_nulls():
+            return whole.to_list()
+    raise DataError(f"{place}: {column!r} is not made of times: {shown(text)} ({ACCEPTED})")
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
 def _numbers(text: str, column: str, place: str) -> list[int]:
     """A list of whole numbers as Python or JSON writes it."""
-    try:
-        values = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        values = None
+    values = _literal(text)
     if not isinstance(values, list) or any(type(value) is not int or abs(value) >= 2**63 for value in values):
         raise DataError(f"{place}: {column!r} is not made of whole numbers: {text[:80]!r}")
     return values
-
-
-def _time_lines(rows: list[_Row]) -> pl.DataFrame:
-    """Every user's interactions once. Raises DataError for a history that does not continue the user's rows before."""
-    longest = max(len(row.history) for row in rows)
-    lines: dict[str, list[str]] = {}
-    out: list[tuple[str, str, int, int]] = []
-    for number, row in enumerate(rows, start=1):
-        line = lines.get(row.user)
-        if line is None:
-            line = lines[row.user] = list(row.history)
-            times = row.times or [0] * len(line)
-            out.extend((row.user, item, time, 0) for item, time in zip(line, times[: len(line)], strict=True))
-        elif line[-longest:] != row.history:
-            raise DataError(
-                f"{row.place}: the history of user {row.user!r} does not continue the rows before it; the files "
-                "belong to different data sets, or their order was changed"
-            )
-        line.append(row.target)
-        out.append((row.user, row.target, row.times[-1] if row.times else number, row.split))
-    schema = {"user": pl.String, "item": pl.String, "time": pl.Int64, "split": pl.Int8}
-    return pl.DataFrame(out, schema=schema, orient="row").with_row_index("line", offset=1)

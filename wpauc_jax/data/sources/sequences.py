@@ -5,25 +5,70 @@ interaction, in the order of time; a user's lines are joined in the order of the
 a time is the place in the user's sequence, which says nothing across users.
 """
 
+import math
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
 
-from wpauc_jax.data.errors import DataError, RawData, ReadOptions, Rejects, shown
-from wpauc_jax.data.sources.blocks import Input, text_blocks
+from wpauc_jax.data.errors import DataError, Rejects, shown
+from wpauc_jax.data.period import RANGES
+from wpauc_jax.data.sources.blocks import Input, first_lines, text_blocks
+from wpauc_jax.data.sources.columns import is_header
+from wpauc_jax.data.tables import FilesRead, RawData, ReadOptions
+
+_LOOKED_AT = 1000  # lines that say whether they are ratings
 
 
 def read_sequences(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> RawData:
     """The sequences in the file `path`. Raises DataError for a folder or a damaged file."""
     if path.is_dir():
         raise DataError(f"{path} is a folder; set data.path to the file of sequences in it")
-    files: dict[str, str] = {}
+    header = next((line for line in first_lines(Input(path), 1) if is_header(line.split())), "")
+    if header:
+        raise DataError(f"{path}, line 1: this is a header: {shown(header)}; set data.source=tabular and name columns")
+    doubt = rating_lines(Input(path), sure=True)
+    if doubt:
+        raise DataError(
+            f"{path}: {doubt}, and these are no items; set data.source=tabular and the numbers of the columns"
+        )
+    files = FilesRead()
     return RawData(_blocks(Input(path), rejects, files), [], files, rejects, time_unit="order")
 
 
-def _blocks(source: Input, rejects: Rejects, files: dict[str, str]) -> Iterator[pl.DataFrame]:
+def rating_lines(source: Input, *, sure: bool = False) -> str:
+    """What makes the lines look like "user item rating time" instead of a user and items; "" if nothing does.
+
+    `sure`: only if they can hardly be anything else.
+    """
+    rows = [line.split() for line in first_lines(source, _LOOKED_AT)]
+    widths = {len(row) for row in rows}
+    if widths not in ({3}, {4}):
+        return ""
+    (width,) = widths
+    numbers = [[_number(token) for token in row[2:]] for row in rows]
+    has_ratings = all(0 <= row[0] <= 10 for row in numbers)
+    has_times = all(any(low <= row[-1] < high for low, high in RANGES.values()) for row in numbers)
+    if has_times and (width == 3 or has_ratings):
+        return f"every line has {width} fields, of which the last is a time of the years 1990 to 2035"
+    if sure:
+        return ""
+    if len({row[0] for row in rows}) < len(rows):
+        return f"every line has {width} fields, and users have several lines: this may be user, item, rating and so on"
+    if width == 4 and has_ratings and len(rows) > 1:
+        return "every line has 4 fields, of which the third is at most 10: this may be user, item, rating and time"
+    return ""
+
+
+def _number(token: str) -> float:
+    try:
+        return float(token)
+    except ValueError:
+        return math.nan
+
+
+def _blocks(source: Input, rejects: Rejects, files: FilesRead) -> Iterator[pl.DataFrame]:
     lengths: dict[str, int] = {}  # items of each user so far
     for number, block in text_blocks(source, files):
         users, items, starts = [], [], []

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from wpauc_jax.data.errors import DataError, RawData, ReadOptions, Rejects, item_table, shown
+from wpauc_jax.data.errors import DataError, Rejects, shown
 from wpauc_jax.data.sources.blocks import Input
-from wpauc_jax.data.sources.jsonlines import as_text, json_interactions, json_objects
+from wpauc_jax.data.sources.jsonlines import as_text, id_of, json_interactions, json_objects
+from wpauc_jax.data.tables import FilesRead, RawData, ReadOptions, item_table
 
 REVIEWS = "yelp_academic_dataset_review.json"
 BUSINESSES = "yelp_academic_dataset_business.json"
@@ -25,8 +26,8 @@ def read_yelp(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> Raw
         if source is None:
             raise DataError(f"{path} is not the Yelp Open Dataset: it has no {name}")
     assert reviews and businesses
-    files: dict[str, str] = {}
-    interactions = json_interactions(reviews, "user_id", "business_id", "date", rejects, files)
+    files = FilesRead()
+    interactions = json_interactions(reviews, ("user_id", "business_id", "date"), "s", rejects, files)
     return RawData(interactions, _items(businesses, rejects, files), files, rejects)
 
 
@@ -35,13 +36,13 @@ def find_yelp(path: pathlib.Path, name: str) -> Input | None:
     return next((Input(file) for file in (path / name, path / f"{name}.gz") if file.is_file()), None)
 
 
-def _items(source: Input, rejects: Rejects, files: dict[str, str]) -> Iterator[pl.DataFrame]:
+def _items(source: Input, rejects: Rejects, files: FilesRead) -> Iterator[pl.DataFrame]:
     for objects in json_objects(source, rejects, files):
         rows = []
         for line, fields in objects:
-            item = as_text(fields.get("business_id"))
-            if not item:
-                rejects.add(source.label, line, "no value for 'business_id'", shown(repr(fields)))
+            item, fault = id_of(fields.get("business_id"), "business_id")
+            if fault:
+                rejects.add(source.label, line, fault, shown(repr(fields.get("business_id"))))
                 continue
             name, city, state, categories, address = (
                 " ".join(as_text(fields.get(field)).split())
@@ -50,4 +51,4 @@ def _items(source: Input, rejects: Rejects, files: dict[str, str]) -> Iterator[p
             place = ", ".join(dict.fromkeys(filter(None, [*map(str.strip, address.split(",")), city, state])))
             title = f"{name} ({place})" if name and place else name
             rows.append((item, title, ". ".join(filter(None, [title, categories])), line))
-        yield item_table(rows)
+        yield item_table(rows, source.label)
