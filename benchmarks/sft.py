@@ -63,7 +63,7 @@ class Way:
         policy, params = init(model_config(SHAPE))
         trie = build_trie(catalog.sequences())
         optimizer = make_optimizer(OptimConfig(), 1000)
-        self._step = make_sft_step(policy, trie, optimizer, loss="catalogue")
+        self._step = make_sft_step(policy, trie, optimizer, loss="catalog")
         self._state = init_state(params, optimizer)
         self._batches = iter(sft_batches(rows, self.batch_size, seed=0))
         self.run(2)  # compiles

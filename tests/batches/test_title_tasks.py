@@ -100,7 +100,7 @@ def test_tasks_are_mixed_into_sft_with_their_weights():
     optimizer, trie = optax.sgd(1.0), build_trie(catalog.sequences())
 
     def losses(weights):
-        step = make_sft_step(policy, trie, optimizer, loss="catalogue", tasks=weights)
+        step = make_sft_step(policy, trie, optimizer, loss="catalog", tasks=weights)
         state, metrics = step(init_state(params, optimizer), arrays)
         return state.params, {name: float(value) for name, value in metrics.items()}
 

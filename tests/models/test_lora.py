@@ -146,7 +146,7 @@ def test_steps_hold_the_adapter_and_the_new_rows_alone(stage):
     prompts = some_prompts()
     batch = {"tokens": prompts.tokens, "lengths": prompts.lengths, "segments": jnp.ones_like(prompts.tokens)}
     if stage == "sft":
-        step = make_sft_step(policy, trie, optimizer, loss="catalogue", frozen=frozen)
+        step = make_sft_step(policy, trie, optimizer, loss="catalog", frozen=frozen)
         batch |= {"items": jnp.array([[0], [1], [2]]), "starts": jnp.zeros((3, 1), jnp.int32)}
     else:
         config = RlConfig(group_size=4, target_k=2, negatives="random", kl_coef=0.1)

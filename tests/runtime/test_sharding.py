@@ -67,7 +67,7 @@ def mesh_of(data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
 def make_step(kind: str, policy, trie, rl: RlConfig, scoring: str):
     if kind == "rl":
         return make_rl_step(policy, trie, OPTIMIZER, rl, scoring=scoring, seed=0), rl_batch()
-    loss = "lm" if scoring == "vocab" else "catalogue"
+    loss = "lm" if scoring == "vocab" else "catalog"
     return make_sft_step(policy, trie, OPTIMIZER, loss=loss, tasks={"title_to_id": 0.5}), sft_batch()
 
 

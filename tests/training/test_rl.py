@@ -195,7 +195,7 @@ def test_sft_in_one_pass_equals_sliding_windows():
         "starts": jnp.asarray([[*starts, 0]], jnp.int32),
     }
     total, count = jax.jit(sft_loss, static_argnums=0, static_argnames="loss")(
-        policy, params, trie, batch, loss="catalogue"
+        policy, params, trie, batch, loss="catalog"
     )
     windows = 0.0
     for history, item in zip(histories, targets, strict=True):
@@ -205,12 +205,12 @@ def test_sft_in_one_pass_equals_sliding_windows():
     np.testing.assert_allclose(total, windows, rtol=1e-5)
 
 
-@pytest.mark.parametrize("loss", ["catalogue", "lm"])
+@pytest.mark.parametrize("loss", ["catalog", "lm"])
 def test_sft_learns_one_batch(loss):
     """Semantic ids need no end token: under `lm` the token behind an item is the next item's first."""
     policy, params = tiny_policy()
     items = [(4, 10), (3, 12), (5, 11), (3, 11)]
-    trie = build_trie(items, trim=loss == "catalogue")
+    trie = build_trie(items, trim=loss == "catalog")
     optimizer = make_optimizer(OptimConfig(learning_rate=1e-2, schedule="constant", warmup=0), 60)
     step = make_sft_step(policy, trie, optimizer, loss=loss)
     batch = {

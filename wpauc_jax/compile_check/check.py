@@ -223,7 +223,7 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
 
 
 def _sft_scoring(config: Config) -> str:
-    return "constrained" if config.sft.loss == "catalogue" else "vocab"
+    return "constrained" if config.sft.loss == "catalog" else "vocab"
 
 
 def _model(config: Config) -> ModelConfig:

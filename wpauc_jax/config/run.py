@@ -7,19 +7,35 @@
 import dataclasses
 
 from wpauc_jax.config.data import CatalogConfig, DataConfig, PromptConfig
-from wpauc_jax.config.fields import Checked, choice
+from wpauc_jax.config.fields import Checked, ConfigError, a_path, a_seed, choice
 from wpauc_jax.config.model import MeshConfig, ModelConfig
 from wpauc_jax.config.stages import CompileCheckConfig, EvalConfig, ExportConfig, RecommendConfig, RlConfig, SftConfig
+
+MODES = {  # what `--config.mode` may be, and what each does
+    "all": "prepare the data, SFT, RL, evaluation; what is done already is not done again",
+    "prepare": "prepare the data and the catalogue, and stop",
+    "doctor": "examine the data, the catalogue and what was trained; exit code 1 where there is a problem",
+    "sft": "supervised fine-tuning",
+    "rl": "reinforcement learning, from the best SFT",
+    "evaluate": "rank the test users by every trained stage: a table, results.json, plots",
+    "recommend": "answer recommend.input with ranked items",
+    "export": "write the best model as a Hugging Face folder",
+    "compile_check": "compile the run for the TPU of --config.topology, which need not be here: does it fit?",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Checked):
     """A whole run."""
 
-    mode: str = choice("all", "prepare", "doctor", "sft", "rl", "evaluate", "recommend", "export", "compile_check")
-    seed: int = 0
-    scoring: str = choice("constrained", "vocab")  # one rule for rollout, update, reference and evaluation
-    sft_from: str = ""  # start RL from the SFT of another work directory; "": from this one's
+    mode: str = choice(*MODES)  # which part of the job to do; `python -m wpauc_jax.main --help` tells them apart
+    seed: int = a_seed()  # of the order of rows and of every draw in training
+    # Which tokens a probability is divided among, in search, update, reference and evaluation alike. constrained:
+    # those that go on to an item; vocab: the whole vocabulary.
+    scoring: str = choice("constrained", "vocab")
+    sft_from: str = a_path()  # start RL from the SFT of this other work directory; empty: from this one's
+    tensorboard: bool = False  # also write TensorBoard events, to WORKDIR/tensorboard
+    topology: str = ""  # mode=compile_check: the TPU to compile for, as in v5e:4x4
     data: DataConfig = DataConfig()
     catalog: CatalogConfig = CatalogConfig()
     prompt: PromptConfig = PromptConfig()
@@ -30,5 +46,11 @@ class Config(Checked):
     recommend: RecommendConfig = RecommendConfig()
     export: ExportConfig = ExportConfig()
     mesh: MeshConfig = MeshConfig()
-    topology: str = ""  # mode=compile_check: the TPU to compile for, as in v5e:4x4
     compile_check: CompileCheckConfig = CompileCheckConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode == "recommend" and not self.recommend.input:
+            raise ConfigError("recommend.input is empty; give a file of histories (JSON lines or .inter)")
+        if self.catalog.ids == "file" and not self.catalog.path:
+            raise ConfigError("catalog.path is empty; catalog.ids='file' needs a .sid file")

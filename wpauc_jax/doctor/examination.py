@@ -115,7 +115,7 @@ def _label_checks(work: Workspace) -> Iterator[Check]:
 
 
 def _trie_checks(work: Workspace) -> Iterator[Check]:
-    rules = {work.config.scoring, "constrained" if work.config.sft.loss == "catalogue" else "vocab"}
+    rules = {work.config.scoring, "constrained" if work.config.sft.loss == "catalog" else "vocab"}
     for rule in sorted(rules):
         yield (
             f"items are reachable by their tokens ({rule})",

@@ -33,7 +33,7 @@ def run_sft(work: Workspace) -> int:
     packed = sft_rows(work.dataset, work.builder, work.sft_limits, settings.row_tokens)
     plan = _plan(work, "sft", settings, len(packed))
     optimizer = make_optimizer(settings.optim, plan.total_steps)
-    trie = work.trie("constrained" if settings.loss == "catalogue" else "vocab")
+    trie = work.trie("constrained" if settings.loss == "catalog" else "vocab")
     step = make_sft_step(work.policy, trie, optimizer, loss=settings.loss, frozen=work.frozen, tasks=settings.tasks)
     batches = sft_batches(
         packed,

@@ -125,9 +125,9 @@ def sft_loss(policy: Policy, params: Params, trie: Trie, batch: Batch, *, loss: 
     places = jnp.minimum(batch["starts"][..., None] + jnp.arange(C, dtype=jnp.int32).reshape(1, 1, C), T - 1)
     states = jnp.take_along_axis(hidden, places.reshape(B, M * C, 1), axis=1).reshape(B * M, 1, C, D)
     nodes = trie.path(batch["items"]).reshape(B * M, 1, C)
-    scoring = {"catalogue": "constrained", "lm": "vocab"}[loss]
+    scoring = {"catalog": "constrained", "lm": "vocab"}[loss]
     logps = path_logps(policy, params, states[:, 0, 0], states[:, :, 1:], trie, nodes, scoring=scoring)
-    targets = batch["items"] >= 0 if loss == "catalogue" else nodes != trie.dead
+    targets = batch["items"] >= 0 if loss == "catalog" else nodes != trie.dead
     return -logps.sum(), targets.sum().astype(jnp.float32)
 
 
