@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from wpauc_jax.runtime.progress import MetricWriter, read_metrics
+from wpauc_jax.runtime.metric_lines import MetricWriter, read_metrics
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints
 from wpauc_jax.training.loop import Plan, fit
 

@@ -20,7 +20,7 @@ from wpauc_jax.config import ModelConfig
 from wpauc_jax.evaluation.ranks import Ranks
 from wpauc_jax.models import init, save_pretrained
 from wpauc_jax.runtime.distributed import ClusterError, Processes, find, initialize
-from wpauc_jax.runtime.progress import read_metrics
+from wpauc_jax.runtime.metric_lines import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 SLURM = {

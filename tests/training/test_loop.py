@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests import toy_run
-from wpauc_jax.runtime.progress import MetricWriter
+from wpauc_jax.runtime.metric_lines import MetricWriter
 from wpauc_jax.runtime.termination import PREEMPTED_EXIT_CODE, Preempted
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, load_best
 from wpauc_jax.training.loop import Plan, spread

@@ -11,7 +11,7 @@ from wpauc_jax.config import Config, ConfigError, StageConfig
 from wpauc_jax.evaluation.evaluate import ExactSearch, evaluate, evaluate_exact
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
-from wpauc_jax.runtime.progress import MetricWriter
+from wpauc_jax.runtime.metric_lines import MetricWriter
 from wpauc_jax.runtime.sharding import batch_rows, place_batch
 from wpauc_jax.stages.workspace import Workspace
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, finished_step, load_params

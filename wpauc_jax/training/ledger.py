@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from wpauc_jax.runtime.progress import MetricWriter, Progress
+from wpauc_jax.runtime.metric_lines import MetricWriter
+from wpauc_jax.runtime.progress import Progress
 from wpauc_jax.training.feed import Batch, Placed
 from wpauc_jax.training.watch import FaultError, Watch
 

@@ -26,7 +26,8 @@ import jax
 
 from wpauc_jax.config import FaultConfig
 from wpauc_jax.runtime.distributed import is_main_process
-from wpauc_jax.runtime.progress import MetricWriter, Progress
+from wpauc_jax.runtime.metric_lines import MetricWriter
+from wpauc_jax.runtime.progress import Progress
 from wpauc_jax.runtime.termination import Preempted, Termination
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints
 from wpauc_jax.training.feed import Batch, Feed
