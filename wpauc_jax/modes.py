@@ -24,6 +24,7 @@ from wpauc_jax.evaluation.report import Report, exact_table, write_results
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.files import atomic_path
+from wpauc_jax.runtime.lock import respected, taken, unlocked
 from wpauc_jax.runtime.progress import Progress
 from wpauc_jax.runtime.sharding import make_mesh
 from wpauc_jax.stages.export import export
@@ -83,7 +84,7 @@ def run(config: Config, folder: pathlib.Path) -> int | None:
     """Does what `config.mode` says, on the mesh of all devices; the program ends with what it returns, None being 0."""
     if config.mode == "compile_check":
         return compile_check(config, print)  # on a mesh of devices that are not here
-    with jax.set_mesh(make_mesh(config.mesh)):
+    with LOCKS[config.mode](folder, _say), jax.set_mesh(make_mesh(config.mesh)):
         return MODES[config.mode](config, folder)
 
 
@@ -96,6 +97,14 @@ MODES: dict[str, Callable[[Config, pathlib.Path], int | None]] = {
     "evaluate": _evaluate_only,
     "recommend": _recommend_only,
     "export": _export_only,
+}
+
+
+# Who writes in the work directory is alone there; who only reads does not do so while another one writes.
+LOCKS = {
+    **dict.fromkeys(("all", "prepare", "sft", "rl", "evaluate"), taken),
+    **dict.fromkeys(("recommend", "export"), respected),
+    "doctor": unlocked,
 }
 
 

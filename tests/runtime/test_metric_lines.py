@@ -7,7 +7,8 @@ import types
 import numpy as np
 import pytest
 
-from wpauc_jax.runtime.metric_lines import MetricWriter, read_metrics
+from wpauc_jax.config import ConfigError
+from wpauc_jax.runtime.metric_lines import MetricWriter, check_tensorboard, read_metrics
 
 
 def test_lines_hold_stage_step_time_and_plain_values(tmp_path):
@@ -56,11 +57,45 @@ def test_half_a_last_line_is_cut_off(tmp_path):
     assert [x["step"] for x in read_metrics(path)] == [1, 2]
 
 
-def test_a_foreign_line_is_named(tmp_path):
+FOREIGN = [
+    "[1]",
+    "{",
+    "",
+    '"text"',
+    '{"stage": "sft"}',
+    '{"stage": 3, "step": 1}',
+    '{"stage": "sft", "step": "2"}',
+    '{"stage": "sft", "step": 2, "loss": "high"}',
+    "[" * 100_000,
+    "\x00\ufffd",
+]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_a_foreign_line_is_told_and_left_out(tmp_path, capsys, foreign):
     path = tmp_path / "m.jsonl"
-    path.write_text('{"stage": "sft", "step": 1}\n[1]\n')
-    with MetricWriter(path) as writer, pytest.raises(ValueError, match=r"m\.jsonl:2: not a metrics line"):
-        writer.rewind("sft", 0)
+    lines = ['{"stage": "sft", "step": 1, "loss": 0.5}', foreign, '{"stage": "sft", "step": 2, "loss": null}']
+    path.write_text("\n".join(lines) + "\n")
+    assert [line["step"] for line in read_metrics(path)] == [1, 2]
+    told = capsys.readouterr().err
+    assert told == f"{path}: 1 of 3 lines hold no metrics (the first is line 2); left out\n"
+    with MetricWriter(path) as writer:
+        writer.rewind("sft", 1)
+        writer.write("sft", 2, {"loss": 0.25})
+    assert [line["loss"] for line in read_metrics(path)] == [0.5, 0.25]
+    assert capsys.readouterr().err == told  # once: the file is sound again
+
+
+def test_a_missing_file_is_told(tmp_path):
+    told = []
+    assert read_metrics(tmp_path / "m.jsonl", say=told.append) == []
+    assert told == [f"{tmp_path / 'm.jsonl'} is missing: there are no training curves"]
+
+
+def test_bytes_that_are_no_text_are_left_out(tmp_path, capsys):
+    (tmp_path / "m.jsonl").write_bytes(b'\xff\xfe{\n{"stage": "rl", "step": 3}\n')
+    assert [line["step"] for line in read_metrics(tmp_path / "m.jsonl", "rl")] == [3]
+    assert "line 1" in capsys.readouterr().err
 
 
 def test_a_disabled_writer_touches_nothing(tmp_path):
@@ -93,5 +128,7 @@ def test_tensorboard_gets_scalars_and_a_purge_on_rewind(tmp_path, monkeypatch):
 
 def test_missing_tensorboard_is_explained(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ImportError, match=r"pip install 'wpauc_jax\[tensorboard\]'"):
-        MetricWriter(tmp_path / "m.jsonl", tensorboard=tmp_path)
+    for wants in (lambda: MetricWriter(tmp_path / "m.jsonl", tensorboard=tmp_path), lambda: check_tensorboard(True)):
+        with pytest.raises(ConfigError, match=r"tensorboard=True needs .* pip install 'wpauc_jax\[tensorboard\]'"):
+            wants()
+    check_tensorboard(False)

@@ -13,7 +13,8 @@ def test_plain_progress_prints_about_every_tenth_and_the_end(total, start, lines
     with Progress(total, "sft", start, unit="users", file=out) as progress:
         for _ in range(total - start):
             progress.update(1, loss=0.25)
-    printed = out.getvalue().splitlines()
+    first, *printed = out.getvalue().splitlines()
+    assert first == "sft: compiling"
     assert len(printed) == lines
     assert printed[-1].startswith(f"sft: {total}/{total} users (100%), ")
     assert printed[-1].endswith("users/s, 0:00:00 left, loss 0.25")
@@ -25,7 +26,7 @@ def test_plain_progress_rate_ignores_what_an_earlier_run_did(monkeypatch):
     out = io.StringIO()
     progress = Progress(1000, "rl", 400, unit="users", file=out)
     progress.update(100)
-    assert out.getvalue() == "rl: 500/1000 users (50%), 10.0 users/s, 0:00:50 left\n"
+    assert out.getvalue() == "rl: compiling\nrl: 500/1000 users (50%), 10.0 users/s, 0:00:50 left\n"
 
 
 def test_a_terminal_gets_a_bar_with_rate_and_time_left():
@@ -35,8 +36,11 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left():
 
     out = Terminal()
     with Progress(4, "eval", unit="users", file=out) as progress:
+        assert "compiling" in out.getvalue().split("\r")[-1]
         progress.note("half way")
         progress.update(4, ndcg=0.5)
     assert "eval: half way\n" in out.getvalue()
     last = out.getvalue().split("\r")[-1]
-    assert "eval: 100%" in last and "4/4" in last and "users/s" in last and "ndcg 0.5" in last
+    assert (
+        "compiling" not in last and "eval: 100%" in last and "4/4" in last and "users/s" in last and "ndcg 0.5" in last
+    )

@@ -7,6 +7,7 @@ back.
 """
 
 import dataclasses
+import difflib
 import itertools
 import math
 import numbers
@@ -209,7 +210,9 @@ def _check_choice(name: str, value: Any, metadata: typing.Mapping[str, Any]) -> 
     if choices and value not in choices:
         if value in metadata["renamed"]:
             raise ConfigError(f"{name}={value!r} is now spelled {metadata['renamed'][value]!r}")
-        raise ConfigError(f"{name}={shown(value)} is unknown; choose one of {', '.join(choices)}")
+        alike = difflib.get_close_matches(value, choices, n=1)
+        meant = f"; did you mean {alike[0]!r}? All are: " if alike else "; choose one of "
+        raise ConfigError(f"{name}={shown(value)} is unknown{meant}{', '.join(choices)}")
 
 
 def _check_bounds(name: str, value: Any, metadata: typing.Mapping[str, Any]) -> None:

@@ -5,13 +5,15 @@ import json
 import math
 import os
 import pathlib
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from wpauc_jax.config import ConfigError
 from wpauc_jax.runtime.files import atomic_path, named_errors
 
 Value = float | int | list[Any] | None
@@ -60,7 +62,8 @@ class MetricWriter:
         if not self._enabled:
             return
         self._file.close()
-        kept = [text for line, text in _numbered(self._path) if not (line["stage"] == stage and line["step"] > step)]
+        lines = _whole_lines(self._path, _tell)
+        kept = [text for line, text in lines if not (line["stage"] == stage and line["step"] > step)]
         with atomic_path(self._path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
@@ -87,20 +90,36 @@ class MetricWriter:
         self.close()
 
 
-def read_metrics(path: str | os.PathLike[str], stage: str | None = None) -> list[dict[str, Any]]:
-    """The lines of a metrics file as dictionaries, of one stage or of all. Raises ValueError naming a bad line."""
-    return [line for line, _ in _numbered(pathlib.Path(path)) if stage in (None, line["stage"])]
+def read_metrics(
+    path: str | os.PathLike[str], stage: str | None = None, *, say: Callable[[str], object] | None = None
+) -> list[dict[str, Any]]:
+    """The lines of a metrics file as dictionaries, of one stage or of all.
+
+    What the file lacks is derived, and no reason to stop: of a missing file and of lines that hold no metrics it is
+    said in a line, by `say` or else on standard error, and they are left out.
+    """
+    return [line for line, _ in _whole_lines(pathlib.Path(path), say or _tell) if stage in (None, line["stage"])]
+
+
+def check_tensorboard(wanted: bool) -> None:
+    """Raises ConfigError where TensorBoard events are wanted and what writes them is not installed."""
+    if wanted:
+        _summary_writer()
+
+
+def _summary_writer() -> Any:
+    try:
+        import tensorboardX
+    except ImportError as error:
+        raise ConfigError("tensorboard=True needs tensorboardX: pip install 'wpauc_jax[tensorboard]'") from error
+    return tensorboardX.SummaryWriter
 
 
 class _Events:
     """TensorBoard events through tensorboardX, one folder a stage."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        try:
-            import tensorboardX
-        except ImportError as error:
-            raise ImportError("TensorBoard events need tensorboardX: pip install 'wpauc_jax[tensorboard]'") from error
-        self._make = tensorboardX.SummaryWriter
+        self._make = _summary_writer()
         self._folder = pathlib.Path(folder)
         self._writers: dict[str, Any] = {}
 
@@ -141,16 +160,36 @@ def _cut_half_line(path: pathlib.Path) -> None:
             os.truncate(path, whole)
 
 
-def _numbered(path: pathlib.Path) -> Iterable[tuple[dict[str, Any], str]]:
-    """Each line parsed and as it stands."""
-    with path.open(encoding="utf-8") as file:
-        for number, text in enumerate(file, start=1):
-            try:
-                line = json.loads(text)
-                line["stage"], line["step"]
-            except (json.JSONDecodeError, TypeError, KeyError) as error:
-                raise ValueError(
-                    f"{path}:{number}: not a metrics line (a JSON object with stage and step): {text.strip()[:80]!r}; "
-                    "remove the line or the file"
-                ) from error
-            yield line, text
+def _whole_lines(path: pathlib.Path, say: Callable[[str], object]) -> list[tuple[dict[str, Any], str]]:
+    """Each line that holds metrics, parsed and as it stands."""
+    kept, bad = [], []
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for number, text in enumerate(file, start=1):
+                line = _parsed(text)
+                if line is None:
+                    bad.append(number)
+                else:
+                    kept.append((line, text))
+    except FileNotFoundError:
+        say(f"{path} is missing: there are no training curves")
+    if bad:
+        say(
+            f"{path}: {len(bad)} of {len(kept) + len(bad)} lines hold no metrics (the first is line {bad[0]}); left out"
+        )
+    return kept
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or not isinstance(line.get("stage"), str) or type(line.get("step")) is not int:
+        return None
+    values = (value for name, value in line.items() if name != "stage")
+    return line if all(value is None or isinstance(value, int | float | list) for value in values) else None
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -12,7 +12,8 @@ import tqdm
 class Progress:
     """Shows how far a loop is, its rate and the time left.
 
-    On a terminal a bar; elsewhere (a log file) a plain line for about every tenth of the way.
+    On a terminal a bar; elsewhere (a log file) a plain line for about every tenth of the way. Before the first unit is
+    done it says "compiling", since that is what a first step does for most of its time.
 
     Args:
       total: units of work in all.
@@ -44,6 +45,10 @@ class Progress:
             if self._enabled and self._file.isatty()
             else None
         )
+        if self._bar is not None:
+            self._bar.set_postfix_str("compiling")
+        elif self._enabled and start < total:
+            print(f"{label}: compiling", file=self._file, flush=True)
 
     def update(self, n: int = 1, **shown: float) -> None:
         """Counts `n` more units; `shown` are values to display beside them."""

@@ -111,7 +111,11 @@ def _run(
     with (
         Checkpoints(folder / "checkpoints", reach=settings.faults.rollback_steps, meta=identity) as checkpoints,
         BestCheckpoint(folder / "best") as best,
-        MetricWriter(work.folder / "metrics.jsonl", enabled=is_main_process()) as writer,
+        MetricWriter(
+            work.folder / "metrics.jsonl",
+            tensorboard=work.folder / "tensorboard" if work.config.tensorboard else None,
+            enabled=is_main_process(),
+        ) as writer,
     ):
         result = fit(
             name,
@@ -141,7 +145,7 @@ def select_metric(config: Config, stage: str) -> str:
 def _plan(work: Workspace, name: str, settings: StageConfig, rows: int) -> Plan:
     per_epoch = steps_per_epoch(rows, settings.batch_size)
     return Plan(
-        total_steps=settings.steps or max(1, round(settings.epochs * per_epoch)),
+        total_steps=settings.steps or (max(1, round(settings.epochs * per_epoch)) if settings.epochs else 0),
         evals=settings.evals,
         saves=settings.saves,
         patience=settings.patience,

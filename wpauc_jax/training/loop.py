@@ -71,7 +71,7 @@ class Plan:
     @functools.cached_property
     def eval_steps(self) -> frozenset[int]:
         """The counts of updates after which to evaluate."""
-        start = {0} if self.eval_at_start and self.evals else set()
+        start = {0} if (self.eval_at_start or not self.total_steps) and self.evals else set()
         return spread(self.total_steps, self.evals) | start
 
     @functools.cached_property
