@@ -91,7 +91,7 @@ def read(arguments: Sequence[str]) -> Command:
         raise ConfigError(_one_line(error, file)) from error
     if rest:
         raise ConfigError(f"unknown arguments: {' '.join(rest)}; settings are given as --config.name=value")
-    if values["config"].value is None:
+    if not file:
         raise ConfigError(f"--config is missing; give a file of configs/, as in {EXAMPLE}; --help says more")
     flags.FLAGS.mark_as_parsed()
     return Command(
