@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             command = command_line.read(arguments)
             signals.advice += f"; {command.workdir} keeps what is done"
-            return _run(command)
+            return _run(command, signals)
         except ConfigError as error:
             return _fail(str(error))
         except KeyboardInterrupt:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     raise AssertionError("the process has ended")
 
 
-def _run(command: command_line.Command) -> int:
+def _run(command: command_line.Command, signals: interrupts.Interrupts) -> int:
     # Imported here, since it takes seconds: a mistyped setting is answered before, and Ctrl-C is caught already.
     import jax
     from absl import logging
@@ -60,7 +60,8 @@ def _run(command: command_line.Command) -> int:
             num_processes=command.num_processes,
             process_id=command.process_id,
         )
-        if distributed.is_main_process():
+        signals.speaks = distributed.is_main_process()
+        if signals.speaks:
             where = f"{jax.device_count()} {jax.default_backend()} device(s), {jax.process_count()} process(es)"
             print(f"JAX {jax.__version__} on {where}", file=sys.stderr)
         return modes.run(command.config, command.workdir) or 0

@@ -1,4 +1,4 @@
-"""Settings of the data, of the catalogue that is made of them, and of the prompt."""
+"""Settings of the data, of the catalog that is made of them, and of the prompt."""
 
 import dataclasses
 import datetime

@@ -13,8 +13,8 @@ from wpauc_jax.config.stages import CompileCheckConfig, EvalConfig, ExportConfig
 
 MODES = {  # what `--config.mode` may be, and what each does
     "all": "prepare the data, SFT, RL, evaluation; what is done already is not done again",
-    "prepare": "prepare the data and the catalogue, and stop",
-    "doctor": "examine the data, the catalogue and what was trained; exit code 1 where there is a problem",
+    "prepare": "prepare the data and the catalog, and stop",
+    "doctor": "examine the data, the catalog and what was trained; exit code 1 where there is a problem",
     "sft": "supervised fine-tuning",
     "rl": "reinforcement learning, from the best SFT",
     "evaluate": "rank the test users by every trained stage: a table, results.json, plots",

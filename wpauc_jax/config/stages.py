@@ -183,7 +183,7 @@ class ExportConfig(Checked, section="export."):
 
 @dataclasses.dataclass(frozen=True)
 class CompileCheckConfig(Checked, section="compile_check."):
-    """mode=compile_check: a stand-in for the catalogue, of semantic ids by `catalog.levels` and `catalog.codes`."""
+    """mode=compile_check: a stand-in for the catalog, of semantic ids by `catalog.levels` and `catalog.codes`."""
 
     num_items: int = at_least(100_000, 1, 10_000_000)  # how many items the stand-in has
 

@@ -44,13 +44,15 @@ class Interrupts:
     The main thread is to call `leave` where it catches KeyboardInterrupt or Terminated. Where it does not get there in
     time, or where a second Ctrl-C comes, the process ends without it.
 
+    Where `speaks` is set to False, the line is left to another process of the run.
+
     Args:
       advice: what the line says after the signal's name.
       patience: seconds that the main thread has.
     """
 
     def __init__(self, advice: str = "start the same command again to go on", *, patience: float = PATIENCE) -> None:
-        self.advice = advice
+        self.advice, self.speaks = advice, True
         self._patience = patience
         self._told = threading.Lock()
         self._again = threading.Event()
@@ -80,7 +82,7 @@ class Interrupts:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
-        if self._told.acquire(blocking=False):
+        if self._told.acquire(blocking=False) and self.speaks:
             with contextlib.suppress(OSError, ValueError):
                 line = f"{_NAMES[code]}: {self.advice}"
                 print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
