@@ -2,15 +2,19 @@
 
     python -m wpauc_jax.main --config=configs/amazon.py:office --config.data.root=DATA --workdir=runs/office
 
-DATA is the folder that holds office/office.inter.gz, office/office.item.gz, toys/toys.inter.gz and so on. A group of
-16, ten items of history and Recall@3 as the aim are the paper's settings; `--config.rl.target_k=5` aims at Recall@5.
-The model is a small decoder trained from scratch, so its numbers are not the paper's. Expect RL to gain on SFT, since
-it learns from the latest rows, which SFT has not seen; a gain of TAWin over `--config.rl.weighting=none` is of the
-size of a standard error on one seed: take several (`--config.seed`) and compare with `python -m wpauc_jax.compare`.
+DATA is the folder that holds office/office.inter.gz, office/office.item.gz, toys/toys.inter.gz and so on.
 
-toys and office have no clock, only each user's order, so their last two items are validation and test. industrial has
-one, and is split 8:1:1 on the common time line. All are 5-core as published; industrial was since cut to its later
-part, hence no filter here. toys has no text: its semantic ids come from co-occurrence alone.
+Expect RL to gain on SFT: it learns from the latest rows, which SFT has not seen. Do not expect TAWin to beat
+`--config.rl.weighting=none` on one seed: the gain is of the size of one standard error. Train several seeds
+(`--config.seed`) and compare them with `python -m wpauc_jax.compare`.
+
+The group of 16, the ten items of history and Recall@3 as the aim are the paper's settings. `--config.rl.target_k=5`
+aims at Recall@5. The model is a small decoder trained from scratch, so its numbers are not the paper's.
+
+toys and office have no clock: only the order of each user's items is known. Their last two items are for test and
+validation. industrial has a clock, so its rows are split 8:1:1 by time. The files are 5-core as published. industrial
+was cut to its later part after that, so no filter runs here. toys has no text, so its semantic ids are made of which
+items occur together.
 """
 
 import dataclasses

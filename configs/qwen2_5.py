@@ -1,16 +1,18 @@
-"""Qwen2.5 with the paper's settings: 0.5B, 1.5B, 3B or 7B; items are titles, or semantic ids as new tokens.
+"""Qwen2.5 with the paper's settings: 0.5B, 1.5B, 3B or 7B. Items are titles, or semantic ids as new tokens.
 
     python -m wpauc_jax.main --config=configs/qwen2_5.py:0.5B-title --config.data.root=DATA --workdir=runs/qwen-title
     python -m wpauc_jax.main --config=configs/qwen2_5.py:1.5B-sid --config.data.root=DATA --config.data.path=toys
 
-DATA is the folder that holds office/office.inter.gz and office/office.item.gz (configs/amazon.py). The weights come
-from the hub, or from a folder by `--config.model.pretrained=FOLDER`. This is made for a GPU or TPU: expect hours of
-training on one of them for 0.5B, and cut larger models over several (`--config.mesh.fsdp=8`) or train an adapter
-(`--config.model.lora.rank=16`).
+DATA is the folder that holds office/office.inter.gz and office/office.item.gz (see configs/amazon.py). The weights come
+from the hub, or from a folder: `--config.model.pretrained=FOLDER`.
 
-SFT of at most 10 epochs at 3e-4 with a patience of 3, then one epoch of RL at 1e-5 on groups of 16, as the paper says;
-batches of 128 and 32 users, a clip of .3 and a KL weight of 1e-3 as in its predecessor's published scripts. The rule
-`scoring=constrained` is this project's own; `--config.scoring=vocab` is theirs.
+This needs a GPU or TPU. Expect hours of training on one of them for 0.5B. Cut a larger model over several
+(`--config.mesh.fsdp=8`), or train an adapter (`--config.model.lora.rank=16`).
+
+SFT takes at most 10 epochs at a learning rate of 3e-4 and stops after 3 validations without a better one. RL takes one
+epoch at 1e-5 on groups of 16. So says the paper. Batches of 128 and 32 users, the clip of .3 and the KL weight of 1e-3
+are those of its predecessor's published scripts. The rule `scoring=constrained` is this project's own;
+`--config.scoring=vocab` is theirs.
 """
 
 from ml_collections import ConfigDict

@@ -2,10 +2,12 @@
 
     python -m wpauc_jax.main --config=configs/yelp.py --config.data.root=DATA --workdir=runs/yelp
 
-DATA is the folder that holds yelp/yelp.inter.gz and yelp/yelp.item.gz. Many places share a title (chains), so the
-semantic ids use co-occurrence as well as text. Time is the place in each user's sequence: the last two visits are
-validation and test. This is the largest of the sets, 20,033 items; expect hours rather than minutes on two cores, and
-the lowest Recall of the four data sets.
+DATA is the folder that holds yelp/yelp.inter.gz and yelp/yelp.item.gz.
+
+Expect hours rather than minutes on two cores, and the lowest Recall of the four data sets: this is the largest of them,
+with 20,033 items. Many places share a title, as the shops of a chain do. So the semantic ids are made of which places
+occur together as well as of text. The file has no clock, only the order of each user's visits. The last two visits are
+for test and validation.
 """
 
 from ml_collections import ConfigDict

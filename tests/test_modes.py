@@ -28,7 +28,7 @@ from wpauc_jax.config import (
 )
 from wpauc_jax.data.sources import DataError
 from wpauc_jax.evaluation.ranks import Ranks
-from wpauc_jax.runtime.progress import read_metrics
+from wpauc_jax.runtime.metric_lines import read_metrics
 from wpauc_jax.stages import evaluate as evaluation
 from wpauc_jax.stages import train
 from wpauc_jax.training.storage import CheckpointError

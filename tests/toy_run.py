@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from wpauc_jax.batches.types import Fed, RowIds
-from wpauc_jax.runtime.progress import MetricWriter, read_metrics
+from wpauc_jax.runtime.metric_lines import MetricWriter, read_metrics
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints
 from wpauc_jax.training.loop import Plan, fit
 

@@ -15,6 +15,7 @@ from wpauc_jax.doctor import examine
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.files import atomic_path
+from wpauc_jax.runtime.lock import respected, taken, unlocked
 from wpauc_jax.runtime.sharding import make_mesh
 from wpauc_jax.stages.evaluate import evaluate_workspace
 from wpauc_jax.stages.export import export
@@ -89,11 +90,19 @@ MODES: dict[str, Callable[[Config, pathlib.Path], int | None]] = {
 _ELSEWHERE = {"compile_check"}  # for devices that are not here: such a mode makes a mesh of its own
 
 
+# Who writes in the work directory is alone there; who only reads does not do so while another one writes.
+LOCKS = {
+    **dict.fromkeys(("all", "prepare", "sft", "rl", "evaluate"), taken),
+    **dict.fromkeys(("recommend", "export"), respected),
+    "doctor": unlocked,
+}
+
+
 def run(config: Config, folder: pathlib.Path) -> int | None:
     """Does what `config.mode` says, on the mesh of all devices; the program ends with what it returns, None being 0."""
     if config.mode in _ELSEWHERE:
         return MODES[config.mode](config, folder)
-    with jax.set_mesh(make_mesh(config.mesh)):
+    with LOCKS[config.mode](folder, _say), jax.set_mesh(make_mesh(config.mesh)):
         return MODES[config.mode](config, folder)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests import toy_run
 from wpauc_jax.batches.types import Fed, RowIds
-from wpauc_jax.runtime.progress import MetricWriter
+from wpauc_jax.runtime.metric_lines import MetricWriter
 from wpauc_jax.runtime.termination import PREEMPTED_EXIT_CODE, Preempted
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, load_best
 from wpauc_jax.training.loop import Plan, spread
@@ -42,6 +42,20 @@ def test_the_loop_computes_what_plain_steps_compute(tmp_path):
     assert [line["loss"] for line in toy_run.lines_of(tmp_path)] == losses
     assert [line["step"] for line in toy_run.lines_of(tmp_path)] == list(range(1, 13))
     assert not result.stopped_early and result.best_step == 12  # without validations the last counts as the best
+
+
+@pytest.mark.parametrize("evals", [0, 8])
+def test_no_step_leaves_the_first_parameters_as_the_best(tmp_path, evals):
+    plan = Plan(total_steps=0, evals=evals, saves=8, patience=3, select="closeness")
+    for _ in range(2):  # done, and found done
+        result = toy_run.run(tmp_path, plan=plan)
+        assert (result.step, result.best_step, result.stopped_early) == (0, 0, False)
+        toy_run.assert_same_bits(result.state.params, toy_run.make_state().params)
+        trained, best = load_best(tmp_path / "best", toy_run.make_state().params)
+        toy_run.assert_same_bits(trained, toy_run.make_state().params)
+        assert best.step == 0
+    assert not toy_run.lines_of(tmp_path)
+    assert [line["step"] for line in toy_run.lines_of(tmp_path, "toy/valid")] == ([0] if evals else [])
 
 
 def test_order_is_evaluate_save_batch_step_and_metrics_come_one_step_late(tmp_path, monkeypatch):

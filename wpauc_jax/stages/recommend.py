@@ -11,7 +11,7 @@ from wpauc_jax.batches.pipeline import history_batches
 from wpauc_jax.config import ConfigError
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
-from wpauc_jax.runtime.files import atomic_path
+from wpauc_jax.runtime.files import atomic_path, is_same_file
 from wpauc_jax.runtime.progress import Progress
 from wpauc_jax.runtime.sharding import batch_rows
 from wpauc_jax.stages.workspace import Workspace
@@ -26,8 +26,10 @@ def recommend(work: Workspace, params: Params, *, say: Callable[[str], None]) ->
     config = work.config.recommend
     if not config.input:
         raise ConfigError("recommend.input is empty; give a file of histories (JSON lines or .inter)")
-    histories = read_histories(config.input, work.dataset, unknown=config.unknown, say=say)
     output = pathlib.Path(config.output or work.folder / "recommendations.jsonl")
+    if is_same_file(config.input, output):
+        raise ConfigError(f"recommend.output={str(output)!r} is recommend.input: the histories would be overwritten")
+    histories = read_histories(config.input, work.dataset, unknown=config.unknown, say=say)
     if not is_main_process():
         for _ in _answers(work, params, histories):  # takes part in the search; the main process writes
             pass

@@ -11,7 +11,7 @@ from wpauc_jax.config import Config, ConfigError, StageConfig
 from wpauc_jax.evaluation.evaluate import ExactSearch, evaluate, evaluate_exact
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
-from wpauc_jax.runtime.progress import MetricWriter
+from wpauc_jax.runtime.metric_lines import MetricWriter
 from wpauc_jax.runtime.sharding import batch_rows, place_batch
 from wpauc_jax.stages.workspace import Workspace
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, finished_step, load_params
@@ -109,7 +109,11 @@ def _run(
     with (
         Checkpoints(folder / "checkpoints", reach=settings.faults.rollback_steps, meta=identity) as checkpoints,
         BestCheckpoint(folder / "best") as best,
-        MetricWriter(work.folder / "metrics.jsonl", enabled=is_main_process()) as writer,
+        MetricWriter(
+            work.folder / "metrics.jsonl",
+            tensorboard=work.folder / "tensorboard" if work.config.tensorboard else None,
+            enabled=is_main_process(),
+        ) as writer,
     ):
         result = fit(
             name,
@@ -139,7 +143,7 @@ def select_metric(config: Config, stage: str) -> str:
 def _plan(work: Workspace, name: str, settings: StageConfig, rows: int) -> Plan:
     per_epoch = steps_per_epoch(rows, settings.batch_size)
     return Plan(
-        total_steps=settings.steps or max(1, round(settings.epochs * per_epoch)),
+        total_steps=settings.steps or (max(1, round(settings.epochs * per_epoch)) if settings.epochs else 0),
         evals=settings.evals,
         saves=settings.saves,
         patience=settings.patience,

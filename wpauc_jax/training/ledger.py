@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from wpauc_jax.batches.types import RowIds
-from wpauc_jax.runtime.progress import MetricWriter, Progress
+from wpauc_jax.runtime.metric_lines import MetricWriter
+from wpauc_jax.runtime.progress import Progress
 from wpauc_jax.training.feed import Placed
 from wpauc_jax.training.watch import FaultError, Watch
 

@@ -26,7 +26,8 @@ import jax
 
 from wpauc_jax.config import FaultConfig
 from wpauc_jax.runtime.distributed import is_main_process
-from wpauc_jax.runtime.progress import MetricWriter, Progress
+from wpauc_jax.runtime.metric_lines import MetricWriter
+from wpauc_jax.runtime.progress import Progress
 from wpauc_jax.runtime.termination import Preempted, Termination
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints
 from wpauc_jax.training.feed import Feed
@@ -70,7 +71,7 @@ class Plan:
     @functools.cached_property
     def eval_steps(self) -> frozenset[int]:
         """The counts of updates after which to evaluate."""
-        start = {0} if self.eval_at_start and self.evals else set()
+        start = {0} if (self.eval_at_start or not self.total_steps) and self.evals else set()
         return spread(self.total_steps, self.evals) | start
 
     @functools.cached_property

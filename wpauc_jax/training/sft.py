@@ -15,7 +15,7 @@ from wpauc_jax.training.answers import answer_loss
 from wpauc_jax.training.state import Metrics, Step, TrainState, updated
 
 # By `sft.loss`: the scoring rule of its softmax, over the trie's legal children or over the vocabulary.
-SFT_SCORING = {"catalogue": "constrained", "lm": "vocab"}
+SFT_SCORING = {"catalog": "constrained", "lm": "vocab"}
 
 
 def _each_item(items: jax.Array, is_token: jax.Array) -> jax.Array:
