@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from wpauc_jax.catalog.items import Catalog
+from wpauc_jax.config import Config
 from wpauc_jax.models import Params, save_pretrained
 from wpauc_jax.models.pretrained import local_folder
 from wpauc_jax.stages.workspace import Workspace
@@ -24,9 +26,7 @@ def export(work: Workspace, params: Params, *, say: Callable[[str], None]) -> pa
     config = work.config
     path = pathlib.Path(config.export.path or work.folder / "export")
     pretrained = config.model.pretrained
-    generation = {"num_beams": config.eval.num_beams, "max_new_tokens": int(work.catalog.lengths.max())}
-    if work.catalog.end >= 0:
-        generation["eos_token_id"] = work.catalog.end
+    generation = search_settings(config, work.catalog)
 
     def add_files(folder: pathlib.Path) -> None:
         _tokenizer(work).save_pretrained(folder)
@@ -43,6 +43,26 @@ def export(work: Workspace, params: Params, *, say: Callable[[str], None]) -> pa
     )
     say(f"the model, its tokenizer and the catalogue are in {path}")
     return path
+
+
+def search_settings(config: Config, catalog: Catalog) -> dict[str, Any]:
+    """What makes `generate` search as this run does, once it is told which tokens are allowed.
+
+    A score is the sum of its tokens' log-probabilities: without a length penalty, and by `scoring` over the allowed
+    tokens or over the vocabulary. Where nothing ends an item, padding stands behind one that is shorter than others.
+    """
+    special = {"eos_token_id": catalog.end}
+    if catalog.end < 0:
+        special = {"bos_token_id": catalog.bos, "eos_token_id": catalog.pad, "pad_token_id": catalog.pad}
+    return {
+        "do_sample": False,
+        "num_beams": config.eval.num_beams,
+        "max_new_tokens": int(catalog.lengths.max()),
+        "length_penalty": 0.0,
+        "early_stopping": False,
+        "renormalize_logits": {"constrained": True, "vocab": False}[config.scoring],
+        **special,
+    }
 
 
 def _write_catalog(work: Workspace, folder: pathlib.Path) -> None:
@@ -74,7 +94,9 @@ def _tokenizer(work: Workspace) -> Any:
 
     names = list(work.catalog.code_names)
     if work.tokenizer is not None:
-        return work.tokenizer.with_codes(dict(zip(names, work.catalog.codes.tolist(), strict=True)))
+        tokenizer = work.tokenizer.with_codes(dict(zip(names, work.catalog.codes.tolist(), strict=True)))
+        tokenizer.init_kwargs.pop("auto_map", None)  # code that did not run here, and is not in the folder
+        return tokenizer
     special = ["<pad>", "<bos>", "<unused>"]  # the ids before the catalog's first
     vocabulary = {name: number for number, name in enumerate(special + names)}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unused>"))
