@@ -24,22 +24,21 @@ import numpy as np
 from benchmarks.measure import median, seconds
 from benchmarks.setup import Bench, model_config, rl_config
 from benchmarks.shapes import SHAPES, Shape, catalogue
-from wpauc_jax.catalog.trie import Trie
-from wpauc_jax.decode.search import search
+from wpauc_jax.decode import Ranker
 from wpauc_jax.models import Params, PromptCache, Prompts, SuffixCache
 
 Row = dict[str, float]
 
 
 def trie_seconds(bench: Bench, cache: PromptCache, params: Params, repeats: int) -> float:
-    """Median seconds of `wpauc_jax.decode.search.search`."""
+    """Median seconds of `wpauc_jax.decode.Ranker.search`."""
 
     @jax.jit
-    def run(params: Params, cache: PromptCache, trie: Trie) -> jax.Array:
-        return search(bench.policy, params, cache, trie, num_beams=bench.shape.group).items
+    def run(ranker: Ranker, params: Params, cache: PromptCache) -> jax.Array:
+        return ranker.search(params, cache, num_beams=bench.shape.group).items
 
-    jax.block_until_ready(run(params, cache, bench.trie))
-    return median(seconds(lambda: run(params, cache, bench.trie), repeats))
+    jax.block_until_ready(run(bench.ranker, params, cache))
+    return median(seconds(lambda: run(bench.ranker, params, cache), repeats))
 
 
 class MaskedSearch:
@@ -116,7 +115,7 @@ def measure(shape: Shape, repeats: int) -> Row:
     bench = Bench(shape, model_config(shape), rl_config(shape))
     params = bench.new_state().params
     batch = bench.batch(0)
-    cache = jax.jit(bench.policy.prefill)(params, Prompts(batch["tokens"], batch["lengths"]))
+    cache = jax.jit(bench.policy.prefill)(params, Prompts(batch.prompts.tokens, batch.prompts.lengths))
     items, masked = catalogue(shape), MaskedSearch(bench, shape.levels)
     row = {"items": float(shape.items), "trie_ms": 1e3 * trie_seconds(bench, cache, params, repeats)}
     for name, masks in (("mask_ms", python_masks), ("dense_ms", pair_masks)):

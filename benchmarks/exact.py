@@ -18,7 +18,7 @@ from benchmarks.measure import median, seconds
 from benchmarks.rl_step import Runner
 from benchmarks.setup import SCORING, Bench, model_config, rl_config
 from benchmarks.shapes import SHAPES
-from wpauc_jax.decode.exact import score_catalogue
+from wpauc_jax.decode import score_catalogue
 from wpauc_jax.models import Prompts, init
 
 LIMIT = 6.0  # RL steps
@@ -36,7 +36,7 @@ def main() -> None:
     bench = Bench(shape, model_config(shape), rl_config(shape))
     score = jax.jit(functools.partial(score_catalogue, bench.policy, scoring=SCORING, block_size=options.block_size))
     params, batch = init(bench.policy.config)[1], bench.batch(0)
-    prompts = Prompts(batch["tokens"], batch["lengths"])
+    prompts = Prompts(batch.prompts.tokens, batch.prompts.lengths)
     runner = Runner(bench)
     runner.steps(2), seconds(lambda: score(params, prompts, bench.trie), 1)  # compile
     steps, scores = [], []

@@ -34,9 +34,9 @@ def answers(folder: pathlib.Path, path: pathlib.Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     start = time.perf_counter()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
     print(f"{type(model).__name__} loaded in {time.perf_counter() - start:.1f} s, {len(tokenizer)} tokens")
     print(f"settings of generation: {model.generation_config.to_diff_dict()}")
     out = {}

@@ -27,7 +27,7 @@ from benchmarks.measure import matmul_peak, median, peak_memory_bytes, seconds
 from benchmarks.memory import release_memory
 from benchmarks.setup import Bench, load_config, model_config, part_seconds, rl_config, shape_of
 from benchmarks.shapes import SHAPES, Shape
-from wpauc_jax.training.rl import TrainState
+from wpauc_jax.training.state import TrainState
 
 WARM_UP = 2  # steps
 PARTS = ("rollout_s", "reference_s", "update_s", "step_s")

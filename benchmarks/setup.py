@@ -13,13 +13,16 @@ from benchmarks.flops import StepFlops, step_flops
 from benchmarks.measure import median, seconds
 from benchmarks.memory import release_memory
 from benchmarks.shapes import EOS, FIRST_CODE, KL_COEF, LEARNING_RATE, MAX_GRAD_NORM, Shape, catalogue, prompts
-from wpauc_jax.catalog.trie import Trie, build_trie
+from wpauc_jax.batches.types import PromptBatch, RlBatch
+from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.config import Config, ModelConfig, OptimConfig, RlConfig, from_config_dict
+from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.groups import rollout
-from wpauc_jax.decode.search import score_items
-from wpauc_jax.models import Prompts, init
+from wpauc_jax.models import init
+from wpauc_jax.training.groups import Groups, group_sums
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import Batch, Groups, Metrics, TrainState, group_sums, init_state, make_rl_step
+from wpauc_jax.training.rl import make_rl_step
+from wpauc_jax.training.state import Metrics, TrainState, init_state
 
 SCORING = "constrained"
 
@@ -31,24 +34,25 @@ class Bench:
         self.shape, self.config = shape, config
         self.trie = build_trie(catalogue(shape).tolist(), eos=EOS, trim=trim)
         self.policy, _ = init(model)
+        self.ranker = Ranker(self.policy, self.trie, SCORING)
         self.optimizer = make_optimizer(config.optim, total_steps=1000)
-        self.step = make_rl_step(self.policy, self.trie, self.optimizer, config, scoring=SCORING, seed=0)
-        self.run: Callable[[TrainState, Batch], tuple[TrainState, Metrics]] = self.step
+        self.step = make_rl_step(self.ranker, self.optimizer, config, seed=0)
+        self.run: Callable[[TrainState, RlBatch], tuple[TrainState, Metrics]] = self.step
 
     def new_state(self) -> TrainState:
         """A first state, always the same."""
         return init_state(init(self.policy.config)[1], self.optimizer, reference=self.config.kl_coef > 0)
 
-    def batch(self, seed: int) -> Batch:
+    def batch(self, seed: int) -> RlBatch:
         """Prompts without padding, and targets."""
         tokens = jnp.asarray(prompts(self.shape, seed))
         B, T = tokens.shape
-        return {"tokens": tokens, "lengths": jnp.full(B, T, jnp.int32), "target": jnp.arange(B, dtype=jnp.int32)}
+        return RlBatch(PromptBatch(tokens, jnp.full(B, T, jnp.int32)), jnp.arange(B, dtype=jnp.int32))
 
     def compile(self) -> jax.stages.Compiled:
         """Compiles the step's program, which is what `run` runs from then on."""
         compiled = self.step.lower(jax.eval_shape(self.new_state), self.batch(0)).compile()
-        self.run = lambda state, batch: compiled(state, self.step.frozen, self.step.trie, batch)
+        self.run = lambda state, batch: compiled(state, self.step.frozen, self.step.ranker, batch)
         release_memory()
         return compiled
 
@@ -111,51 +115,49 @@ def rl_config(shape: Shape, **changes: Any) -> RlConfig:
 
 def part_seconds(bench: Bench, repeats: int) -> dict[str, float]:
     """Median seconds of rollout, reference and update as programs of their own."""
-    policy, trie, config, optimizer = bench.policy, bench.trie, bench.config, bench.optimizer
+    config, optimizer = bench.config, bench.optimizer
 
     @jax.jit
-    def roll(params: Any, batch: Batch, trie: Trie) -> jax.Array:
-        cache = policy.prefill(params, Prompts(batch["tokens"], batch["lengths"]))
+    def roll(ranker: Ranker, params: Any, batch: RlBatch) -> jax.Array:
         return rollout(
-            policy,
+            ranker,
             params,
-            cache,
-            trie,
-            batch["target"],
+            ranker.prefill(params, batch.prompts),
+            batch,
             jax.random.key(0),
             negatives=config.negatives,
             group_size=config.group_size,
             inject_target=config.inject_target,
-            scoring=SCORING,
         )
 
     @jax.jit
-    def refer(params: Any, batch: Batch, trie: Trie, items: jax.Array) -> jax.Array:
-        return score_items(policy, params, Prompts(batch["tokens"], batch["lengths"]), trie, items, scoring=SCORING)
+    def refer(ranker: Ranker, params: Any, batch: RlBatch, items: jax.Array) -> jax.Array:
+        return ranker.score(params, ranker.prefill(params, batch.prompts), items)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def update(state: TrainState, batch: Batch, trie: Trie, items: jax.Array, ref_logps: jax.Array) -> TrainState:
+    def update(state: TrainState, ranker: Ranker, batch: RlBatch, items: jax.Array, ref_logps: jax.Array) -> TrainState:
         def loss(params: Any) -> jax.Array:
-            cache = policy.prefill(params, Prompts(batch["tokens"], batch["lengths"]))
-            groups = Groups(items, batch["target"], ref_logps)
-            return group_sums(policy, params, cache, trie, groups, config=config, scoring=SCORING)[0].loss.mean()
+            groups = Groups(items, batch.target, ref_logps)
+            cache = ranker.prefill(params, batch.prompts)
+            return group_sums(ranker, params, cache, groups, config=config)[0].loss.mean()
 
         updates, opt_state = optimizer.update(jax.grad(loss)(state.params), state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state, state.ref_params)
 
+    ranker = bench.ranker
     batch = bench.batch(0)
     holder = [bench.new_state()]
-    items = roll(holder[0].params, batch, trie)
-    ref_logps = refer(holder[0].params, batch, trie, items)
+    items = roll(ranker, holder[0].params, batch)
+    ref_logps = refer(ranker, holder[0].params, batch, items)
 
     def run_update() -> TrainState:
-        holder[0] = update(holder[0], batch, trie, items, ref_logps)
+        holder[0] = update(holder[0], ranker, batch, items, ref_logps)
         return holder[0]
 
     run_update()
     return {
-        "rollout_s": median(seconds(lambda: roll(holder[0].params, batch, trie), repeats)),
-        "reference_s": median(seconds(lambda: refer(holder[0].params, batch, trie, items), repeats)),
+        "rollout_s": median(seconds(lambda: roll(ranker, holder[0].params, batch), repeats)),
+        "reference_s": median(seconds(lambda: refer(ranker, holder[0].params, batch, items), repeats)),
         "update_s": median(seconds(run_update, repeats)),
     }

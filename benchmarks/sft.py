@@ -28,10 +28,12 @@ from wpauc_jax.catalog.items import catalog_from_codes
 from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.config import OptimConfig
 from wpauc_jax.data.dataset import Dataset
+from wpauc_jax.decode import Ranker
 from wpauc_jax.models import init
-from wpauc_jax.stages.train import place
+from wpauc_jax.runtime.sharding import place_batch
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import init_state, make_sft_step
+from wpauc_jax.training.sft import make_sft_step
+from wpauc_jax.training.state import init_state
 
 SHAPE = SHAPES["mini"]
 
@@ -61,9 +63,9 @@ class Way:
         self.rows, self.batch_size = rows, max(tokens // rows.packing.row_tokens, 1)
         catalog = rows.builder.catalog
         policy, params = init(model_config(SHAPE))
-        trie = build_trie(catalog.sequences())
+        ranker = Ranker(policy, build_trie(catalog.sequences()))
         optimizer = make_optimizer(OptimConfig(), 1000)
-        self._step = make_sft_step(policy, trie, optimizer, loss="catalogue")
+        self._step = make_sft_step(ranker, optimizer)
         self._state = init_state(params, optimizer)
         self._batches = iter(sft_batches(rows, self.batch_size, seed=0))
         self.run(2)  # compiles
@@ -73,10 +75,10 @@ class Way:
         waited, useful, start = 0.0, 0, time.perf_counter()
         for _ in range(steps):
             asked = time.perf_counter()
-            batch = next(self._batches)
+            fed = next(self._batches)
             waited += time.perf_counter() - asked
-            useful += int((batch["segments"] > 0).sum())
-            self._state, _ = jax.block_until_ready(self._step(self._state, place(batch)))
+            useful += int((fed.batch.segments > 0).sum())
+            self._state, _ = jax.block_until_ready(self._step(self._state, place_batch(fed.batch)))
         total = time.perf_counter() - start
         return {"tokens_per_s": useful / total, "waits": waited / total}
 

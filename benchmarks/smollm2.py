@@ -10,7 +10,6 @@ the same users; the perplexity of the target titles over the whole vocabulary, a
 of training and of testing; and the process's peak memory.
 """
 
-import functools
 import json
 import pathlib
 import resource
@@ -24,12 +23,13 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from wpauc_jax.batches.pipeline import eval_batches
+from wpauc_jax.batches.types import PromptBatch
 from wpauc_jax.config import Config, from_config_dict
 from wpauc_jax.data.dataset import positions
-from wpauc_jax.decode.search import score_items
+from wpauc_jax.decode import Ranker
 from wpauc_jax.evaluation.baselines import popularity_ranks
 from wpauc_jax.evaluation.evaluate import evaluate
-from wpauc_jax.models import Params, Prompts
+from wpauc_jax.models import Params
 from wpauc_jax.runtime.progress import Progress
 from wpauc_jax.stages.train import best_folder, run_rl, run_sft
 from wpauc_jax.stages.workspace import Workspace, open_workspace
@@ -43,12 +43,16 @@ _USERS = flags.DEFINE_integer("users", 400, "test users that are drawn")
 
 def perplexity(work: Workspace, params: Params, users: np.ndarray) -> float:
     """exp of the mean over tokens of -log p(token), over the vocabulary, of the users' target titles."""
-    trie = work.trie("vocab")
-    score = jax.jit(functools.partial(score_items, work.policy, scoring="vocab"))
+    ranker = work.ranker("vocab")
+
+    @jax.jit
+    def score(ranker: Ranker, params: Params, batch: PromptBatch, items: jax.Array) -> jax.Array:
+        return ranker.score(params, ranker.prefill(params, batch), items)
+
     total, count = 0.0, 0
     for batch in eval_batches(work.dataset, work.builder, users, work.config.eval.batch_size):
-        target, valid = batch["target"], batch["valid"]
-        logps = score(params, Prompts(batch["tokens"], batch["lengths"]), trie, target[:, None].astype(np.int32))
+        target, valid = batch.target, batch.valid
+        logps = score(ranker, params, batch.prompts, target[:, None].astype(np.int32))
         total -= float(np.asarray(logps)[valid].sum())
         count += int(work.catalog.lengths[target][valid].sum())
     return float(np.exp(total / count))

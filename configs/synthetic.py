@@ -1,10 +1,12 @@
-"""A world whose law is known, so that the table has a last word: the best ranking there is.
+"""A world whose law is known, so that the table can say how good the best ranking is.
 
     python -m wpauc_jax.main --config=configs/synthetic.py --workdir=runs/synthetic
 
-docs/tutorial.md goes through it. Users are of several kinds, which only the whole history tells; the row `optimum`
-ranks by the true probability. Expect SFT within .02 of the optimum and far above popularity. RL has little left to
-gain: likelihood alone already learns this law. One token an item keeps the model small; for two there are
+docs/tutorial.md goes through it. There are several kinds of users, and only the whole history tells a user's kind. The
+row `optimum` of the table ranks by the true probability.
+
+Expect SFT within .02 of the optimum and far above popularity. RL has little left to gain: likelihood alone learns this
+law already. An item is one token, which keeps the model small. For two tokens an item give
 `--config.catalog.levels=2 --config.catalog.codes=8`.
 """
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs one training as N processes on this host.
 #   launch/local.sh [--dry-run] N --config=configs/quickstart.py --workdir=runs/local ...
-# DEVICES=D gives each process D simulated CPU devices; PYTHON and PORT may be set. SIGTERM goes to every process. The
-# exit code is the first one that is not 0; 75 means "saved on SIGTERM, start the same command again".
+# DEVICES=D gives each process D simulated CPU devices; PYTHON and PORT may be set. SIGTERM and Ctrl-C go to every
+# process. The exit code is the first one that is not 0; 75 means "saved on SIGTERM, start the same command again".
 set -euo pipefail
 
 dry_run=
@@ -22,6 +22,7 @@ if [[ -n ${DEVICES:-} ]]; then
   export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=$DEVICES
 fi
 
+set -m # without job control, bash has what it starts in the background ignore Ctrl-C
 processes=()
 for ((i = 0; i < count; i++)); do
   command=("$python" -m wpauc_jax.main "--coordinator=127.0.0.1:$port" "--num_processes=$count" "--process_id=$i" "$@")
@@ -37,7 +38,8 @@ if [[ $dry_run ]]; then
   exit 0
 fi
 
-trap 'kill -TERM "${processes[@]}" 2> /dev/null || true' TERM INT
+trap 'kill -TERM "${processes[@]}" 2> /dev/null || true' TERM
+trap 'kill -INT "${processes[@]}" 2> /dev/null || true' INT
 code=0
 for process in "${processes[@]}"; do
   result=0

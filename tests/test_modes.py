@@ -28,7 +28,8 @@ from wpauc_jax.config import (
 )
 from wpauc_jax.data.sources import DataError
 from wpauc_jax.evaluation.ranks import Ranks
-from wpauc_jax.runtime.progress import read_metrics
+from wpauc_jax.runtime.metric_lines import read_metrics
+from wpauc_jax.stages import evaluate as evaluation
 from wpauc_jax.stages import train
 from wpauc_jax.training.storage import CheckpointError
 
@@ -98,7 +99,7 @@ def content(folder: pathlib.Path) -> dict[str, bytes]:
 @pytest.fixture
 def no_work(monkeypatch):
     """Fails where anything is compiled for training or evaluation."""
-    for module, name in ((train, "fit"), (train, "evaluate"), (run, "evaluate"), (run, "plot_training")):
+    for module, name in ((train, "fit"), (train, "evaluate"), (evaluation, "evaluate"), (evaluation, "plot_training")):
         monkeypatch.setattr(module, name, mock.Mock(side_effect=AssertionError(f"{name} was called")))
 
 

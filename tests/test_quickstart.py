@@ -14,7 +14,7 @@ from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.config import ModelConfig
 from wpauc_jax.evaluation.ranks import Ranks
 from wpauc_jax.models import init
-from wpauc_jax.runtime.progress import read_metrics
+from wpauc_jax.runtime.metric_lines import read_metrics
 from wpauc_jax.training.checkpoint import load_best
 
 ROOT = pathlib.Path(__file__).parent.parent

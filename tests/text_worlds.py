@@ -1,6 +1,7 @@
 """A small byte-level tokenizer and catalogues of titles that tests of text share."""
 
 import functools
+import json
 import pathlib
 import tempfile
 
@@ -77,3 +78,21 @@ def made_titles(count: int, seed: int = 0) -> list[str]:
     rng = np.random.default_rng(seed)
     words = ["red", "blue", "garden", "hose", "pump", "(1)", "Zürich"]
     return [" ".join(rng.choice(words, rng.integers(1, 6))) for _ in range(count)]
+
+
+def changed_tokenizer(folder: pathlib.Path, rules=lambda rules: None, config=None) -> pathlib.Path:
+    """The small tokenizer in a new `folder`: `rules` changes its tokenizer.json in place, `config` adds settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in small_tokenizer_folder().iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    for name, change in (("tokenizer.json", rules), ("tokenizer_config.json", lambda old: old.update(config or {}))):
+        content = json.loads((folder / name).read_text())
+        change(content)
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def added_token(content: str, number: int, **flags) -> dict:
+    """An entry of tokenizer.json's added tokens."""
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    return {"id": number, "content": content, **plain, **flags}

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from wpauc_jax.runtime.progress import MetricWriter, read_metrics
+from wpauc_jax.batches.types import Fed, RowIds
+from wpauc_jax.runtime.metric_lines import MetricWriter, read_metrics
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints
 from wpauc_jax.training.loop import Plan, fit
 
@@ -38,12 +39,11 @@ class State:
 
 
 def make_batches(seed=3):
-    def row(p):
-        return {"x": X[p], "y": Y[p], "sample": np.int64(p)}
+    def fed(rows):
+        return Fed({"x": X[rows], "y": Y[rows]}, RowIds(sample=rows))
 
-    return (
-        grain.MapDataset.source(list(range(ROWS))).seed(seed).shuffle().map(row).repeat().batch(BATCH).to_iter_dataset()
-    )
+    numbers = grain.MapDataset.source(np.arange(ROWS)).seed(seed).shuffle().repeat().batch(BATCH)
+    return numbers.map(fed).to_iter_dataset()
 
 
 def make_state():

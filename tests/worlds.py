@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wpauc_jax.catalog.trie import Trie, build_trie
+from wpauc_jax import decode
+from wpauc_jax.batches.types import PromptBatch, RlBatch
+from wpauc_jax.catalog.trie import Trie
 from wpauc_jax.config import ModelConfig
-from wpauc_jax.decode import search as decode
+from wpauc_jax.decode import Ranker, scoring
 from wpauc_jax.models import Params, Policy, Prompts, init
 
 # Compiled once for a shape; called eagerly, each operation would be compiled on its own.
@@ -36,8 +38,13 @@ def variable_length_items(count: int = 40, longest: int = 3, seed: int = 0) -> l
     return list(items)
 
 
-def trie_for(items: list[tuple[int, ...]], scoring: str) -> Trie:
-    return build_trie(items, eos=EOS, trim=scoring == "constrained")
+def trie_for(items: list[tuple[int, ...]], rule: str) -> Trie:
+    return scoring.trie_for(items, rule, eos=EOS)
+
+
+def tiny_ranker(items: list[tuple[int, ...]], rule: str = "constrained", config: ModelConfig = TINY) -> Ranker:
+    """The tiny policy over some items."""
+    return Ranker(tiny_policy(config)[0], trie_for(items, rule), rule)
 
 
 def some_prompts(batch: int = 3, width: int = 9, seed: int = 1) -> Prompts:
@@ -47,6 +54,12 @@ def some_prompts(batch: int = 3, width: int = 9, seed: int = 1) -> Prompts:
     tokens = rng.integers(0, TINY.vocab_size, (batch, width))
     tokens[np.arange(width) >= lengths[:, None]] = 0
     return Prompts(jnp.asarray(tokens, jnp.int32), jnp.asarray(lengths, jnp.int32))
+
+
+def some_rl_batch(target=(4, 9, 30)) -> RlBatch:
+    """`some_prompts`, and what they ask for."""
+    prompts = some_prompts()
+    return RlBatch(PromptBatch(prompts.tokens, prompts.lengths), jnp.asarray(target, jnp.int32))
 
 
 def brute_force_logps(policy: Policy, params: Params, prompts: Prompts, items, scoring: str) -> np.ndarray:

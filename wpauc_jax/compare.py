@@ -10,7 +10,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from wpauc_jax.evaluation.ranks import Ranks, RanksError, metric_names, paired_bootstrap
+from wpauc_jax.evaluation.bootstrap import paired_bootstrap
+from wpauc_jax.evaluation.ranks import Ranks, RanksError, metric_names
 from wpauc_jax.evaluation.report import comparison_table
 
 

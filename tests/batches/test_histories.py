@@ -1,11 +1,16 @@
 """Histories read from JSON lines and .inter files; every fault names its line."""
 
+import dataclasses
 import gzip
+import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from wpauc_jax.batches.histories import read_histories
+from wpauc_jax.batches.histories import UNKNOWN, read_histories
+from wpauc_jax.config import RecommendConfig
 from wpauc_jax.data.dataset import Dataset
 from wpauc_jax.data.errors import DataError
 
@@ -23,10 +28,10 @@ DATASET = Dataset(
 )
 
 
-def read(tmp_path, text, name="h.jsonl"):
+def read(tmp_path, text, name="h.jsonl", dataset=DATASET, **options):
     path = tmp_path / name
     path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
-    return [(user, items.tolist()) for user, items in read_histories(path, DATASET)]
+    return [(user, items.tolist()) for user, items in read_histories(path, dataset, **options)]
 
 
 @pytest.mark.parametrize("name", ["h.jsonl", "h.jsonl.gz", "h.txt"])
@@ -56,11 +61,26 @@ GOOD = '{"user": "u", "history": ["a"]}\n'
         ('{"user": "w", "history": []}', "line 2: the history of user 'w' is empty"),
         ('{"user": "w", "history": [1.5]}', "line 2: item 1.5 of user 'w' is not a string or an integer"),
         ('{"user": "w", "history": ["a", "x"]}', "line 2: item 'x' of user 'w' is not among the 4 items"),
+        ('{"user": NaN, "history": ["a"]}', "line 2: expected .*got "),
+        ('{"user": null, "history": ["a"]}', "line 2: expected"),
+        ('{"user": ["w"], "history": ["a"]}', "line 2: expected"),
+        ('{"user": "w", "history": [Infinity]}', "line 2: item inf of user 'w' is not a string"),
+        ('{"user": "w", "history": [null]}', "line 2: item None of user 'w' is not a string"),
+        ('{"user": "w", "history": [["a"]]}', r"line 2: item \['a'\] of user 'w' is not a string"),
+        ('{"user": "w", "user": "v", "history": ["a"]}', r"line 2: not JSON \('user' stands twice"),
+        ('{"user": "w", "history": ["\\ud83d"]}', "line 2: the id '.ud83d' holds half a character"),
+        ('{"user": "\\udc00w", "history": ["a"]}', "line 2: the id '.udc00w' holds half a character"),
+        ('{"user": "w", "history": ' + "[" * 100_000, "line 2: not JSON"),
+        ('{"user": "w", "history": [' + "[" * 400 + "]" * 400 + "]}", "line 2: item .* is not a string"),
+        ('{"user": "w", "history": [' + "9" * 5000 + "]}", "line 2: not JSON"),
     ],
 )
 def test_a_bad_json_line_is_named(tmp_path, line, message):
-    with pytest.raises(DataError, match=r"h\.jsonl, " + message):
-        read(tmp_path, GOOD + line + "\n")
+    for unknown in ("error", "skip") if "not among" not in message else ("error",):
+        with pytest.raises(DataError, match=r"h\.jsonl, " + message) as caught:
+            read(tmp_path, GOOD + line + "\n", unknown=unknown)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+        str(caught.value).encode()
 
 
 def test_a_bad_inter_line_is_named(tmp_path):
@@ -79,3 +99,67 @@ def test_missing_and_empty_files_and_bytes(tmp_path):
     (tmp_path / "latin.jsonl").write_bytes(GOOD.encode() + b'{"user": "\xe9", "history": ["a"]}')
     with pytest.raises(DataError, match=r"latin\.jsonl, line 2: not JSON"):
         read_histories(tmp_path / "latin.jsonl", DATASET)
+
+
+def test_a_byte_order_mark_and_a_pair_of_halves_are_no_trouble(tmp_path):
+    dataset = dataclasses.replace(DATASET, item_ids=["a", "\U0001f600", "7", "d"])
+    text = "\ufeff" + '{"user": "u", "history": ["\\ud83d\\ude00", "a"]}\r\n\r\n'
+    assert read(tmp_path, text, dataset=dataset) == [("u", [1, 0])]
+
+
+def test_unknown_items_are_all_named_with_the_nearest_ids(tmp_path):
+    dataset = dataclasses.replace(DATASET, item_ids=["B00042", "alpha-blue", "7", "Delta"])
+    lines = ['{"user": "u", "history": ["b00042 ", "alpha-blu", 7]}', '{"user": "v", "history": ["7.0", "zz", "zz"]}']
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, "\n".join(lines), dataset=dataset)
+    message = str(caught.value)
+    assert "line 1: item 'b00042 ' of user 'u' is not among the 4 items" in message
+    assert "5, 4 of them different: 'b00042 ' (line 1; nearest is 'B00042')" in message
+    assert "'alpha-blu' (line 1; nearest is 'alpha-blue'), '7.0' (line 2; nearest is '7'), 'zz' (line 2)" in message
+    assert message.endswith("remove them, or set recommend.unknown='skip'")
+
+
+def test_unknown_items_can_be_left_out(tmp_path):
+    said = []
+    lines = ['{"user": "u", "history": ["x", "b", "y"]}', '{"user": "v", "history": ["x"]}']
+    assert read(tmp_path, "\n".join(lines), unknown="skip", say=said.append) == [("u", [1])]
+    assert said[0].endswith("in the catalog are left out: 3, 2 of them different: 'x' (line 1), 'y' (line 1)")
+    assert said[1].endswith("users without a known item, who get no list: 1 ('v')")
+    with pytest.raises(DataError, match="no user has an item of the catalog"):
+        read(tmp_path, lines[1], unknown="skip", say=said.append)
+    inter = "user_id:token\titem_id:token\nu\tx\nu\ta\n"
+    assert read(tmp_path, inter, "h.inter", unknown="skip", say=said.append) == [("u", [0])]
+
+
+def test_every_choice_for_unknown_items_is_known():
+    field = next(field for field in dataclasses.fields(RecommendConfig) if field.name == "unknown")
+    assert set(field.metadata["choices"]) == set(UNKNOWN)
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(), max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(["user", "history", "x"]), inner, max_size=3),
+        st.fixed_dictionaries({"user": inner, "history": st.lists(inner, max_size=3)}),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    line=st.one_of(JSON.map(json.dumps).map(str.encode), st.binary(max_size=30)), unknown=st.sampled_from([*UNKNOWN])
+)
+def test_any_line_is_a_history_or_one_line_of_error(tmp_path_factory, line, unknown):
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    path.write_bytes(GOOD.encode() + line.replace(b"\n", b" "))
+    said = []
+    try:
+        found = read_histories(path, DATASET, unknown=unknown, say=said.append)
+        assert found[0][0] == "u" and all(len(items) for _, items in found)
+        json.dumps([user for user, _ in found], ensure_ascii=False).encode()
+    except DataError as error:
+        assert str(path) in str(error)
+        said.append(str(error))
+    assert all("\n" not in text.strip() and text.encode() for text in said)

@@ -1,8 +1,10 @@
 """Prompts and batches against plain loops; epochs, processes, resumption."""
 
+import dataclasses
 import itertools
 
 import grain
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from wpauc_jax.batches.pieces import sft_pieces
 from wpauc_jax.batches.pipeline import eval_batches, prompt_batches, sft_batches, steps_per_epoch
 from wpauc_jax.batches.prompts import PromptBuilder
 from wpauc_jax.batches.rows import sft_rows, unpacked
+from wpauc_jax.batches.types import EvalBatch, PromptBatch, RowIds
 from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.data.dataset import positions, train_rows
 from wpauc_jax.data.sources import DataError
@@ -25,15 +28,14 @@ def codes_of(items) -> list[int]:
     return [int(token) for item in items for token in CATALOG.tokens[item] if token >= 0]
 
 
-def take(pipeline, count: int) -> list[dict[str, np.ndarray]]:
+def take(pipeline, count: int) -> list:
     return list(itertools.islice(iter(pipeline), count))
 
 
 def assert_equal_batches(left, right):
     for a, b in zip(left, right, strict=True):
-        assert a.keys() == b.keys()
-        for name in a:
-            np.testing.assert_array_equal(a[name], b[name])
+        assert jax.tree.structure(a) == jax.tree.structure(b)
+        jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @given(st.lists(st.integers(0, 39), max_size=12), st.integers(1, 6))
@@ -53,7 +55,7 @@ def test_the_longest_prompt_fits_exactly():
 
 def test_items_outside_the_catalogue_are_refused():
     builder = PromptBuilder(CATALOG, 3)
-    with pytest.raises(ValueError, match="item 40 is not in the catalogue of 40 items"):
+    with pytest.raises(ValueError, match="item 40 is not in the catalog of 40 items"):
         builder.build([1, 40])
     with pytest.raises(ValueError, match="item -1 is not"):
         builder.build([1, -1])
@@ -70,23 +72,21 @@ def test_eval_batches_against_a_loop(max_history):
     assert len(batches) == 2
     seen = []
     for batch in batches:
-        assert {name: (value.shape, value.dtype.name) for name, value in batch.items()} == {
-            "tokens": ((4, builder.max_tokens), "int32"),
-            "lengths": ((4,), "int32"),
-            "target": ((4,), "int32"),
-            "user": ((4,), "int32"),
-            "sample": ((4,), "int64"),
-            "valid": ((4,), "bool"),
-        }
+        assert jax.tree.map(lambda column: (column.shape, column.dtype.name), batch) == EvalBatch(
+            prompts=PromptBatch(tokens=((4, builder.max_tokens), "int32"), lengths=((4,), "int32")),
+            target=((4,), "int32"),
+            valid=((4,), "bool"),
+            ids=RowIds(user=((4,), "int32"), sample=((4,), "int64")),
+        )
         for row in range(4):
-            p, user = batch["sample"][row], batch["user"][row]
+            p, user = batch.ids.sample[row], batch.ids.user[row]
             begin = dataset.offsets[user]
             assert begin < p < dataset.offsets[user + 1]
             expected = builder.build(dataset.item[max(begin, p - max_history) : p])
-            assert batch["lengths"][row] == len(expected)
-            assert batch["tokens"][row].tolist() == [*expected, *[0] * (builder.max_tokens - len(expected))]
-            assert batch["target"][row] == dataset.item[p]
-            if batch["valid"][row]:
+            assert batch.prompts.lengths[row] == len(expected)
+            assert batch.prompts.tokens[row].tolist() == [*expected, *[0] * (builder.max_tokens - len(expected))]
+            assert batch.target[row] == dataset.item[p]
+            if batch.valid[row]:
                 seen.append(p)
     assert seen == samples.tolist()
     assert_equal_batches(batches, batches)
@@ -99,8 +99,8 @@ def test_a_prompt_does_not_depend_on_its_target():
     before = next(iter(eval_batches(dataset, builder, samples, len(samples))))
     dataset.item[samples] = (dataset.item[samples] + 1) % dataset.num_items
     after = next(iter(eval_batches(dataset, builder, samples, len(samples))))
-    assert (before["target"] != after["target"]).all()
-    np.testing.assert_array_equal(before["tokens"], after["tokens"])
+    assert (before.target != after.target).all()
+    np.testing.assert_array_equal(before.prompts.tokens, after.prompts.tokens)
 
 
 def test_each_epoch_shows_every_sample_once_in_another_order():
@@ -108,7 +108,7 @@ def test_each_epoch_shows_every_sample_once_in_another_order():
     samples = positions(dataset, "train")
     epochs = 3
     pipeline = prompt_batches(dataset, PromptBuilder(CATALOG, 5), samples, 7, seed=3)
-    stream = np.concatenate([b["sample"] for b in take(pipeline, steps_per_epoch(epochs * len(samples), 7))])
+    stream = np.concatenate([b.ids.sample for b in take(pipeline, steps_per_epoch(epochs * len(samples), 7))])
     orders = [stream[e * len(samples) : (e + 1) * len(samples)] for e in range(epochs)]
     for order in orders:
         assert np.sort(order).tolist() == samples.tolist()
@@ -122,7 +122,7 @@ def test_batches_depend_on_the_seed_alone():
         return take(prompt_batches(dataset, PromptBuilder(CATALOG, 5), positions(dataset, "train"), 4, seed=seed), 5)
 
     assert_equal_batches(first(1), first(1))
-    assert any((a["sample"] != b["sample"]).any() for a, b in zip(first(1), first(2), strict=True))
+    assert any((a.ids.sample != b.ids.sample).any() for a, b in zip(first(1), first(2), strict=True))
 
 
 @pytest.mark.parametrize("rows", [[0, 1], [1, 5, 2]])
@@ -137,7 +137,7 @@ def test_a_process_makes_its_rows_of_the_one_global_batch(rows):
         return take(sft_batches(sft_rows(dataset, builder, limits), 6, seed=0, rows=rows), 11)
 
     for batches in (prompts, pieces):
-        whole = [{name: column[rows] for name, column in batch.items()} for batch in batches(None)]
+        whole = [jax.tree.map(lambda column: column[rows], batch) for batch in batches(None)]
         assert_equal_batches(batches(np.array(rows)), whole)
     with pytest.raises(ValueError, match=r"rows \[6\] are not all in a batch of 6"):
         prompts(np.array([6]))
@@ -149,8 +149,8 @@ def test_an_evaluation_knows_all_samples_but_makes_its_own_prompts():
     for mine, whole in zip(
         eval_batches(dataset, builder, samples, 4, rows=rows), eval_batches(dataset, builder, samples, 4), strict=True
     ):
-        for name, column in mine.items():
-            np.testing.assert_array_equal(column, whole[name][rows] if name in ("tokens", "lengths") else whole[name])
+        own = jax.tree.map(lambda column: column[rows], whole.prompts)
+        assert_equal_batches([mine], [dataclasses.replace(whole, prompts=own)])
 
 
 def pipelines():
@@ -229,27 +229,28 @@ def test_sft_batches_against_a_loop(max_history):
     ]
     assert sorted(found) == sorted(expected)
     assert len(packed) < len(pieces)
-    assert {batch[name].dtype.name for batch in batches for name in batch} == {"int32"}
+    assert {column.dtype.name for column in jax.tree.leaves(batches)} == {"int32"}
 
 
 def test_rows_that_no_piece_fills_are_padding():
     dataset, builder = dataset_of(LENGTHS), PromptBuilder(CATALOG, 4)
     packed = sft_rows(dataset, builder, np.diff(dataset.offsets), row_tokens=40)
-    (batch,) = take(sft_batches(packed, len(packed), seed=0), 1)
-    assert batch["tokens"].shape == batch["segments"].shape == (len(packed), 40)
-    assert (batch["tokens"][batch["segments"] == 0] == Catalog.pad).all()
-    assert (batch["segments"] > 0).sum() == packed.pieces.tokens.sum()
-    assert packed.packing.waste == pytest.approx((batch["segments"] == 0).mean())
+    (fed,) = take(sft_batches(packed, len(packed), seed=0), 1)
+    batch = fed.batch
+    assert batch.tokens.shape == batch.segments.shape == (len(packed), 40)
+    assert (batch.tokens[batch.segments == 0] == Catalog.pad).all()
+    assert (batch.segments > 0).sum() == packed.pieces.tokens.sum()
+    assert packed.packing.waste == pytest.approx((batch.segments == 0).mean())
 
 
 def test_the_token_at_a_start_is_followed_by_the_items_own_tokens():
-    batch = take(pipelines()["sft"], 1)[0]
-    rows, slots = np.nonzero(batch["items"] >= 0)
+    batch = take(pipelines()["sft"], 1)[0].batch
+    rows, slots = np.nonzero(batch.items >= 0)
     assert len(rows)
     for row, slot in zip(rows, slots, strict=True):
-        start = batch["starts"][row, slot] + 1
-        own = codes_of([batch["items"][row, slot]])
-        assert batch["tokens"][row, start : start + len(own)].tolist() == own
+        start = batch.starts[row, slot] + 1
+        own = codes_of([batch.items[row, slot]])
+        assert batch.tokens[row, start : start + len(own)].tolist() == own
 
 
 def test_nothing_to_batch_is_an_error():

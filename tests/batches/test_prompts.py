@@ -11,6 +11,7 @@ from wpauc_jax.batches.pieces import sft_pieces
 from wpauc_jax.batches.pipeline import eval_batches, prompt_batches, sft_batches
 from wpauc_jax.batches.prompts import PromptBuilder, text_format
 from wpauc_jax.batches.rows import sft_rows, unpacked
+from wpauc_jax.batches.types import Fed
 from wpauc_jax.catalog.titles import catalog_from_titles
 from wpauc_jax.config import ConfigError, DataConfig, PromptConfig
 from wpauc_jax.data.dataset import gather_ranges, positions, train_rows
@@ -76,7 +77,7 @@ def test_no_room_for_an_item_is_an_error():
 
 def test_the_catalogue_and_the_prompt_must_end_items_alike():
     catalog = text_builder("chat").catalog
-    with pytest.raises(ValueError, match="the catalogue's items end in token 0, the prompts' answers in"):
+    with pytest.raises(ValueError, match="the catalog's items end in token 0, the prompts' answers in"):
         PromptBuilder(catalog, 3, text_format(PromptConfig(), small_tokenizer()))
 
 
@@ -126,10 +127,11 @@ def test_rl_and_evaluation_give_the_prompts_of_sft(style, limit):
         batches = take(prompt_batches(dataset, builder, samples, 1, seed=0), len(samples))
         batches += list(eval_batches(dataset, builder, samples, 1))
         for batch in batches:
-            target = int(batch["target"][0])
-            sample = batch["tokens"][0, : batch["lengths"][0]].tolist()
+            asked = batch.batch if isinstance(batch, Fed) else batch
+            target = int(asked.target[0])
+            sample = asked.prompts.tokens[0, : asked.prompts.lengths[0]].tolist()
             sample += catalog.tokens[target, : catalog.lengths[target]].tolist()
-            found = [row[: len(sample)] == sample for row in rows[int(batch["user"][0])]]
+            found = [row[: len(sample)] == sample for row in rows[int(batch.ids.user[0])]]
             seen += 1
             same += any(found)
             if limit == 0 or style == "chat":

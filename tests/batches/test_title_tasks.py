@@ -18,9 +18,11 @@ from wpauc_jax.batches.title_tasks import INSTRUCTIONS, Alignment, alignment_of
 from wpauc_jax.catalog import Catalog, build_trie, catalog_from_codes
 from wpauc_jax.catalog.titles import title_tokens
 from wpauc_jax.config import PromptConfig, SftConfig
+from wpauc_jax.decode import Ranker
 from wpauc_jax.models import Policy, init
 from wpauc_jax.training.answers import answer_loss
-from wpauc_jax.training.rl import init_state, make_sft_step
+from wpauc_jax.training.sft import make_sft_step
+from wpauc_jax.training.state import init_state
 
 TITLES = made_titles(12)
 CODES = np.array([[i // 4, i % 4] for i in range(12)])
@@ -72,10 +74,9 @@ def test_the_loss_of_answers_against_a_plain_loop():
     policy, params = tiny_model(catalog)
     rows = rows_of("id_to_title", "list")
     items = np.arange(11)  # not a multiple of the block
-    batch = {name: jnp.asarray(value) for name, value in rows.batch("x", items).items()}
-    batch = {name.removeprefix("x_"): value for name, value in batch.items()}
-    total, count = jax.jit(answer_loss, static_argnums=0)(policy, params, **batch)
-    logits = np.asarray(Policy.forward(policy, params, batch["tokens"]), np.float64)
+    batch = rows.batch(items)
+    total, count = jax.jit(answer_loss, static_argnums=0)(policy, params, batch)
+    logits = np.asarray(Policy.forward(policy, params, jnp.asarray(batch.tokens)), np.float64)
     expected, tokens = 0.0, 0
     for item in items:
         for place in range(rows.starts[item], length_of(rows, item) - 1):
@@ -94,14 +95,13 @@ def test_tasks_are_mixed_into_sft_with_their_weights():
     tasks = {task: rows_of(task, "list") for task in INSTRUCTIONS}
     weights = SftConfig(title_to_id=0.5, id_to_title=2.0).tasks
     limits = np.array([4, 5, 6, 7])
-    batch = next(iter(sft_batches(sft_rows(dataset, builder, limits), 4, seed=0, tasks=tasks)))
-    assert batch["title_to_id_tokens"].shape[0] == batch["id_to_title_answers"].shape[0] == 4
-    arrays = {name: jnp.asarray(value) for name, value in batch.items() if name != "user"}
-    optimizer, trie = optax.sgd(1.0), build_trie(catalog.sequences())
+    batch = next(iter(sft_batches(sft_rows(dataset, builder, limits), 4, seed=0, tasks=tasks))).batch
+    assert batch.tasks["title_to_id"].tokens.shape[0] == batch.tasks["id_to_title"].answers.shape[0] == 4
+    optimizer, ranker = optax.sgd(1.0), Ranker(policy, build_trie(catalog.sequences()))
 
     def losses(weights):
-        step = make_sft_step(policy, trie, optimizer, loss="catalogue", tasks=weights)
-        state, metrics = step(init_state(params, optimizer), arrays)
+        step = make_sft_step(ranker, optimizer, tasks=weights)
+        state, metrics = step(init_state(params, optimizer), jax.device_put(batch))
         return state.params, {name: float(value) for name, value in metrics.items()}
 
     alone, mixed = losses({}), losses(weights)
@@ -122,7 +122,7 @@ def test_every_item_is_aligned_once_an_epoch():
     rows = rows_of("title_to_id", "list")
     packed = sft_rows(dataset, builder, np.array([4, 5, 6, 7]))
     feed = iter(sft_batches(packed, 4, seed=0, tasks={"title_to_id": rows}))
-    answers = np.concatenate([next(feed)["title_to_id_answers"] for _ in range(3)])
+    answers = np.concatenate([next(feed).batch.tasks["title_to_id"].answers for _ in range(3)])
     assert sorted(answers.tolist()) == sorted(rows.answers.tolist())
 
 

@@ -172,9 +172,9 @@ SID = [
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_ids_from_a_file(tmp_path, suffix):
     path = write(tmp_path / f"a.sid{suffix}", atomic(*SID))
-    codes, sizes = read_sid(path, ["a", "b", "c"])
+    codes, names = read_sid(path, ["a", "b", "c"])
     assert codes.tolist() == [[1, 0, 0], [0, 0, -1], [0, 0, -1]]  # a_9 before a_10; x is not asked for
-    assert sizes == [2, 1, 1]
+    assert names == [["<a_9>", "<a_10>"], ["<b_0>"], ["<c_5>"]]
     dataset = dataclasses.replace(dataset_of([3], num_items=3), item_ids=["a", "b", "c"])
     catalog = build_catalog(CatalogConfig(ids="file", path=str(path)), dataset)
     assert catalog.sequences() == [[4, 5, 6], [3, 5, 7], [3, 5, 8]]

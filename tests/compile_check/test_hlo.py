@@ -10,11 +10,10 @@ from jax.sharding import PartitionSpec
 
 from tests.runtime import test_sharding as world
 from wpauc_jax import models
-from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.compile_check import hlo
 from wpauc_jax.config import ModelConfig
 from wpauc_jax.runtime import sharding
-from wpauc_jax.training.rl import init_state
+from wpauc_jax.training.state import init_state
 
 LOOP = """HloModule jit_f, entry_computation_layout={()->f32[8]{0}}, num_partitions=8
 
@@ -195,8 +194,7 @@ def step_collectives(
 ) -> list[hlo.Collective]:
     with jax.set_mesh(world.mesh_of(*mesh)):
         policy, params = models.init(model, 0)
-        trie = sharding.place_whole(build_trie(world.sequences(), trim=scoring == "constrained"))
-        step, batch = world.make_step(kind, policy, trie, world.RL, scoring)
+        step, batch = world.make_step(kind, policy, world.RL, scoring)
         state = init_state(params, world.OPTIMIZER, reference=kind == "rl")
         return hlo.collectives(step.lower(state, sharding.place_batch(batch)).compile().as_text())
 

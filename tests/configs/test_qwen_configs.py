@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from tests.configs.test_configs import parse
+from wpauc_jax.batches.types import PromptBatch, RlBatch, SftBatch
 from wpauc_jax.catalog.trie import build_trie
+from wpauc_jax.decode import Ranker
 from wpauc_jax.models import make_policy, split_params
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import init_state, make_rl_step, make_sft_step
+from wpauc_jax.training.rl import make_rl_step
+from wpauc_jax.training.sft import SFT_SCORING, make_sft_step
+from wpauc_jax.training.state import init_state
 
 PARAMETERS = {"0.5B": 0.494e9, "1.5B": 1.544e9, "3B": 3.086e9, "7B": 7.616e9}  # as the models' own pages say
 PROMPT = 192
@@ -44,13 +48,12 @@ def lowered(size, items, stage, **changes):
     optimizer = make_optimizer(settings.optim, 100)
     state = jax.eval_shape(functools.partial(init_state, optimizer=optimizer, reference=stage == "rl"), trained)
     B, trie = settings.batch_size, catalogue(items)
-    batch = {"tokens": shape(B, PROMPT)}
     if stage == "sft":
-        step = make_sft_step(policy, trie, optimizer, loss=settings.loss, frozen=frozen)
-        batch |= {"segments": shape(B, PROMPT), "items": shape(B, 11), "starts": shape(B, 11)}
+        step = make_sft_step(Ranker(policy, trie, SFT_SCORING[settings.loss]), optimizer, frozen=frozen)
+        batch = SftBatch(shape(B, PROMPT), shape(B, PROMPT), shape(B, 11), shape(B, 11))
     else:
-        step = make_rl_step(policy, trie, optimizer, settings, scoring=config.scoring, seed=0, frozen=frozen)
-        batch |= {"lengths": shape(B), "target": shape(B)}
+        step = make_rl_step(Ranker(policy, trie, config.scoring), optimizer, settings, seed=0, frozen=frozen)
+        batch = RlBatch(PromptBatch(shape(B, PROMPT), shape(B)), shape(B))
     return step.lower(state, batch), params
 
 

@@ -113,9 +113,9 @@ def test_descriptions_join_the_text(tmp_path):
 
 
 def test_semantic_ids_from_info_and_index(tmp_path):
-    codes, sizes = read_sid(write(tmp_path / "info.txt", INFO), ["2", "0", "1"])
+    codes, names = read_sid(write(tmp_path / "info.txt", INFO), ["2", "0", "1"])
     assert codes.tolist() == [[1, 0], [0, 0], [0, 1]]  # <a_1> before <a_10>
-    assert sizes == [2, 2]
+    assert names == [["<a_1>", "<a_10>"], ["<b_0>", "<b_1>"]]
     index = json.dumps({"0": ["<a_1>", "<b_0>"], "1": ["<a_1>", "<b_1>"], "2": ["<a_10>", "<b_0>"]})
     np.testing.assert_array_equal(read_sid(write(tmp_path / "x.index.json", index), ["2", "0", "1"])[0], codes)
     with pytest.raises(DataError, match=r"bad\.json: expected"):

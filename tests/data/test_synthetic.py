@@ -230,7 +230,7 @@ def recalls(work, params) -> dict[int, tuple[float, float, float]]:
     world, rows = make_world(work.config.data.synthetic), positions(work.dataset, "test")
     law, last_only = (optimal_law(world, work.dataset, rows, limit) for limit in (10, 1))
     search, batches = work.search(10), eval_batches(work.dataset, work.builder, rows, 256)
-    lists = np.concatenate([np.asarray(search(params, batch).items)[batch["valid"]] for batch in batches])
+    lists = np.concatenate([np.asarray(search(params, batch.prompts).items)[batch.valid] for batch in batches])
     return {k: (expected_recall(law, lists, k), best_recall(law, k), best_recall(last_only, k)) for k in (3, 5, 10)}
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.worlds import beam_search, brute_force_logps, some_prompts, tiny_policy, trie_for, variable_length_items
-from wpauc_jax.decode.exact import score_catalogue
+from wpauc_jax.batches.types import EvalBatch, PromptBatch, RowIds
+from wpauc_jax.decode import Ranker, score_catalogue
 from wpauc_jax.evaluation.evaluate import evaluate_exact, make_exact_search
 
 ITEMS = variable_length_items()
@@ -51,20 +52,15 @@ def test_ranks_among_all_items_and_what_beams_miss():
     policy, params = tiny_policy()
     trie, prompts, ks = trie_for(ITEMS, "constrained"), some_prompts(), (1, 3, 12)
     beams = np.asarray(beam_search(policy, params, prompts, trie, num_beams=3).items)[:2]
-    batch = {
-        "tokens": np.asarray(prompts.tokens),
-        "lengths": np.asarray(prompts.lengths),
-        "target": np.array([beams[0, 1], 30, 2], np.int32),
-        "sample": np.arange(3),
-        "user": np.arange(3),
-        "valid": np.array([True, True, False]),
-    }
-    search = make_exact_search(policy, trie, num_beams=3, scoring="constrained", ks=ks)
+    target = np.array([beams[0, 1], 30, 2], np.int32)
+    asked = PromptBatch(np.asarray(prompts.tokens), np.asarray(prompts.lengths))
+    batch = EvalBatch(asked, target, np.array([True, True, False]), RowIds(np.arange(3), np.arange(3)))
+    search = make_exact_search(Ranker(policy, trie), num_beams=3, ks=ks)
     found = evaluate_exact(search, params, [batch])
 
     order = np.argsort(-truth("constrained"), axis=1, kind="stable")[:2]
-    np.testing.assert_array_equal(found.ranks.rank, (order == batch["target"][:2, None]).argmax(1))
-    hit = beams == batch["target"][:2, None]
+    np.testing.assert_array_equal(found.ranks.rank, (order == target[:2, None]).argmax(1))
+    hit = beams == target[:2, None]
     np.testing.assert_array_equal(found.beams.rank, np.where(hit.any(1), hit.argmax(1), -1))
     assert {*hit.any(1)} == {True, False}
     missed = {

@@ -16,7 +16,7 @@ from tests.worlds import (
     trie_for,
     variable_length_items,
 )
-from wpauc_jax.decode.search import sample_without_replacement
+from wpauc_jax.decode import sample_without_replacement
 
 ITEMS = variable_length_items()
 SCORING = ["constrained", "vocab"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -25,7 +26,7 @@ def altered(stage: str, change) -> list:
     """The batches, those of one stage changed by `change(batch)`."""
     out = []
     for name, batch in fed(clean_dataset()):
-        copied = {key: values.copy() for key, values in batch.items()}
+        copied = jax.tree.map(np.copy, batch)
         if name == stage:
             change(copied)
         out.append((name, copied))
@@ -34,13 +35,13 @@ def altered(stage: str, change) -> list:
 
 def test_a_target_of_another_sample():
     def swap(batch):
-        batch["target"][:2] = batch["target"][1::-1]
+        batch.target[:2] = batch.target[1::-1]
 
     found = prompts.targets_are_bound_by_id(clean_dataset(), altered("test", swap))
     assert only(found, is_problem=True).text.endswith("not their stage's: 2")
 
     def train_row(batch):
-        batch["sample"][0], batch["target"][0] = 1, clean_dataset().item[1]
+        batch.ids.sample[0], batch.target[0] = 1, clean_dataset().item[1]
 
     finding = only(prompts.targets_are_bound_by_id(clean_dataset(), altered("test", train_row)), is_problem=True)
     assert finding.references[0].startswith("row 1 (user 'u0'") and finding.references[0].endswith("train)")
@@ -49,9 +50,9 @@ def test_a_target_of_another_sample():
 @pytest.mark.parametrize("stage", ["valid", "test", "rl"])
 def test_a_prompt_with_its_answer(stage):
     def leak(batch):
-        answer = CATALOG.tokens[batch["target"][0]]
-        end = batch["lengths"][0]
-        batch["tokens"][0, end - len(answer) : end] = answer
+        answer = CATALOG.tokens[batch.target[0]]
+        end = batch.prompts.lengths[0]
+        batch.prompts.tokens[0, end - len(answer) : end] = answer
 
     batches = altered(stage, leak)
     finding = only(prompts.prompts_hold_no_answer(clean_dataset(), CATALOG, BUILDER, batches), is_problem=True)
@@ -66,9 +67,9 @@ def test_a_title_in_the_instruction_of_its_own_prompt(style):
     builder = STYLES[style]
     batches = fed(clean_dataset(), builder)
     batch = next(batch for name, batch in batches if name == "test")
-    answer = builder.catalog.tokens[batch["target"][0]]
+    answer = builder.catalog.tokens[batch.target[0]]
     title = answer[: (answer >= 0).sum() - 1]  # its end is not among what leaks
-    batch["tokens"][0, 2 : 2 + len(title)] = title
+    batch.prompts.tokens[0, 2 : 2 + len(title)] = title
     found = prompts.prompts_hold_no_answer(clean_dataset(), builder.catalog, builder, batches)
     assert only(found, is_problem=True).text.endswith("does: 1")
 
@@ -130,9 +131,9 @@ def test_sft_on_test_rows_or_on_those_of_rl():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda batch: batch["tokens"].__setitem__((0, 0), 5), "do not begin with the beginning token: 1"),
-        (lambda batch: batch["tokens"].__setitem__((0, 1), 1), "begin with the beginning token twice: 1"),
-        (lambda batch: batch["lengths"].__setitem__(0, 10), "are longer than the limit of 9 tokens: 1"),
+        (lambda batch: batch.prompts.tokens.__setitem__((0, 0), 5), "do not begin with the beginning token: 1"),
+        (lambda batch: batch.prompts.tokens.__setitem__((0, 1), 1), "begin with the beginning token twice: 1"),
+        (lambda batch: batch.prompts.lengths.__setitem__(0, 10), "are longer than the limit of 9 tokens: 1"),
     ],
 )
 def test_a_prompt_that_begins_wrong_or_is_too_long(change, text):

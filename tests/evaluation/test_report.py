@@ -11,7 +11,7 @@ from wpauc_jax import compare
 from wpauc_jax.evaluation import plots
 from wpauc_jax.evaluation.ranks import Ranks, RanksError
 from wpauc_jax.evaluation.report import Report, format_table, metric_title, write_results
-from wpauc_jax.runtime.progress import MetricWriter
+from wpauc_jax.runtime.metric_lines import MetricWriter
 
 
 def make_ranks(rank, num_candidates=20, sample=None, user=None):

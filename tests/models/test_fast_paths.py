@@ -10,14 +10,25 @@ import pytest
 
 from benchmarks.flops import step_flops
 from benchmarks.shapes import Shape, catalogue
-from tests.worlds import TINY, beam_search, some_prompts, tiny_policy, trie_for, variable_length_items
+from tests.worlds import (
+    TINY,
+    beam_search,
+    some_prompts,
+    some_rl_batch,
+    tiny_policy,
+    tiny_ranker,
+    trie_for,
+    variable_length_items,
+)
 from wpauc_jax.config import ConfigError, OptimConfig, RlConfig
 from wpauc_jax.models import ALL_TRAINED
 from wpauc_jax.models.attention import causal_attention, group_attention, merged, prompt_attention, suffix_attention
 from wpauc_jax.models.kernels import splash_attention
 from wpauc_jax.models.log_partition import log_partition
+from wpauc_jax.training.compact import compact_gradient
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import compact_gradient, init_state, make_rl_step, rl_loss
+from wpauc_jax.training.rl import make_rl_step, rl_loss
+from wpauc_jax.training.state import init_state
 
 ITEMS = variable_length_items(count=36, longest=2)
 CONFIG = RlConfig(group_size=6, target_k=3, kl_coef=0.0)
@@ -114,38 +125,24 @@ def test_vocab_scoring_holds_no_logits_of_the_vocabulary():
     assert not any(shape in text for shape in ("f32[3,20000]", "f32[3,6,20000]", "f32[18,20000]"))
 
 
-def rl_batch(target) -> dict[str, jax.Array]:
-    prompts = some_prompts()
-    return {"tokens": prompts.tokens, "lengths": prompts.lengths, "target": jnp.asarray(target, jnp.int32)}
-
-
 def gradient(config, batch, *, rl=CONFIG, scoring="constrained"):
-    policy, params = tiny_policy(config)
-    loss = functools.partial(
-        rl_loss,
-        policy,
-        ref_params=None,
-        trie=trie_for(ITEMS, scoring),
-        batch=batch,
-        key=jax.random.key(0),
-        config=rl,
-        scoring=scoring,
-    )
+    _, params = tiny_policy(config)
+    settings = {"ref_params": None, "batch": batch, "key": jax.random.key(0), "config": rl}
+    loss = functools.partial(rl_loss, tiny_ranker(ITEMS, scoring, config), **settings)
     return jax.jit(jax.grad(lambda params: loss(params)[0]))(params)
 
 
 def gradient_program(config, scoring):
-    policy, params = tiny_policy(config)
-    trie = trie_for(ITEMS, scoring)
-    settings = {"ref_params": None, "trie": trie, "batch": rl_batch((4, 9, 30)), "key": jax.random.key(0)}
-    loss = functools.partial(rl_loss, policy, **settings, config=CONFIG, scoring=scoring)
+    _, params = tiny_policy(config)
+    settings = {"ref_params": None, "batch": some_rl_batch(), "key": jax.random.key(0), "config": CONFIG}
+    loss = functools.partial(rl_loss, tiny_ranker(ITEMS, scoring, config), **settings)
     return jax.jit(jax.grad(lambda params: loss(params)[0])).lower(params).compile()
 
 
 @pytest.mark.parametrize("change", [{"layers": "scanned"}, {"remat": "layer"}, {"remat": "products"}])
 def test_how_layers_run_changes_no_gradient(change):
     rl = dataclasses.replace(CONFIG, inject_target="if_missing")
-    batch = rl_batch((4, 9, 30))
+    batch = some_rl_batch((4, 9, 30))
     found, wanted = gradient(dataclasses.replace(TINY, **change), batch, rl=rl), gradient(TINY, batch, rl=rl)
     if "layers" in change:
         layers = [wanted["layers"][str(index)] for index in range(TINY.num_layers)]
@@ -156,14 +153,13 @@ def test_how_layers_run_changes_no_gradient(change):
 @pytest.fixture(scope="module")
 def compacted():
     """The compacted gradient as one compiled program, and the group that each of three users gets."""
-    policy, params = tiny_policy()
-    trie = trie_for(ITEMS, "constrained")
+    _, params = tiny_policy()
 
     @functools.partial(jax.jit, static_argnames="kind")
     def run(batch, kind):
         config = dataclasses.replace(CONFIG, kind=kind, dead_groups="compact")
-        settings = {"trie": trie, "batch": batch, "key": jax.random.key(0), "config": config}
-        return compact_gradient(policy, params, ALL_TRAINED, **settings, scoring="constrained")
+        settings = {"ref_params": None, "batch": batch, "key": jax.random.key(0), "config": config}
+        return compact_gradient(tiny_ranker(ITEMS), params, ALL_TRAINED, **settings)
 
     return run
 
@@ -174,7 +170,7 @@ def test_dead_groups_left_out_change_no_gradient(compacted, kind):
     top = np.asarray(beam_search(policy, params, some_prompts(), trie_for(ITEMS, "constrained"), num_beams=6).items)
     plain = dataclasses.replace(CONFIG, kind=kind)
     for alive in range(4):
-        batch = rl_batch([top[user, 2] if user >= 3 - alive else -2 for user in range(3)])
+        batch = some_rl_batch([top[user, 2] if user >= 3 - alive else -2 for user in range(3)])
         grads, metrics = compacted(batch, kind)
         np.testing.assert_allclose(metrics["hit_rate"], alive / 3, rtol=1e-6)
         expected = gradient(TINY, batch, rl=plain)
@@ -194,11 +190,11 @@ def test_compaction_needs_a_loss_that_leaves_dead_groups_alone():
 @pytest.mark.parametrize("dead_groups", ["keep", "compact"])
 def test_the_step_is_one_program_that_calls_nobody(dead_groups):
     """No callback, no infeed or outfeed, no copy to the host, and the state's memory is used again."""
-    policy, params = tiny_policy()
+    _, params = tiny_policy()
     optimizer, config = make_optimizer(OptimConfig(), 10), dataclasses.replace(CONFIG, dead_groups=dead_groups)
-    step = make_rl_step(policy, trie_for(ITEMS, "constrained"), optimizer, config, scoring="constrained", seed=0)
+    step = make_rl_step(tiny_ranker(ITEMS), optimizer, config, seed=0)
     state = init_state(params, optimizer)
-    compiled = step.lower(state, rl_batch((1, 2, 3))).compile()
+    compiled = step.lower(state, some_rl_batch((1, 2, 3))).compile()
     text = compiled.as_text().lower()
     for word in ("callback", "infeed", "outfeed", "send(", "recv(", "host"):
         assert word not in text, word

@@ -10,9 +10,13 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tests.worlds import TINY, forward, some_prompts, tiny_policy, trie_for, variable_length_items
+from wpauc_jax.batches.types import PromptBatch, RlBatch, SftBatch
 from wpauc_jax.config import ConfigError, LoraConfig, RlConfig
+from wpauc_jax.decode import Ranker
 from wpauc_jax.models import ALL_TRAINED, add_adapter, grow_vocabulary, make_policy, merge_adapter, split_params
-from wpauc_jax.training.rl import init_state, make_rl_step, make_sft_step
+from wpauc_jax.training.rl import make_rl_step
+from wpauc_jax.training.sft import make_sft_step
+from wpauc_jax.training.state import init_state
 
 LORA = LoraConfig(rank=2, targets=("q", "down"))
 
@@ -144,14 +148,15 @@ def test_steps_hold_the_adapter_and_the_new_rows_alone(stage):
     optimizer = optax.adam(0.1)
     state = init_state(trained, optimizer, reference=stage == "rl")
     prompts = some_prompts()
-    batch = {"tokens": prompts.tokens, "lengths": prompts.lengths, "segments": jnp.ones_like(prompts.tokens)}
+    ranker = Ranker(policy, trie)
     if stage == "sft":
-        step = make_sft_step(policy, trie, optimizer, loss="catalogue", frozen=frozen)
-        batch |= {"items": jnp.array([[0], [1], [2]]), "starts": jnp.zeros((3, 1), jnp.int32)}
+        step = make_sft_step(ranker, optimizer, frozen=frozen)
+        items, starts = jnp.array([[0], [1], [2]]), jnp.zeros((3, 1), jnp.int32)
+        batch = SftBatch(prompts.tokens, jnp.ones_like(prompts.tokens), items, starts)
     else:
         config = RlConfig(group_size=4, target_k=2, negatives="random", kl_coef=0.1)
-        step = make_rl_step(policy, trie, optimizer, config, scoring="constrained", seed=0, frozen=frozen)
-        batch |= {"target": jnp.array([0, 1, 2])}
+        step = make_rl_step(ranker, optimizer, config, seed=0, frozen=frozen)
+        batch = RlBatch(PromptBatch(prompts.tokens, prompts.lengths), jnp.array([0, 1, 2]))
     held = sum(leaf.size for leaf in jax.tree.leaves(state))
     assert held <= (4 if stage == "rl" else 3) * sum(leaf.size for leaf in jax.tree.leaves(trained)) + 3
     before = jax.tree.map(np.asarray, (trained, frozen.params))

@@ -255,7 +255,7 @@ class Watched:
 def test_a_tensor_is_copied_part_by_part_and_each_part_once(cuts, parts):
     """So a process copies what its devices hold, and no more."""
     copied, tensor = [], np.arange(48 * 32).reshape(48, 32)
-    with jax.set_mesh(sharding.make_mesh(MeshConfig(*cuts))), pretrained._Stored(GOLDEN / "qwen2_5") as stored:
+    with jax.set_mesh(sharding.make_mesh(MeshConfig(*cuts))), pretrained._Tensors(GOLDEN / "qwen2_5") as stored:
         stored._of["it"] = Watched(tensor, copied)
         found = stored.read("it", sharding.state_shardings({"embed": tensor})["embed"])
     assert copied == [(48 // cuts[2], 32 // cuts[1])] * parts

@@ -20,7 +20,7 @@ from wpauc_jax.config import ModelConfig
 from wpauc_jax.evaluation.ranks import Ranks
 from wpauc_jax.models import init, save_pretrained
 from wpauc_jax.runtime.distributed import ClusterError, Processes, find, initialize
-from wpauc_jax.runtime.progress import read_metrics
+from wpauc_jax.runtime.metric_lines import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 SLURM = {
@@ -85,6 +85,23 @@ def test_flags_that_say_a_part_are_refused(flags, message):
     with pytest.raises(ClusterError, match=message):
         initialize({}, **flags)
 
+
+def test_a_port_that_is_taken_is_one_line():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ClusterError, match=f"process 0 cannot listen on port {port} .*give another port"):
+            initialize({}, coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=0)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "123456", "-1", "x", ""])
+def test_a_port_that_is_none_is_refused(port):
+    with pytest.raises(ClusterError, match="is not HOST:PORT with a port from 1 to 65535"):
+        Processes(f"host:{port}", 2, 0)
+
+
+LONGER = ("--config.mode=sft", "--config.sft.steps=800", "--config.sft.saves=16")  # long enough to be interrupted
 
 CONFIG = '''"""A circle of items, small enough for several processes on one machine."""
 from wpauc_jax.config import *
@@ -240,6 +257,17 @@ def wait_for_steps(started: subprocess.Popen, folder: pathlib.Path, count: int) 
         time.sleep(0.1)
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_every_process_and_the_run_speaks_once(circle, tmp_path):
+    folder = tmp_path / "run"
+    started = launch(2, 1, circle, folder, *LONGER)
+    wait_for_steps(started, folder, 3)
+    started.send_signal(signal.SIGINT)
+    output = finish(started, 130)
+    assert output.count("interrupted: start the same command again to go on") == 1
+    assert "Traceback" not in output and not (folder / ".lock").exists()
+
+
 def test_sigterm_stops_every_process_at_one_step_and_another_mesh_goes_on(circle, tmp_path):
     folder, settings = tmp_path / "run", ("--config.mode=sft", "--config.sft.steps=100000", "--config.sft.saves=1")
     started = launch(2, 1, circle, folder, *settings)
@@ -253,9 +281,6 @@ def test_sigterm_stops_every_process_at_one_step_and_another_mesh_goes_on(circle
     finish(again, 75)
     assert f"goes on after step {done} of 100000" in told
     losses(folder, "sft")
-
-
-LONGER = ("--config.mode=sft", "--config.sft.steps=800", "--config.sft.saves=16")  # long enough to be interrupted
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +337,7 @@ def test_an_error_of_process_0_at_the_start_ends_all(circle, tmp_path):
         file.write("no item\n")
     output = finish(launch(2, 1, broken, tmp_path / "run"), 1)
     assert "circle.inter, line " in output and "no value for 'item_id'" in output
-    assert "error: preparing data and catalogue failed on process 0, whose message says why" in output
+    assert "error: preparing data and catalog failed on process 0, whose message says why" in output
     assert "Traceback" not in output
 
 
@@ -320,7 +345,7 @@ FAILING = '''"""The command line, in whose process 1 the 50th step meets an erro
 import runpy
 import sys
 
-from wpauc_jax.training import rl as steps
+from wpauc_jax.training import state as steps
 
 take, taken = steps.Step.__call__, []
 

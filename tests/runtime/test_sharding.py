@@ -10,11 +10,15 @@ import optax
 import pytest
 
 from wpauc_jax import models
-from wpauc_jax.catalog.trie import build_trie
+from wpauc_jax.batches.types import PromptBatch, RlBatch, SftBatch, TitleTaskBatch
 from wpauc_jax.config import ConfigError, MeshConfig, ModelConfig, RlConfig
+from wpauc_jax.decode import Ranker
+from wpauc_jax.decode.scoring import trie_for
 from wpauc_jax.evaluation.evaluate import make_search
 from wpauc_jax.runtime import sharding
-from wpauc_jax.training.rl import init_state, make_rl_step, make_sft_step
+from wpauc_jax.training.rl import make_rl_step
+from wpauc_jax.training.sft import make_sft_step
+from wpauc_jax.training.state import init_state
 
 MODEL = ModelConfig(
     vocab_size=64, num_layers=2, width=40, num_heads=8, num_kv_heads=4, head_dim=6, ffn_width=56, init_std=0.2
@@ -34,41 +38,47 @@ def sequences() -> list[tuple[int, ...]]:
     return [path for path in paths if rng.random() < 0.3]
 
 
-def rl_batch() -> dict[str, np.ndarray]:
+def rl_batch() -> RlBatch:
     rng = np.random.default_rng(1)
     lengths = rng.integers(5, T + 1, B).astype(np.int32)
     tokens = rng.integers(1, MODEL.vocab_size, (B, T)).astype(np.int32)
     tokens[np.arange(T) >= lengths[:, None]] = 0
-    return {"tokens": tokens, "lengths": lengths, "target": rng.integers(0, len(sequences()), B).astype(np.int32)}
+    return RlBatch(PromptBatch(tokens, lengths), rng.integers(0, len(sequences()), B).astype(np.int32))
 
 
-def sft_batch() -> dict[str, np.ndarray]:
+def sft_batch() -> SftBatch:
     """Five items of three tokens behind a first token, the first item no target; and rows of an alignment task."""
     items = np.random.default_rng(2).integers(0, len(sequences()), (B, 5)).astype(np.int32)
     tokens = np.concatenate([np.ones((B, 1)), np.array(sequences())[items].reshape(B, -1)], axis=1)
     targets = np.where(np.arange(5) > 0, items, -1)
-    return {
-        "tokens": tokens.astype(np.int32),
-        "segments": np.ones(tokens.shape, np.int32),
-        "items": targets.astype(np.int32),
-        "starts": np.tile(np.arange(0, 15, 3, dtype=np.int32), (B, 1)),
-        "title_to_id_tokens": tokens[:, ::-1].astype(np.int32),
-        "title_to_id_starts": np.arange(3, 3 + B, dtype=np.int32),
-        "title_to_id_answers": np.where(np.arange(4) < 4 - (np.arange(B) % 2)[:, None], tokens[:, 2:6], -1).astype(
-            np.int32
-        ),
-    }
+    answers = np.where(np.arange(4) < 4 - (np.arange(B) % 2)[:, None], tokens[:, 2:6], -1)
+    task = TitleTaskBatch(
+        tokens=tokens[:, ::-1].astype(np.int32),
+        starts=np.arange(3, 3 + B, dtype=np.int32),
+        answers=answers.astype(np.int32),
+    )
+    return SftBatch(
+        tokens=tokens.astype(np.int32),
+        segments=np.ones(tokens.shape, np.int32),
+        items=targets.astype(np.int32),
+        starts=np.tile(np.arange(0, 15, 3, dtype=np.int32), (B, 1)),
+        tasks={"title_to_id": task},
+    )
 
 
 def mesh_of(data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
     return sharding.make_mesh(MeshConfig(data, fsdp, tensor), jax.devices()[: data * fsdp * tensor])
 
 
-def make_step(kind: str, policy, trie, rl: RlConfig, scoring: str):
+def make_ranker(policy, scoring: str = "constrained") -> Ranker:
+    return Ranker(policy, sharding.place_whole(trie_for(sequences(), scoring)), scoring)
+
+
+def make_step(kind: str, policy, rl: RlConfig, scoring: str):
+    ranker = make_ranker(policy, scoring)
     if kind == "rl":
-        return make_rl_step(policy, trie, OPTIMIZER, rl, scoring=scoring, seed=0), rl_batch()
-    loss = "lm" if scoring == "vocab" else "catalogue"
-    return make_sft_step(policy, trie, OPTIMIZER, loss=loss, tasks={"title_to_id": 0.5}), sft_batch()
+        return make_rl_step(ranker, OPTIMIZER, rl, seed=0), rl_batch()
+    return make_sft_step(ranker, OPTIMIZER, tasks={"title_to_id": 0.5}), sft_batch()
 
 
 @functools.cache
@@ -78,8 +88,7 @@ def train(
     """Three steps on one batch: (the state on the host, each step's metrics, the state's shardings)."""
     with jax.set_mesh(mesh_of(*mesh)):
         policy, params = models.init(model, 0)
-        trie = sharding.place_whole(build_trie(sequences(), trim=scoring == "constrained"))
-        step, batch = make_step(kind, policy, trie, rl, scoring)
+        step, batch = make_step(kind, policy, rl, scoring)
         state = init_state(params, OPTIMIZER, reference=kind == "rl")
         placed, metrics = sharding.place_batch(batch), []
         for _ in range(3):
@@ -151,8 +160,7 @@ def test_every_kind_of_group_on_a_mesh_equals_one_device(rl, scoring):
 def search(mesh: tuple[int, int, int]):
     with jax.set_mesh(mesh_of(*mesh)):
         policy, params = models.init(MODEL, 0)
-        trie = sharding.place_whole(build_trie(sequences()))
-        return jax.device_get(make_search(policy, trie, num_beams=BEAMS, scoring="constrained")(params, rl_batch()))
+        return jax.device_get(make_search(make_ranker(policy), num_beams=BEAMS)(params, rl_batch().prompts))
 
 
 @pytest.mark.parametrize("mesh", MESHES + MORE_MESHES)
@@ -206,11 +214,11 @@ def test_a_group_never_straddles_data_shards():
 
         @jax.jit
         def groups(params, batch, tokens_BGS):
-            prompts = models.Prompts(batch["tokens"], batch["lengths"])
+            prompts = models.Prompts(batch.prompts.tokens, batch.prompts.lengths)
             return policy.extend(params, policy.prefill(params, prompts), tokens_BGS)
 
         batch = sharding.place_batch(rl_batch())
-        tokens = sharding.place_batch({"group": np.ones((B, 5, 2), np.int32)})["group"]
+        tokens = sharding.place_batch(np.ones((B, 5, 2), np.int32))
         hidden, suffix = groups(params, batch, tokens)
     assert {shard.data.shape for shard in tokens.addressable_shards} == {(2, 5, 2)}
     assert {shard.data.shape for shard in hidden.addressable_shards} == {(2, 5, 2, 40)}
@@ -221,7 +229,7 @@ def test_a_group_never_straddles_data_shards():
 def test_rows_of_a_batch_cover_every_device():
     with jax.set_mesh(mesh_of(2, 2, 2)):
         assert sharding.batch_rows(8).tolist() == list(range(8))
-        placed = sharding.place_batch({"x": np.arange(8)})["x"]
+        placed = sharding.place_batch(np.arange(8))
     assert sorted(shard.data.tolist() for shard in placed.addressable_shards) == [
         rows for rows in ([0, 1], [2, 3], [4, 5], [6, 7]) for _ in range(2)
     ]

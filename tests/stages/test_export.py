@@ -3,17 +3,22 @@
 import dataclasses
 import importlib.util
 import json
+import os
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from transformers import GenerationConfig
 
 from tests.worlds import TINY, forward, tiny_policy
-from wpauc_jax.config import LoraConfig, RopeScalingConfig
+from wpauc_jax.catalog.items import catalog_from_codes
+from wpauc_jax.config import Config, EvalConfig, LoraConfig, RopeScalingConfig
 from wpauc_jax.models import add_adapter, load_pretrained, save_pretrained
+from wpauc_jax.stages.export import search_settings
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 SHAPES = {
@@ -76,15 +81,16 @@ def test_what_the_model_does_not_know_of_is_carried_on(tmp_path):
     save_pretrained(source, policy, params)
     for file, settings in {
         "config.json": {"max_position_embeddings": 77, "eos_token_id": 5},
-        "generation_config.json": {"eos_token_id": [5, 6], "do_sample": True, "temperature": 0.5},
+        "generation_config.json": {"eos_token_id": [5, 6], "do_sample": True, "temperature": 0.5, "top_k": 3},
     }.items():
         path = source / file
         path.write_text(json.dumps(json.loads(path.read_text()) | settings))
-    save_pretrained(tmp_path / "copy", policy, params, source=source)
+    save_pretrained(tmp_path / "copy", policy, params, source=source, generation={"num_beams": 3})
     config = json.loads((tmp_path / "copy" / "config.json").read_text())
     assert (config["max_position_embeddings"], config["eos_token_id"]) == (77, 5)
     generation = json.loads((tmp_path / "copy" / "generation_config.json").read_text())
-    assert (generation["eos_token_id"], generation["temperature"]) == ([5, 6], 0.5)
+    assert (generation["eos_token_id"], generation["num_beams"]) == ([5, 6], 3)
+    assert not {"do_sample", "temperature", "top_k"} & {name for name, value in generation.items() if value is not None}
 
 
 def test_an_adapter_is_merged(tmp_path):
@@ -107,6 +113,38 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     (tmp_path / "model").mkdir()
     with pytest.raises(FileExistsError, match="model exists; name another folder"):
         save_pretrained(tmp_path / "model", *tiny_policy())
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_files_follow_the_umask(mask, tmp_path):
+    before = os.umask(mask)
+    try:
+        save_pretrained(tmp_path / "model", *tiny_policy(), add_files=lambda folder: (folder / "more").mkdir(0o700))
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir() if path.is_file()}
+    assert "model.safetensors" in modes and set(modes.values()) == {0o666 & ~mask}
+    assert not list((tmp_path / "model").glob(".*"))
+
+
+@pytest.mark.parametrize(("scoring", "renormalize"), [("constrained", True), ("vocab", False)])
+def test_the_settings_of_generation_are_those_of_the_search(scoring, renormalize, tmp_path):
+    config = Config(scoring=scoring, eval=EvalConfig(num_beams=12))
+    open_ended = catalog_from_codes(np.array([[0, 0], [0, 1], [0, 1]]), (1, 2))
+    ended = catalog_from_codes(np.array([[0, 0], [0, 1]]), (1, 2), first_code=40, end=7)
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(GOLDEN / "llama3" / "config.json", source)
+    sampling = {"do_sample": True, "temperature": 0.2, "num_return_sequences": 4, "eos_token_id": [2, 3]}
+    (source / "generation_config.json").write_text(json.dumps(sampling))
+    for name, catalog in (("open", open_ended), ("ended", ended)):
+        settings = search_settings(config, catalog)
+        save_pretrained(tmp_path / name, *tiny_policy(), source=source, generation=settings)
+        found = GenerationConfig.from_pretrained(tmp_path / name)
+        assert (found.do_sample, found.temperature, found.num_return_sequences) == (False, None, None)
+        assert (found.num_beams, found.max_new_tokens, found.length_penalty) == (12, 3, 0.0)
+        assert bool(found.renormalize_logits) is renormalize
+        assert found.eos_token_id == (0 if name == "open" else 7)
 
 
 @needs_torch

@@ -28,7 +28,6 @@ from wpauc_jax.config import (
     SftConfig,
 )
 from wpauc_jax.models import Prompts, init, load_pretrained, save_pretrained
-from wpauc_jax.stages.export import code_names
 from wpauc_jax.stages.train import best_folder
 from wpauc_jax.stages.workspace import open_workspace
 from wpauc_jax.training.checkpoint import load_params
@@ -105,7 +104,7 @@ def test_the_export_is_the_run(work):
     prompt = work.builder.build([0, 3, 5])
     prompts = Prompts(jnp.asarray(prompt[None]), jnp.asarray([len(prompt)], jnp.int32))
     items = jnp.arange(ITEMS, dtype=jnp.int32)[None]
-    trie = work.trie("constrained")
+    trie = work.ranker("constrained").trie
     ours = score_items(work.policy, trained_params(work), prompts, trie, items).sum(-1)
     theirs = score_items(policy, params, prompts, trie, items).sum(-1)
     np.testing.assert_allclose(theirs, ours, atol=0.1)  # the weights were rounded to bfloat16
@@ -116,7 +115,7 @@ def test_the_export_is_the_run(work):
 
 def test_the_exported_tokenizer_speaks_the_codes(work):
     tokenizer = AutoTokenizer.from_pretrained(work.folder / "export")
-    names = code_names(work.catalog)
+    names = list(work.catalog.code_names)
     assert names[:4] == ["<a_0>", "<a_1>", "<a_2>", "<b_0>"] and len(names) == work.catalog.vocab_size - FIRST
     assert tokenizer.convert_tokens_to_ids(names) == list(range(FIRST, work.catalog.vocab_size))
     rows = [json.loads(line) for line in (work.folder / "export" / "items.jsonl").read_text().splitlines()]

@@ -24,7 +24,7 @@ from wpauc_jax.config import (
 )
 from wpauc_jax.doctor import checkpoints
 from wpauc_jax.evaluation.ranks import Ranks
-from wpauc_jax.runtime.progress import read_metrics
+from wpauc_jax.runtime.metric_lines import read_metrics
 from wpauc_jax.stages.workspace import open_workspace
 
 USERS = 48

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from wpauc_jax.training.checkpoint import Best, BestCheckpoint, Checkpoints, load_best, load_params
-from wpauc_jax.training.rl import TrainState
+from wpauc_jax.training.state import TrainState
 from wpauc_jax.training.storage import CheckpointError
 
 META = {"config": {"rl": {"target_k": 3, "recall_at": (1, 3)}}, "catalog": "c0ffee"}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests import toy_run
-from wpauc_jax.runtime.progress import MetricWriter
+from wpauc_jax.batches.types import Fed, RowIds
+from wpauc_jax.runtime.metric_lines import MetricWriter
 from wpauc_jax.runtime.termination import PREEMPTED_EXIT_CODE, Preempted
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, load_best
 from wpauc_jax.training.loop import Plan, spread
@@ -35,12 +36,26 @@ def test_the_loop_computes_what_plain_steps_compute(tmp_path):
     step, state, batches = toy_run.make_step(), toy_run.make_state(), iter(toy_run.make_batches())
     losses = []
     for _ in range(12):
-        state, metrics = step(state, next(batches))
+        state, metrics = step(state, next(batches).batch)
         losses.append(float(metrics["loss"]))
     toy_run.assert_same_bits(result.state, state)
     assert [line["loss"] for line in toy_run.lines_of(tmp_path)] == losses
     assert [line["step"] for line in toy_run.lines_of(tmp_path)] == list(range(1, 13))
     assert not result.stopped_early and result.best_step == 12  # without validations the last counts as the best
+
+
+@pytest.mark.parametrize("evals", [0, 8])
+def test_no_step_leaves_the_first_parameters_as_the_best(tmp_path, evals):
+    plan = Plan(total_steps=0, evals=evals, saves=8, patience=3, select="closeness")
+    for _ in range(2):  # done, and found done
+        result = toy_run.run(tmp_path, plan=plan)
+        assert (result.step, result.best_step, result.stopped_early) == (0, 0, False)
+        toy_run.assert_same_bits(result.state.params, toy_run.make_state().params)
+        trained, best = load_best(tmp_path / "best", toy_run.make_state().params)
+        toy_run.assert_same_bits(trained, toy_run.make_state().params)
+        assert best.step == 0
+    assert not toy_run.lines_of(tmp_path)
+    assert [line["step"] for line in toy_run.lines_of(tmp_path, "toy/valid")] == ([0] if evals else [])
 
 
 def test_order_is_evaluate_save_batch_step_and_metrics_come_one_step_late(tmp_path, monkeypatch):
@@ -84,7 +99,7 @@ def test_a_checkpoint_holds_the_place_of_the_next_batch_though_one_is_read_ahead
     inner, taken = toy_run.shared_step(), []
 
     def place(batch):
-        taken.append(batch["sample"])
+        taken.append(batch["y"])
         return jax.device_put(batch)
 
     def step(state, batch):
@@ -99,7 +114,7 @@ def test_a_checkpoint_holds_the_place_of_the_next_batch_though_one_is_read_ahead
     with Checkpoints(tmp_path / "checkpoints", meta=toy_run.META) as checkpoints:
         later.set_state(checkpoints.restore(toy_run.make_state()).position)
     assert len(taken) == saved + 1
-    np.testing.assert_array_equal(next(later)["sample"], taken[saved])
+    np.testing.assert_array_equal(next(later).batch["y"], taken[saved])
 
 
 def test_one_compilation_for_a_run_with_evaluations_and_saves_and_for_a_resumed_one(tmp_path):
@@ -130,7 +145,7 @@ def test_a_step_that_moves_data_by_itself_is_refused(tmp_path):
 def test_pairs_become_means_and_arrays_stay(tmp_path):
     toy_run.run(tmp_path, plan=toy_run.SHORT)
     fresh = iter(toy_run.make_batches())
-    first_batch = next(fresh)
+    first_batch = next(fresh).batch
     errors = -first_batch["y"]  # of the zero parameters
     small = np.abs(errors) < 0.5
     line = toy_run.lines_of(tmp_path)[0]
@@ -149,7 +164,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_samples(tmp_
         return inner(state, poisoned)
 
     fresh = iter(toy_run.make_batches())
-    fifth = [next(fresh) for _ in range(5)][4]["sample"].tolist()
+    fifth = [next(fresh) for _ in range(5)][4].ids.sample.tolist()
     with pytest.raises(FaultError) as caught:
         toy_run.run(tmp_path, plan=dataclasses.replace(toy_run.SHORT, saves=6), step=jax.jit(step))
     assert f"toy: loss is inf in step 5, batch 5; samples {fifth}" in str(caught.value)
@@ -209,8 +224,8 @@ def test_faulty_validation_is_explained(tmp_path, evaluate, error, message):
 
 
 def test_data_that_end_too_soon_are_explained(tmp_path):
-    row = {"x": toy_run.X[0], "y": toy_run.Y[0]}
-    batches = grain.MapDataset.source([row] * 8).batch(4).to_iter_dataset()
+    fed = Fed({"x": toy_run.X[:4], "y": toy_run.Y[:4]}, RowIds())
+    batches = grain.MapDataset.source([fed] * 2).to_iter_dataset()
     with pytest.raises(ValueError, match="the data ended after step 2; give a pipeline that repeats"):
         toy_run.run(tmp_path, plan=toy_run.SHORT, batches=batches)
 

@@ -10,37 +10,32 @@ import numpy as np
 import optax
 import pytest
 
-from tests.worlds import beam_search, score_items, some_prompts, tiny_policy, trie_for, variable_length_items
-from wpauc_jax.catalog.trie import build_trie
+from tests.worlds import (
+    beam_search,
+    score_items,
+    some_prompts,
+    some_rl_batch,
+    tiny_policy,
+    tiny_ranker,
+    trie_for,
+    variable_length_items,
+)
+from wpauc_jax.batches.types import PromptBatch, RlBatch
 from wpauc_jax.config import ConfigError, OptimConfig, RlConfig
 from wpauc_jax.decode.groups import with_target
 from wpauc_jax.models import Prompts
 from wpauc_jax.training.optim import learning_rate_schedule, make_optimizer
-from wpauc_jax.training.rl import init_state, make_rl_step, make_sft_step, rl_loss, sft_loss
+from wpauc_jax.training.rl import make_rl_step, rl_loss
+from wpauc_jax.training.state import init_state
 
 ITEMS = variable_length_items(count=36, longest=2)
 CONFIG = RlConfig(group_size=6, target_k=3, kl_coef=0.0, inject_target="if_missing")
 
 
-def rl_batch(target=(4, 9, 30)) -> dict[str, jax.Array]:
-    prompts = some_prompts()
-    return {"tokens": prompts.tokens, "lengths": prompts.lengths, "target": jnp.asarray(target, jnp.int32)}
-
-
 @functools.partial(jax.jit, static_argnames=("config", "scoring"))
 def loss_and_grad(params, ref_params, batch, config, scoring="constrained"):
-    policy, _ = tiny_policy()
-    trie = trie_for(ITEMS, scoring)
-    loss = functools.partial(
-        rl_loss,
-        policy,
-        ref_params=ref_params,
-        trie=trie,
-        batch=batch,
-        key=jax.random.key(0),
-        config=config,
-        scoring=scoring,
-    )
+    settings = {"ref_params": ref_params, "batch": batch, "key": jax.random.key(0), "config": config}
+    loss = functools.partial(rl_loss, tiny_ranker(ITEMS, scoring), **settings)
     return jax.value_and_grad(loss, has_aux=True)(params)
 
 
@@ -49,14 +44,14 @@ def test_the_shared_prefill_gives_the_gradient_of_the_plain_computation(scoring)
     """Against the textbook form: items fixed, log-probs by a separate call, loss = -mean A w mean_t logp."""
     policy, params = tiny_policy()
     config, trie = dataclasses.replace(CONFIG, weighting="none"), trie_for(ITEMS, scoring)
-    batch = rl_batch()
+    batch = some_rl_batch()
     (_, metrics), grads = loss_and_grad(params, None, batch, config, scoring)
     np.testing.assert_allclose(metrics["ratio"], 1.0, atol=1e-6)
 
-    prompts = Prompts(batch["tokens"], batch["lengths"])
+    prompts = Prompts(batch.prompts.tokens, batch.prompts.lengths)
     found = beam_search(policy, params, prompts, trie, num_beams=6, scoring=scoring)
-    items = with_target(found.items, batch["target"])
-    reward = np.asarray(items == batch["target"][:, None], np.float64)
+    items = with_target(found.items, batch.target)
+    reward = np.asarray(items == batch.target[:, None], np.float64)
     advantage = (reward - reward.mean(1, keepdims=True)) / (reward.std(1, ddof=1, keepdims=True) + 1e-4)
     lengths = np.asarray(trie.lengths)[np.asarray(items)]
 
@@ -80,7 +75,7 @@ def test_rollout_log_probs_equal_the_updates(scoring):
 def test_a_dead_group_has_no_gradient_and_kl_to_itself_is_zero():
     _, params = tiny_policy()
     config = dataclasses.replace(CONFIG, inject_target="never", kl_coef=0.1)
-    (loss, metrics), grads = loss_and_grad(params, params, rl_batch(target=(-2, -2, -2)), config)
+    (loss, metrics), grads = loss_and_grad(params, params, some_rl_batch(target=(-2, -2, -2)), config)
     assert metrics["dead_groups"] == 1.0 and metrics["hit_rate"] == 0.0
     assert loss == 0.0 and metrics["kl"] == 0.0
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads))
@@ -90,7 +85,7 @@ def test_kl_pulls_towards_the_reference():
     _, params = tiny_policy()
     other = jax.tree.map(lambda x: x * 1.1, params)
     config = dataclasses.replace(CONFIG, inject_target="never", kl_coef=0.1)
-    (loss, metrics), grads = loss_and_grad(params, other, rl_batch(target=(-2, -2, -2)), config)
+    (loss, metrics), grads = loss_and_grad(params, other, some_rl_batch(target=(-2, -2, -2)), config)
     np.testing.assert_allclose(loss, 0.1 * metrics["kl"], rtol=0.5)  # loss: mean over sequences; metric: over tokens
     assert metrics["kl"] > 0
     assert optax.tree.norm(grads) > 0
@@ -107,7 +102,7 @@ def test_kl_pulls_towards_the_reference():
 )
 def test_weights_by_rank(weighting, expected):
     _, params = tiny_policy()
-    (_, metrics), _ = loss_and_grad(params, None, rl_batch(), dataclasses.replace(CONFIG, weighting=weighting))
+    (_, metrics), _ = loss_and_grad(params, None, some_rl_batch(), dataclasses.replace(CONFIG, weighting=weighting))
     weights = np.asarray(metrics["weight_by_rank"])
     assert weights[5] == 0  # five negatives in a group of six
     np.testing.assert_allclose(weights.sum(), 5, rtol=1e-5)
@@ -120,27 +115,25 @@ def test_weights_by_rank(weighting, expected):
 @pytest.mark.parametrize("negatives", ["beam", "sample", "random"])
 def test_training_on_one_batch_raises_its_targets(negatives):
     policy, params = tiny_policy()
-    trie, batch = trie_for(ITEMS, "constrained"), rl_batch()
+    trie, batch = trie_for(ITEMS, "constrained"), some_rl_batch()
     optimizer = make_optimizer(OptimConfig(learning_rate=3e-3, schedule="constant", warmup=0), 40)
-    step = make_rl_step(
-        policy, trie, optimizer, dataclasses.replace(CONFIG, negatives=negatives), scoring="constrained", seed=0
-    )
+    step = make_rl_step(tiny_ranker(ITEMS), optimizer, dataclasses.replace(CONFIG, negatives=negatives), seed=0)
     state = init_state(params, optimizer)
-    before = score_items(policy, params, some_prompts(), trie, batch["target"][:, None]).sum(-1)
+    before = score_items(policy, params, some_prompts(), trie, batch.target[:, None]).sum(-1)
     for _ in range(40):
         state, metrics = step(state, batch)
-    after = score_items(policy, state.params, some_prompts(), trie, batch["target"][:, None]).sum(-1)
+    after = score_items(policy, state.params, some_prompts(), trie, batch.target[:, None]).sum(-1)
     assert metrics["hit_rate"] == 1.0
     assert (after > before + 0.5).all()
 
 
 def test_one_program_and_no_transfer_inside_the_step():
-    policy, params = tiny_policy()
+    _, params = tiny_policy()
     optimizer, config = make_optimizer(OptimConfig(), 10), dataclasses.replace(CONFIG, kl_coef=0.1)
-    step = make_rl_step(policy, trie_for(ITEMS, "constrained"), optimizer, config, scoring="constrained", seed=0)
+    step = make_rl_step(tiny_ranker(ITEMS), optimizer, config, seed=0)
     state = init_state(params, optimizer, reference=True)
-    state, _ = step(state, rl_batch())
-    others = [rl_batch(target) for target in ((1, 2, 3), (7, 0, 5))]
+    state, _ = step(state, some_rl_batch())
+    others = [some_rl_batch(target) for target in ((1, 2, 3), (7, 0, 5))]
     with jax.transfer_guard("disallow"), jax.log_compiles():
         compiled: list[str] = []
         handler = logging.Handler()
@@ -160,11 +153,8 @@ def test_a_group_costs_its_candidates_not_its_prompts():
     @functools.cache
     def flops(group: int, width: int) -> float:
         config = dataclasses.replace(CONFIG, group_size=group, target_k=1, weighting="none")
-        batch = {
-            "tokens": jnp.zeros((2, width), jnp.int32),
-            "lengths": jnp.full(2, width, jnp.int32),
-            "target": jnp.zeros(2, jnp.int32),
-        }
+        prompts = PromptBatch(jnp.zeros((2, width), jnp.int32), jnp.full(2, width, jnp.int32))
+        batch = RlBatch(prompts, jnp.zeros(2, jnp.int32))
         return loss_and_grad.lower(params, None, batch, config).compile().cost_analysis()["flops"]
 
     prompt = flops(2, 256) - flops(2, 64)  # what 192 more prompt tokens cost
@@ -173,68 +163,14 @@ def test_a_group_costs_its_candidates_not_its_prompts():
     assert flops(16, 256) < 2 * flops(2, 256)
 
 
-def test_sft_in_one_pass_equals_sliding_windows():
-    """One causal pass over (a, b, c, d) and (e, f), packed into a row, predicts b, c, d and f from their histories."""
-    policy, params = tiny_policy()
-    trie = trie_for(ITEMS, "constrained")
-    tokens, segments, targets, starts, histories = [], [], [], [], []
-    for segment, sequence in enumerate(([3, 17, 8, 25], [5, 11]), start=1):
-        row = [1]
-        for item in sequence:
-            if len(row) > 1:
-                targets.append(item)
-                starts.append(len(tokens) + len(row) - 1)
-                histories.append(list(row))
-            row += ITEMS[item]
-        tokens += row
-        segments += [segment] * len(row)
-    batch = {
-        "tokens": jnp.asarray([[*tokens, 0, 0]], jnp.int32),
-        "segments": jnp.asarray([[*segments, 0, 0]], jnp.int32),
-        "items": jnp.asarray([[*targets, -1]], jnp.int32),
-        "starts": jnp.asarray([[*starts, 0]], jnp.int32),
-    }
-    total, count = jax.jit(sft_loss, static_argnums=0, static_argnames="loss")(
-        policy, params, trie, batch, loss="catalogue"
-    )
-    windows = 0.0
-    for history, item in zip(histories, targets, strict=True):
-        prompts = Prompts(jnp.asarray([history], jnp.int32), jnp.asarray([len(history)], jnp.int32))
-        windows -= score_items(policy, params, prompts, trie, jnp.asarray([[item]])).sum()
-    assert count == 4
-    np.testing.assert_allclose(total, windows, rtol=1e-5)
-
-
-@pytest.mark.parametrize("loss", ["catalogue", "lm"])
-def test_sft_learns_one_batch(loss):
-    """Semantic ids need no end token: under `lm` the token behind an item is the next item's first."""
-    policy, params = tiny_policy()
-    items = [(4, 10), (3, 12), (5, 11), (3, 11)]
-    trie = build_trie(items, trim=loss == "catalogue")
-    optimizer = make_optimizer(OptimConfig(learning_rate=1e-2, schedule="constant", warmup=0), 60)
-    step = make_sft_step(policy, trie, optimizer, loss=loss)
-    batch = {
-        "tokens": jnp.asarray([[1, *items[0], *items[1], *items[2]]], jnp.int32),
-        "segments": jnp.ones((1, 7), jnp.int32),
-        "items": jnp.asarray([[-1, 1, 2]], jnp.int32),
-        "starts": jnp.asarray([[0, 2, 4]], jnp.int32),
-    }
-    state = init_state(params, optimizer)
-    losses = []
-    for _ in range(60):
-        state, metrics = step(state, batch)
-        losses.append(float(metrics["loss"]))
-    assert losses[-1] < 0.05 * losses[0]
-
-
 def test_reference_moves_only_on_its_steps():
-    policy, params = tiny_policy()
+    _, params = tiny_policy()
     optimizer = make_optimizer(OptimConfig(learning_rate=1e-2, schedule="constant", warmup=0), 10)
     config = dataclasses.replace(CONFIG, kl_coef=0.1, ref_sync_steps=2, ref_sync_mix=0.6)
-    step = make_rl_step(policy, trie_for(ITEMS, "constrained"), optimizer, config, scoring="constrained", seed=0)
-    state, _ = step(init_state(params, optimizer, reference=True), rl_batch())
+    step = make_rl_step(tiny_ranker(ITEMS), optimizer, config, seed=0)
+    state, _ = step(init_state(params, optimizer, reference=True), some_rl_batch())
     np.testing.assert_array_equal(state.ref_params["embed"], params["embed"])
-    state, _ = step(state, rl_batch())
+    state, _ = step(state, some_rl_batch())
     np.testing.assert_allclose(
         state.ref_params["embed"], 0.4 * params["embed"] + 0.6 * state.params["embed"], atol=1e-6
     )

@@ -21,7 +21,7 @@ def poisoned(*numbers, value=np.nan):
     inner, samples = toy_run.shared_step(), []
     fresh = iter(toy_run.make_batches())
     for number in range(1, max(numbers) + 1):
-        batch = next(fresh)
+        batch = next(fresh).batch
         if number in numbers:
             samples.append(batch["x"].tobytes())
 

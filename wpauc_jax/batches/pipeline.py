@@ -9,8 +9,10 @@ Where a batch of prompts may have several widths (`prompt.widths`), prompts of l
 evaluation all, in training those of a window of batches. Each width is compiled once.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import grain
 import numpy as np
@@ -18,10 +20,11 @@ import numpy as np
 from wpauc_jax.batches.prompts import PromptBuilder
 from wpauc_jax.batches.rows import SftRows
 from wpauc_jax.batches.title_tasks import Alignment
+from wpauc_jax.batches.types import EvalBatch, Fed, PromptBatch, RlBatch, RowIds, SftBatch
 from wpauc_jax.data.dataset import Dataset
 from wpauc_jax.data.errors import DataError
 
-Batch = dict[str, np.ndarray]
+Element = TypeVar("Element")
 
 _PREFETCH = 4  # batches made ahead, so that the host works while the device does
 _ENDLESS = 2**40  # batches; more than any run takes
@@ -37,13 +40,12 @@ def prompt_batches(
     *,
     seed: int,
     rows: np.ndarray | None = None,
-) -> grain.IterDataset[Batch]:
+) -> grain.IterDataset[Fed[RlBatch]]:
     """Samples in a new random order each epoch, for ever.
 
     `batch_size` is that of the global batch; `rows` int[B] are those of it that this process makes, None for all.
 
-    Batch: tokens int32[B, T] padded with 0 on the right, lengths int32[B], target int32[B] (item), user int32[B],
-    sample int64[B] (flat position). The iterator has `get_state` and `set_state`.
+    The iterator has `get_state` and `set_state`.
     Raises DataError if `positions` is empty.
     """
     samples, mine = _samples(dataset, positions), _checked(rows, batch_size)
@@ -52,10 +54,11 @@ def prompt_batches(
     else:
         chosen = _shuffled(samples, batch_size, seed, None)
 
-    def batch(number: int) -> Batch:
+    def batch(number: int) -> Fed[RlBatch]:
         everyones = chosen(number)
         own = everyones[mine]
-        return {**_prompts(dataset, builder, everyones, own), **_sample_ids(dataset, own)}
+        prompts = _prompts(dataset, builder, everyones, own)
+        return Fed(RlBatch(prompts, dataset.item[own]), RowIds(dataset.user_of(own), own))
 
     return _endless(batch)
 
@@ -67,27 +70,43 @@ def eval_batches(
     batch_size: int,
     *,
     rows: np.ndarray | None = None,
-) -> grain.MapDataset[Batch]:
+) -> grain.MapDataset[EvalBatch]:
     """Samples once, in the order given, or by the lengths of their prompts where these may have several widths.
 
     It has a length, can be indexed, and can be iterated over again.
 
-    Batch: as in `prompt_batches`, and valid bool[B]. The last batch is filled up with its last sample, not valid.
-    `rows` are those of a global batch whose prompts (tokens and lengths) this process makes, None for all; target,
-    user, sample and valid are always the global batch's.
+    The last batch is filled up with its last sample, not valid. `rows` are those of a global batch whose prompts this
+    process makes, None for all.
     Raises DataError if `positions` is empty.
     """
     positions, mine = _samples(dataset, positions), _checked(rows, batch_size)
     if len(builder.widths) > 1:
         positions = positions[np.argsort(_lengths(dataset, builder, positions), kind="stable")]
 
-    def batch(number: int) -> Batch:
+    def batch(number: int) -> EvalBatch:
         places = number * batch_size + np.arange(batch_size)
         samples = positions[np.minimum(places, len(positions) - 1)]
         prompts = _prompts(dataset, builder, samples, samples[mine])
-        return {**prompts, **_sample_ids(dataset, samples), "valid": places < len(positions)}
+        ids = RowIds(dataset.user_of(samples), samples)
+        return EvalBatch(prompts, dataset.item[samples], places < len(positions), ids)
 
     return grain.MapDataset.range(-(-len(positions) // batch_size)).map(batch)
+
+
+def history_batches(
+    builder: PromptBuilder, histories: Sequence[np.ndarray], batch_size: int, *, rows: np.ndarray | None = None
+) -> Iterator[PromptBatch]:
+    """The prompts of histories of items in time order, as they stand; empty histories fill the last batch up.
+
+    `rows` are those of a global batch that this process makes, None for all.
+    """
+    mine, limit = _checked(rows, batch_size), builder.max_history
+    for start in range(0, len(histories), batch_size):
+        items = np.full((batch_size, limit), -1, np.int64)
+        for row, history in zip(items, histories[start : start + batch_size], strict=False):
+            recent = history[-limit:]
+            row[: len(recent)] = recent
+        yield _laid_out(builder, items[mine], builder.lengths(items).max())
 
 
 def sft_batches(
@@ -97,20 +116,19 @@ def sft_batches(
     seed: int,
     rows: np.ndarray | None = None,
     tasks: Mapping[str, Alignment] | None = None,
-) -> grain.IterDataset[Batch]:
+) -> grain.IterDataset[Fed[SftBatch]]:
     """Rows of packed pieces, put together anew and in a new random order each epoch, for ever.
 
-    `batch_size` and `rows`: as in `prompt_batches`. Batch: see `SftRows.batch`. With `tasks`, also `batch_size` rows of
-    each (see `Alignment`), items in a new random order each epoch of theirs.
+    `batch_size` and `rows`: as in `prompt_batches`. With `tasks`, also `batch_size` rows of each (see `Alignment`),
+    items in a new random order each epoch of theirs.
     """
     shuffled = _Epochs(len(packed), batch_size, functools.partial(packed.epoch, seed), rows)
     items = _shuffled(np.arange(packed.dataset.num_items), batch_size, seed, rows)
 
-    def batch(number: int) -> Batch:
-        out = packed.batch(shuffled(number))
-        for task, alignment in (tasks or {}).items():
-            out |= alignment.batch(task, items(number))
-        return out
+    def batch(number: int) -> Fed[SftBatch]:
+        fed = packed.batch(shuffled(number))
+        of_tasks = {task: alignment.batch(items(number)) for task, alignment in (tasks or {}).items()}
+        return dataclasses.replace(fed, batch=dataclasses.replace(fed.batch, tasks=of_tasks))
 
     return _endless(batch)
 
@@ -130,22 +148,22 @@ def _samples(dataset: Dataset, positions: np.ndarray) -> np.ndarray:
     return positions
 
 
-def _prompts(dataset: Dataset, builder: PromptBuilder, everyones: np.ndarray, own: np.ndarray) -> Batch:
+def _prompts(dataset: Dataset, builder: PromptBuilder, everyones: np.ndarray, own: np.ndarray) -> PromptBatch:
     """The prompts of a process's own samples, as wide as those of the whole batch need."""
     longest = _lengths(dataset, builder, everyones).max() if len(builder.widths) > 1 else builder.max_tokens
-    histories = dataset.histories(own, builder.max_history)
+    return _laid_out(builder, dataset.histories(own, builder.max_history), longest)
+
+
+def _laid_out(builder: PromptBuilder, histories: np.ndarray, longest: int) -> PromptBatch:
+    """The prompts of histories int[B, M], -1 behind the last item, in the least width that holds the longest one."""
     tokens, lengths = builder.prompts(histories, builder.padded_width(longest))
-    return {"tokens": tokens, "lengths": lengths}
+    return PromptBatch(tokens, lengths)
 
 
 def _lengths(dataset: Dataset, builder: PromptBuilder, positions: np.ndarray) -> np.ndarray:
     """The lengths of the samples' prompts, some thousands at a time."""
     parts = np.array_split(positions, -(-len(positions) // _AT_ONCE))
     return np.concatenate([builder.lengths(dataset.histories(part, builder.max_history)) for part in parts])
-
-
-def _sample_ids(dataset: Dataset, positions: np.ndarray) -> Batch:
-    return {"target": dataset.item[positions], "user": dataset.user_of(positions), "sample": positions}
 
 
 def _checked(rows: np.ndarray | None, batch_size: int) -> np.ndarray:
@@ -193,6 +211,6 @@ def _like_lengths(
     return lambda number: window(number // batches)[number % batches]
 
 
-def _endless(batch: Callable[[int], Batch]) -> grain.IterDataset[Batch]:
+def _endless(batch: Callable[[int], Element]) -> grain.IterDataset[Element]:
     batches = grain.MapDataset.range(_ENDLESS).map(batch)
     return batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCH))

@@ -19,13 +19,13 @@ from wpauc_jax.config import ConfigError, PromptConfig
 
 @dataclasses.dataclass(frozen=True)
 class PromptFormat:
-    """The fixed tokens of a prompt. By default those of a model whose vocabulary is the catalogue's alone."""
+    """The fixed tokens of a prompt. By default those of a model whose vocabulary is the catalog's alone."""
 
     head: tuple[int, ...] = (Catalog.bos,)
     lead: tuple[int, ...] = ()
     tail: tuple[int, ...] = ()
     line_end: int = -1  # ends an item of the history; -1: nothing does
-    end: int = -1  # ends an answer, hence every item of the catalogue
+    end: int = -1  # ends an answer, hence every item of the catalog
 
 
 def text_format(config: PromptConfig, tokenizer: Tokenizer) -> PromptFormat:
@@ -35,12 +35,36 @@ def text_format(config: PromptConfig, tokenizer: Tokenizer) -> PromptFormat:
     that list are the user's message in the tokenizer's chat template, and the answer is the assistant's.
     """
     (lead,) = tokenizer.encode(["-"])
-    instruction = config.instruction + "\n"
-    if config.style == "chat":
-        head, tail = tokenizer.chat(instruction)
-        return PromptFormat(tuple(head), tuple(lead), tuple(tail), tokenizer.newline, tokenizer.eos)
+    return STYLES[config.style](config.instruction + "\n", tuple(lead), tokenizer)
+
+
+def _list_format(instruction: str, lead: tuple[int, ...], tokenizer: Tokenizer) -> PromptFormat:
     (head,) = tokenizer.encode([instruction])
-    return PromptFormat((*tokenizer.bos, *head), tuple(lead), (), tokenizer.newline, tokenizer.newline)
+    return PromptFormat((*tokenizer.bos, *head), lead, (), tokenizer.newline, tokenizer.newline)
+
+
+def _chat_format(instruction: str, lead: tuple[int, ...], tokenizer: Tokenizer) -> PromptFormat:
+    head, tail = tokenizer.chat(instruction)
+    return PromptFormat(tuple(head), lead, tuple(tail), tokenizer.newline, tokenizer.eos)
+
+
+STYLES = {"list": _list_format, "chat": _chat_format}  # by prompt.style
+
+Titles = Sequence[Sequence[int]] | None  # tokens, one list an item; None: items are no semantic ids beside titles
+
+
+def _as_answered(titles: Titles) -> Titles:
+    """A history shows items as they are answered, whether or not they have titles."""
+    return None
+
+
+def _by_titles(titles: Titles) -> Titles:
+    if titles is None:
+        raise ConfigError("prompt.history='titles' needs semantic ids (catalog.ids) inside a model with a tokenizer")
+    return titles
+
+
+HISTORIES = {"items": _as_answered, "titles": _by_titles}  # by prompt.history: what a `PromptBuilder` is to show
 
 
 class PromptBuilder:
@@ -109,11 +133,11 @@ class PromptBuilder:
     def build(self, history: Sequence[int] | np.ndarray) -> np.ndarray:
         """The prompt int32[t] of item numbers in time order.
 
-        Raises ValueError for a number outside the catalogue.
+        Raises ValueError for a number outside the catalog.
         """
         recent = np.asarray(history, np.int64)[-self.max_history :]
         if (recent < 0).any():
-            raise ValueError(f"item {recent.min()} is not in the catalogue of {self.catalog.num_items} items")
+            raise ValueError(f"item {recent.min()} is not in the catalog of {self.catalog.num_items} items")
         tokens, lengths = self.prompts(recent[None])
         return tokens[0, : lengths[0]]
 
@@ -121,7 +145,7 @@ class PromptBuilder:
         """The prompts of histories int[B, M], -1 behind the last item.
 
         Returns tokens int32[B, width] padded with 0, by default to the longest of M items, and lengths int32[B].
-        Raises ValueError for a number outside the catalogue.
+        Raises ValueError for a number outside the catalog.
         """
         tokens, lengths, _ = self._lay_out(items, width or self.width(items.shape[1]))
         return tokens, lengths
@@ -135,7 +159,7 @@ class PromptBuilder:
 
         Returns tokens int32[B, row_width(M)] padded with 0, lengths int32[B], and starts int32[B, M], the place of the
         token just before each item's own (that which predicts its first; 0 for an item that is absent or dropped).
-        Raises ValueError for a number outside the catalogue.
+        Raises ValueError for a number outside the catalog.
         """
         row, last = np.arange(len(items)), (items >= 0).sum(1) - 1
         history = items.copy()
@@ -169,13 +193,13 @@ class PromptBuilder:
 
     def _check(self, items: np.ndarray) -> None:
         if items.size and items.max() >= self.catalog.num_items:
-            raise ValueError(f"item {items.max()} is not in the catalogue of {self.catalog.num_items} items")
+            raise ValueError(f"item {items.max()} is not in the catalog of {self.catalog.num_items} items")
 
 
 def _entries(catalog: Catalog, form: PromptFormat, shown: Sequence[Sequence[int]] | None) -> np.ndarray:
     """Items as they stand in a history, int32[I, E], -1 behind the last token."""
     if catalog.end != form.end:
-        raise ValueError(f"the catalogue's items end in token {catalog.end}, the prompts' answers in {form.end}")
+        raise ValueError(f"the catalog's items end in token {catalog.end}, the prompts' answers in {form.end}")
     if shown is None:
         shown = [row[:-1] if form.end >= 0 else row for row in catalog.sequences()]
     line_end = [form.line_end] if form.line_end >= 0 else []

@@ -8,6 +8,7 @@ import numpy as np
 from wpauc_jax.batches.packing import Packing, pack
 from wpauc_jax.batches.pieces import Pieces, sft_pieces
 from wpauc_jax.batches.prompts import PromptBuilder
+from wpauc_jax.batches.types import Fed, RowIds, SftBatch
 from wpauc_jax.data.dataset import Dataset, gather_ranges
 from wpauc_jax.data.errors import DataError
 
@@ -30,13 +31,8 @@ class SftRows:
         """Each piece once: int64[R, S] numbers of pieces, -1 behind a row's last."""
         return self.packing.epoch(self.pieces.tokens, np.random.default_rng([seed, number]))
 
-    def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The rows of pieces int64[B, S] laid out.
-
-        Returns tokens and segments int32[B, T] (1 for a row's first piece, 2 for its second, ...; 0 for padding), items
-        int32[B, M] (the targets, -1 behind a row's last), starts int32[B, M] (the token just before each target's
-        first, that which predicts it), and user int32[B, S] (-1 for none).
-        """
+    def batch(self, rows: np.ndarray) -> Fed[SftBatch]:
+        """The rows of pieces int64[B, S] laid out."""
         row, place = np.nonzero(rows >= 0)
         pieces = rows[row, place]
         tokens, lengths, targets, starts = self._pieces(pieces)
@@ -44,21 +40,21 @@ class SftRows:
         held[row, place] = lengths
         offset = (held.cumsum(1) - held)[row, place]
 
-        out = {name: np.zeros((len(rows), self.packing.row_tokens), np.int32) for name in ("tokens", "segments")}
+        row_tokens, segments = (np.zeros((len(rows), self.packing.row_tokens), np.int32) for _ in range(2))
         piece, t = np.nonzero(np.arange(tokens.shape[1]) < lengths[:, None])
-        out["tokens"][row[piece], offset[piece] + t] = tokens[piece, t]
-        out["segments"][row[piece], offset[piece] + t] = place[piece] + 1
+        row_tokens[row[piece], offset[piece] + t] = tokens[piece, t]
+        segments[row[piece], offset[piece] + t] = place[piece] + 1
 
-        out |= {"items": np.full((len(rows), self.max_targets), -1, np.int32)}
-        out |= {"starts": np.zeros((len(rows), self.max_targets), np.int32)}
+        items = np.full((len(rows), self.max_targets), -1, np.int32)
+        row_starts = np.zeros((len(rows), self.max_targets), np.int32)
         piece, m = np.nonzero(targets >= 0)
         slot = np.arange(len(piece)) - np.searchsorted(row[piece], row[piece])  # within its row: rows are ascending
-        out["items"][row[piece], slot] = targets[piece, m]
-        out["starts"][row[piece], slot] = offset[piece] + starts[piece, m]
+        items[row[piece], slot] = targets[piece, m]
+        row_starts[row[piece], slot] = offset[piece] + starts[piece, m]
 
-        out |= {"user": np.full(rows.shape, -1, np.int32)}
-        out["user"][row, place] = self.dataset.user_of(self.pieces.first[pieces])
-        return out
+        user = np.full(rows.shape, -1, np.int32)
+        user[row, place] = self.dataset.user_of(self.pieces.first[pieces])
+        return Fed(SftBatch(row_tokens, segments, items, row_starts), RowIds(user))
 
     def _pieces(self, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Each piece alone: tokens [n, T'], lengths [n], targets [n, W] (-1: the item is context), starts [n, W]."""
@@ -97,10 +93,11 @@ class Piece:
     starts: np.ndarray  # int32[m], the place of the token before each
 
 
-def unpacked(batch: dict[str, np.ndarray]) -> Iterator[Piece]:
+def unpacked(fed: Fed[SftBatch]) -> Iterator[Piece]:
     """The pieces of a batch's rows, in order."""
+    batch = fed.batch
     for tokens, segments, items, starts, users in zip(
-        *(batch[name] for name in ("tokens", "segments", "items", "starts", "user")), strict=True
+        batch.tokens, batch.segments, batch.items, batch.starts, fed.ids.user, strict=True
     ):
         of_target = segments[starts]
         for segment, user in enumerate(users[users >= 0].tolist(), start=1):

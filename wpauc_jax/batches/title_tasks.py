@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wpauc_jax.batches.prompts import text_format
+from wpauc_jax.batches.types import TitleTaskBatch
 from wpauc_jax.catalog.items import Catalog, padded
 from wpauc_jax.catalog.tokenizer import Tokenizer
 from wpauc_jax.config import PromptConfig
@@ -25,9 +26,9 @@ class Alignment:
     starts: np.ndarray  # int32[I], the place of the token just before the answer
     answers: np.ndarray  # int32[I, A], -1 behind the end
 
-    def batch(self, task: str, items: np.ndarray) -> dict[str, np.ndarray]:
-        """The rows of some items, under names that begin with the task's."""
-        return {f"{task}_{field.name}": getattr(self, field.name)[items] for field in dataclasses.fields(self)}
+    def batch(self, items: np.ndarray) -> TitleTaskBatch:
+        """The rows of some items."""
+        return TitleTaskBatch(self.tokens[items], self.starts[items], self.answers[items])
 
 
 def alignment_of(

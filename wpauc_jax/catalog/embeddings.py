@@ -24,7 +24,7 @@ def item_embeddings(config: CatalogConfig, dataset: Dataset) -> np.ndarray:
     if kind.endswith(".npy"):
         return _from_file(pathlib.Path(kind), dataset)
     parts = kind.split("+")
-    if set(parts) - {"text", "cooccurrence"} or len(set(parts)) != len(parts):
+    if set(parts) - set(PARTS) or len(set(parts)) != len(parts):
         raise ConfigError(
             f"catalog.embedding={kind!r} is unknown; choose text, cooccurrence, text+cooccurrence or a .npy file"
         )
@@ -33,8 +33,7 @@ def item_embeddings(config: CatalogConfig, dataset: Dataset) -> np.ndarray:
         parts = ["cooccurrence"]
     if "text" in parts and not any(dataset.texts):
         raise ConfigError(f"catalog.embedding={kind!r} needs texts, but no item has one; use cooccurrence")
-    make = {"text": text_embeddings, "cooccurrence": cooccurrence_embeddings}
-    return np.concatenate([make[part](dataset, config.embedding_width, config.seed) for part in parts], axis=1)
+    return np.concatenate([PARTS[part](dataset, config.embedding_width, config.seed) for part in parts], axis=1)
 
 
 def text_embeddings(dataset: Dataset, width: int, seed: int) -> np.ndarray:
@@ -67,6 +66,9 @@ def cooccurrence_embeddings(dataset: Dataset, width: int, seed: int) -> np.ndarr
     ratio = counts.data * (totals.sum() / (totals[counts.row] * totals[counts.col]))
     information = np.maximum(np.log(ratio), 0).astype(np.float32)
     return _reduced(scipy.sparse.csr_matrix((information, (counts.row, counts.col)), shape=(size, size)), width, seed)
+
+
+PARTS = {"text": text_embeddings, "cooccurrence": cooccurrence_embeddings}  # by catalog.embedding's parts
 
 
 def _reduced(matrix: scipy.sparse.csr_matrix, width: int, seed: int) -> np.ndarray:

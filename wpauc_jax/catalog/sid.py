@@ -1,6 +1,7 @@
 """Semantic ids: residual k-means over item embeddings, or codes read from a file."""
 
 import pathlib
+import re
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,8 @@ from wpauc_jax.data.sources.blocks import Input
 from wpauc_jax.data.sources.minionerec import read_codes
 from wpauc_jax.data.sources.recbole import sid_table
 from wpauc_jax.data.tables import reject_duplicates
+
+_NAME = re.compile(r"<[^<>]+>")
 
 
 def residual_kmeans(points: np.ndarray, levels: int, codes: int, seed: int) -> np.ndarray:
@@ -29,14 +32,14 @@ def residual_kmeans(points: np.ndarray, levels: int, codes: int, seed: int) -> n
     return out
 
 
-def read_sid(path: str | pathlib.Path, item_ids: list[str]) -> tuple[np.ndarray, list[int]]:
+def read_sid(path: str | pathlib.Path, item_ids: list[str]) -> tuple[np.ndarray, list[list[str]]]:
     """The codes of `item_ids` in a RecBole atomic file `item_id:token  sid:token_seq`, optionally gzip.
 
     By its name (.txt, .json) the file may also be MiniOneRec's info or index file. A sid is tokens between spaces,
     such as `<a_232> <b_229>`. A token's place is its level; a level's distinct tokens, numbers in them by value,
     become its codes 0, 1, 2, ... Items that are not asked for are ignored, as k-core drops items.
 
-    Returns int32[I, L] with -1 behind a shorter sid, and the number of codes at each level.
+    Returns int32[I, L] with -1 behind a shorter sid, and the tokens of each level in the order of their codes.
     Raises DataError for a malformed file, naming the line, and for an item without a sid, naming the item.
     """
     label = str(path)
@@ -51,13 +54,19 @@ def read_sid(path: str | pathlib.Path, item_ids: list[str]) -> tuple[np.ndarray,
     if empty is not None:
         raise DataError(f"{label}: the sid of item {empty!r} has no token")
     codes = np.full((len(rows), max(map(len, rows))), -1, np.int32)
-    sizes = []
+    names = []
     for level in range(codes.shape[1]):
         tokens = sorted({row[level] for row in rows if len(row) > level}, key=_token_key)
         code_of = {token: code for code, token in enumerate(tokens)}
         codes[:, level] = [code_of[row[level]] if len(row) > level else -1 for row in rows]
-        sizes.append(len(tokens))
-    return codes, sizes
+        names.append(tokens)
+    return codes, names
+
+
+def are_names(levels: list[list[str]]) -> bool:
+    """Whether a file's tokens can be the names of a language model's: all differ, and each stands in <>."""
+    names = [name for level in levels for name in level]
+    return len(set(names)) == len(names) and all(_NAME.fullmatch(name) for name in names)
 
 
 def _sid_table(path: pathlib.Path) -> pl.DataFrame:

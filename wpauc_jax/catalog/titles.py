@@ -17,14 +17,17 @@ def catalog_from_titles(
 ) -> Catalog:
     """Item i is the tokens of " " + titles[i], at most `max_tokens` of them, and then `end`.
 
-    White space in a title becomes single spaces; an item without a title goes by its id. A longer title loses its
-    end, at the border of a character. Items whose tokens then coincide are all numbered in the order of the items,
-    " (1)", " (2)", ..., within `max_tokens` too; a number that some other item's title has already is passed over.
-    So items differ, and since no title holds `end`, none begins another.
+    White space in a title becomes single spaces; an item without a title goes by its id, and so does one of whose title
+    the tokenizer leaves nothing. A longer title loses its end, at the border of a character. Items whose tokens then
+    coincide are all numbered in the order of the items, " (1)", " (2)", ..., within `max_tokens` too; a number that
+    some other item's title has already is passed over. So items differ, and since no title holds `end`, none begins
+    another.
 
-    Raises ConfigError where `max_tokens` has no room for a number.
+    Raises ConfigError where `max_tokens` has no room for a number, and for a tokenizer that cannot tell numbers apart,
+    or whose tokens of a title hold `end`.
     """
     whole = title_tokens(titles, item_ids, tokenizer)
+    _check_spelling(whole, item_ids, tokenizer, end)
     cut = [_cut(tokens, max_tokens, tokenizer) for tokens in whole]
     groups: dict[tuple[int, ...], list[int]] = collections.defaultdict(list)
     for item, tokens in enumerate(cut):
@@ -32,11 +35,16 @@ def catalog_from_titles(
     taken = {tokens for tokens, group in groups.items() if len(group) == 1}
     shared = [group for group in groups.values() if len(group) > 1]
     for group in shared:
-        number = 0
+        number, most = 0, len(taken) + len(group)
         for item in group:
             title, candidate = cut[item], None
             while candidate is None or candidate in taken:
                 number += 1
+                if number > most:
+                    raise ConfigError(
+                        f"the tokenizer {tokenizer.path} gives different numbers the same tokens, so items of one "
+                        f"title cannot be told apart, as {item_ids[item]!r}; set catalog.ids='kmeans'"
+                    )
                 candidate = tuple(_numbered(title, number, max_tokens, tokenizer))
             taken.add(candidate)
             cut[item] = list(candidate)
@@ -53,15 +61,38 @@ def catalog_from_titles(
         repairs=sum(sizes),
         duplicates=sum(sizes) - len(sizes),
         largest_group=max(sizes, default=1),
+        codes=np.zeros(0, np.int32),
+        code_names=(),
+        unknown=sum(tokenizer.unknown in tokens for tokens in whole),
     )
+
+
+def _check_spelling(whole: Sequence[Sequence[int]], item_ids: Sequence[str], tokenizer: Tokenizer, end: int) -> None:
+    for item, tokens in zip(item_ids, whole, strict=True):
+        if end in tokens:
+            raise ConfigError(
+                f"the tokenizer {tokenizer.path} spells the title of item {item!r} with the token that ends an item "
+                f"({end}), so titles cannot be items; set catalog.ids='kmeans'"
+            )
 
 
 def title_tokens(
     titles: Sequence[str], item_ids: Sequence[str], tokenizer: Tokenizer, *, max_tokens: int = 0
 ) -> list[list[int]]:
-    """The tokens of " " + each title as `catalog_from_titles` says, cut but not numbered; `max_tokens=0` is no cut."""
+    """The tokens of " " + each title as `catalog_from_titles` says, cut but not numbered; `max_tokens=0` is no cut.
+
+    Raises ConfigError for an item of whose title and id the tokenizer leaves nothing.
+    """
     lines = [" ".join((title or raw).split()) or raw for title, raw in zip(titles, item_ids, strict=True)]
     whole = tokenizer.encode([" " + line for line in lines])
+    for item, tokens in enumerate(whole):
+        if not tokens:
+            (whole[item],) = tokenizer.encode([" " + item_ids[item]])
+        if not whole[item]:
+            raise ConfigError(
+                f"the tokenizer {tokenizer.path} leaves nothing of the title and the id of item {item_ids[item]!r}; "
+                "give the item a title, or set another tokenizer"
+            )
     return [_cut(tokens, max_tokens or len(tokens), tokenizer) for tokens in whole]
 
 

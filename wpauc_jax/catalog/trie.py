@@ -1,4 +1,4 @@
-"""The catalogue as a trie on the device: which tokens may follow a prefix, and which item a path ends in.
+"""The catalog as a trie on the device: which tokens may follow a prefix, and which item a path ends in.
 
 Nodes are numbered breadth first and, within a depth, in the lexicographic order of their paths. Then the children
 of a node are consecutive numbers, and one array of offsets is the whole structure (compressed sparse rows whose
@@ -63,19 +63,19 @@ class Trie:
         return jnp.where(exists, child, self.dead), exists
 
     def path(self, items: jax.Array) -> jax.Array:
-        """The nodes int32[..., C] on the paths of items[...]; all dead for an id outside the catalogue."""
+        """The nodes int32[..., C] on the paths of items[...]; all dead for an id outside the catalog."""
         known = (items >= 0) & (items < self.num_items)
         return jnp.where(known[..., None], self.paths[jnp.where(known, items, 0)], self.dead)
 
 
 def build_trie(sequences: Sequence[Sequence[int]], *, eos: int | None = None, trim: bool = True) -> Trie:
-    """The trie of a catalogue, item i being `sequences[i]`, in any order.
+    """The trie of a catalog, item i being `sequences[i]`, in any order.
 
     `eos` is appended to every sequence; it is needed where one sequence is a prefix of another. With `trim`, a path
     stops at its first unique prefix: the tokens behind it are forced, so that under `constrained` scoring their
     log-probability is 0. `vocab` scoring needs them: `trim=False`.
 
-    Raises ValueError for an empty catalogue or sequence, a negative token, equal sequences, and, without `eos`, a
+    Raises ValueError for an empty catalog or sequence, a negative token, equal sequences, and, without `eos`, a
     sequence that is a prefix of another; the message names the items.
     """
     tokens, lengths = _padded(sequences, eos)

@@ -19,14 +19,19 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from wpauc_jax.catalog.trie import Trie, build_trie
+from wpauc_jax.batches.types import PromptBatch, RlBatch, SftBatch
+from wpauc_jax.catalog.trie import Trie
 from wpauc_jax.compile_check import hlo
 from wpauc_jax.config import Config, ConfigError, ModelConfig
+from wpauc_jax.decode import Ranker
+from wpauc_jax.decode.scoring import trie_for
 from wpauc_jax.evaluation.evaluate import search_program
 from wpauc_jax.models import make_policy
 from wpauc_jax.runtime.sharding import check_sizes, make_mesh, spec, state_specs
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import init_state, make_rl_step, make_sft_step
+from wpauc_jax.training.rl import make_rl_step
+from wpauc_jax.training.sft import SFT_SCORING, make_sft_step
+from wpauc_jax.training.state import init_state
 
 _SCHEDULE = 1000  # steps; the program does not depend on it
 
@@ -80,7 +85,7 @@ def compile_check(config: Config, say: Callable[[str], None]) -> int:
     shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     say(f"{config.topology}: {len(devices)} chips of {_gib(chip.hbm)}; mesh {shape}; {_describe(config)}")
     model, fits = _model(config), True
-    tries = {scoring: _trie(config, model, scoring) for scoring in {config.scoring, _sft_scoring(config)}}
+    tries = {scoring: _trie(config, model, scoring) for scoring in {config.scoring, SFT_SCORING[config.sft.loss]}}
     with jax.set_mesh(mesh):  # from here on nothing can be computed
         for program, trace in _programs(config, model, tries):
             try:
@@ -190,7 +195,8 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
     batch_sizes = {f"{stage}.batch_size": getattr(config, stage).batch_size for stage in ("sft", "rl", "eval")}
     check_sizes(model, batch_sizes)
     policy, shapes = make_policy(model)
-    tries = {scoring: _placed(trie, PartitionSpec()) for scoring, trie in tries.items()}
+    whole = PartitionSpec()
+    rankers = {scoring: Ranker(policy, _placed(trie, whole), scoring) for scoring, trie in tries.items()}
     items, levels = config.data.max_history, config.catalog.levels
 
     def state(settings: Any, *, reference: bool) -> Any:
@@ -198,32 +204,31 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
         made = jax.eval_shape(functools.partial(init_state, optimizer=optimizer, reference=reference), shapes)
         return jax.tree.map(_placed, made, state_specs(made))
 
+    def prompts(batch_size: int) -> PromptBatch:
+        return PromptBatch(_rows(batch_size, 1 + items * levels), _rows(batch_size))
+
     def sft() -> Any:
         optimizer = make_optimizer(config.sft.optim, _SCHEDULE)
-        step = make_sft_step(policy, tries[_sft_scoring(config)], optimizer, loss=config.sft.loss)
+        step = make_sft_step(rankers[SFT_SCORING[config.sft.loss]], optimizer)
         width = 1 + (items + 1) * levels  # a row is one longest piece here
-        batch = _batch(config.sft.batch_size, tokens=width, segments=width, items=items + 1, starts=items + 1)
-        return step.program.trace(state(config.sft, reference=False), step.frozen, step.trie, batch)
+        B = config.sft.batch_size
+        batch = SftBatch(_rows(B, width), _rows(B, width), _rows(B, items + 1), _rows(B, items + 1))
+        return step.program.trace(state(config.sft, reference=False), step.frozen, step.ranker, batch)
 
     def rl() -> Any:
         optimizer = make_optimizer(config.rl.optim, _SCHEDULE)
-        step = make_rl_step(policy, tries[config.scoring], optimizer, config.rl, scoring=config.scoring, seed=0)
-        batch = _batch(config.rl.batch_size, tokens=1 + items * levels, lengths=0, target=0)
-        return step.program.trace(state(config.rl, reference=config.rl.kl_coef > 0), step.frozen, step.trie, batch)
+        step = make_rl_step(rankers[config.scoring], optimizer, config.rl, seed=0)
+        batch = RlBatch(prompts(config.rl.batch_size), _rows(config.rl.batch_size))
+        return step.program.trace(state(config.rl, reference=config.rl.kl_coef > 0), step.frozen, step.ranker, batch)
 
     def evaluation() -> Any:
-        program = search_program(policy, num_beams=config.eval.num_beams, scoring=config.scoring)
-        batch = _batch(config.eval.batch_size, tokens=1 + items * levels, lengths=0)
+        program = search_program(num_beams=config.eval.num_beams)
         params = jax.tree.map(_placed, shapes, state_specs(shapes))
-        return program.trace(params, tries[config.scoring], **batch)
+        return program.trace(rankers[config.scoring], params, prompts(config.eval.batch_size))
 
     yield "sft", sft
     yield "rl", rl
     yield "evaluate", evaluation
-
-
-def _sft_scoring(config: Config) -> str:
-    return "constrained" if config.sft.loss == "catalogue" else "vocab"
 
 
 def _model(config: Config) -> ModelConfig:
@@ -248,13 +253,12 @@ def _trie(config: Config, model: ModelConfig, scoring: str) -> Trie:
     numbers = rng.permutation(np.unique(rng.integers(0, codes**levels, 2 * items)))[:items]
     digits = np.stack([numbers // codes**level % codes for level in range(levels)], axis=1)
     tokens = digits + model.vocab_size - codes * levels + codes * np.arange(levels)
-    return build_trie(list(tokens), trim=scoring == "constrained")
+    return trie_for(list(tokens), scoring)
 
 
-def _batch(batch_size: int, **widths: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """int32 arrays [B, width] by name, [B] for a width of 0."""
-    shapes = {name: (batch_size, width) if width else (batch_size,) for name, width in widths.items()}
-    return {name: _placed(jax.ShapeDtypeStruct(shape, jnp.int32), spec("batch")) for name, shape in shapes.items()}
+def _rows(*shape: int) -> jax.ShapeDtypeStruct:
+    """An int32 array, cut by its rows."""
+    return _placed(jax.ShapeDtypeStruct(shape, jnp.int32), spec("batch"))
 
 
 def _placed(tree: Any, partition: PartitionSpec) -> Any:

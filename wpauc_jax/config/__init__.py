@@ -3,26 +3,20 @@
 What a setting does is decided where it is read; nothing here reads a file or computes.
 """
 
+from wpauc_jax.config.data import CatalogConfig, DataConfig, PromptConfig, SyntheticConfig
 from wpauc_jax.config.fields import ConfigError, from_config_dict, to_config_dict
-from wpauc_jax.config.run import (
-    CatalogConfig,
+from wpauc_jax.config.model import LoraConfig, MeshConfig, ModelConfig, RopeScalingConfig
+from wpauc_jax.config.run import Config
+from wpauc_jax.config.stages import (
     CompileCheckConfig,
-    Config,
-    DataConfig,
     EvalConfig,
     ExportConfig,
     FaultConfig,
-    LoraConfig,
-    MeshConfig,
-    ModelConfig,
     OptimConfig,
-    PromptConfig,
     RecommendConfig,
     RlConfig,
-    RopeScalingConfig,
     SftConfig,
     StageConfig,
-    SyntheticConfig,
 )
 
 __all__ = [

@@ -1,37 +1,58 @@
 """The group of candidates that a user learns from: which negatives, and whether the target is among them."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from wpauc_jax.catalog.trie import Trie
-from wpauc_jax.decode.search import search
-from wpauc_jax.models import Params, Policy, PromptCache
+from wpauc_jax.batches.types import RlBatch
+from wpauc_jax.decode.ranker import Ranker
+from wpauc_jax.models import Params, PromptCache
 
 
 def rollout(
-    policy: Policy,
+    ranker: Ranker,
     params: Params,
     cache: PromptCache,
-    trie: Trie,
-    target: jax.Array,
+    batch: RlBatch,
     key: jax.Array,
     *,
     negatives: str,
     group_size: int,
     inject_target: str = "never",
-    scoring: str = "constrained",
 ) -> jax.Array:
-    """Items int32[B, G], distinct within a group, -1 where the catalogue has fewer.
+    """Items int32[B, G], distinct within a group, -1 where the catalog has fewer.
 
-    beam: the policy's G best items. sample: G draws without replacement. random: the target and G - 1 uniform others,
-    the target first. With `inject_target` if_missing, a group without its target gets it in place of its last
-    candidate; as candidates are distinct, `always` names the same group.
+    The names are those of `rl.negatives` and `rl.inject_target`: see `NEGATIVES` and `INJECTED`.
     """
-    if negatives == "random":
-        return random_group(target, key, num_items=trie.num_items, group_size=group_size)
-    sampling_key = key if negatives == "sample" else None
-    items = search(policy, params, cache, trie, num_beams=group_size, scoring=scoring, key=sampling_key).items
-    return items if inject_target == "never" else with_target(items, target)
+    items = NEGATIVES[negatives](ranker, params, cache, batch, key, group_size)
+    return INJECTED[inject_target](items, batch.target)
+
+
+def beam_group(
+    ranker: Ranker, params: Params, cache: PromptCache, batch: RlBatch, key: jax.Array, group_size: int
+) -> jax.Array:
+    """The policy's G best items."""
+    return ranker.search(params, cache, num_beams=group_size).items
+
+
+def sampled_group(
+    ranker: Ranker, params: Params, cache: PromptCache, batch: RlBatch, key: jax.Array, group_size: int
+) -> jax.Array:
+    """G draws from the policy without replacement."""
+    return ranker.search(params, cache, num_beams=group_size, key=key).items
+
+
+def random_group(
+    ranker: Ranker, params: Params, cache: PromptCache, batch: RlBatch, key: jax.Array, group_size: int
+) -> jax.Array:
+    """The target first, then G - 1 others, a uniform subset of the catalog."""
+    return uniform_group(batch.target, key, num_items=ranker.trie.num_items, group_size=group_size)
+
+
+def as_found(items: jax.Array, target: jax.Array) -> jax.Array:
+    """Items as they are, with their target or without."""
+    return items
 
 
 def with_target(items: jax.Array, target: jax.Array) -> jax.Array:
@@ -40,7 +61,7 @@ def with_target(items: jax.Array, target: jax.Array) -> jax.Array:
     return items.at[:, -1].set(jnp.where(missing, target, items[:, -1]))
 
 
-def random_group(target: jax.Array, key: jax.Array, *, num_items: int, group_size: int) -> jax.Array:
+def uniform_group(target: jax.Array, key: jax.Array, *, num_items: int, group_size: int) -> jax.Array:
     """int32[B, G]: the target, then `group_size - 1` others, a uniform subset, by Floyd's algorithm."""
     B, others, wanted = target.shape[0], num_items - 1, min(group_size - 1, num_items - 1)
     drawn = jnp.full((B, wanted), -1, jnp.int32)
@@ -56,3 +77,19 @@ def random_group(target: jax.Array, key: jax.Array, *, num_items: int, group_siz
     return jnp.pad(
         jnp.concatenate([target[:, None], drawn], axis=1), ((0, 0), (0, group_size - 1 - wanted)), constant_values=-1
     )
+
+
+# By `rl.negatives`: (ranker, params, cache, batch, key, G) -> items int32[B, G].
+NEGATIVES: dict[str, Callable[[Ranker, Params, PromptCache, RlBatch, jax.Array, int], jax.Array]] = {
+    "beam": beam_group,
+    "sample": sampled_group,
+    "random": random_group,
+}
+
+# By `rl.inject_target`: (items int32[B, G], target int32[B]) -> items. As candidates are distinct, a target that is put
+# in where it is missing is put in always.
+INJECTED: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "never": as_found,
+    "if_missing": with_target,
+    "always": with_target,
+}

@@ -131,8 +131,8 @@ def code_labels(catalog: Catalog) -> np.ndarray | None:
     """int[I]: which items share their semantic id before the disambiguating code; None where items are titles."""
     if not catalog.level_sizes:
         return None
-    codes = catalog.tokens - catalog.first_code
-    codes = np.where((codes >= 0) & (codes < sum(catalog.level_sizes)), codes, -1)
+    codes = catalog.code_places()
+    codes = np.where(codes < sum(catalog.level_sizes), codes, -1)
     return np.unique(codes, axis=0, return_inverse=True)[1].ravel()
 
 

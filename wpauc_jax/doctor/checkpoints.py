@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from wpauc_jax.batches.pipeline import eval_batches
-from wpauc_jax.catalog.trie import Trie
+from wpauc_jax.batches.types import PromptBatch
 from wpauc_jax.data.dataset import positions
-from wpauc_jax.decode.search import Candidates, score_items
+from wpauc_jax.decode import Candidates, Ranker
 from wpauc_jax.doctor.findings import Finding, problem, rows
 from wpauc_jax.evaluation.ranks import Ranks, RanksError
-from wpauc_jax.models import Params, Prompts
+from wpauc_jax.models import Params
 from wpauc_jax.runtime.sharding import batch_rows, constrain_whole, place_batch
 from wpauc_jax.stages.train import best_folder
 from wpauc_jax.stages.workspace import Workspace
@@ -47,9 +47,8 @@ def lists_are_of_the_catalogue(work: Workspace, stage: str, params: Params) -> l
     """Beams hold distinct items of the catalogue in descending order, as many as asked for, with their true scores."""
     size, width = work.config.eval.batch_size, work.config.eval.num_beams
     samples = positions(work.dataset, "test")[: min(_ROWS, size)]
-    batch = eval_batches(work.dataset, work.builder, samples, size)[0]
-    mine = {name: batch[name][batch_rows(size)] for name in ("tokens", "lengths")}
-    found = work.search(width)(params, mine)
+    batch = eval_batches(work.dataset, work.builder, samples, size, rows=batch_rows(size))[0]
+    found = work.search(width)(params, batch.prompts)
     items, scores, valid = np.asarray(found.items), np.asarray(found.scores, np.float64), np.asarray(found.valid)
     expected = min(width, work.catalog.num_items)
     ordered = np.where(valid, scores, -np.inf)
@@ -61,27 +60,25 @@ def lists_are_of_the_catalogue(work: Workspace, stage: str, params: Params) -> l
         ("have a score that is not a number", (valid & ~np.isfinite(scores)).any(1)),
         ("are not in descending order", (ordered[:, 1:] > ordered[:, :-1]).any(1)),
         ("have more than all of the probability", np.exp(ordered).sum(1) > 1 + _TOLERANCE),
-        ("have other scores than the model gives their items", _misscored(work, params, mine, found)),
+        ("have other scores than the model gives their items", _misscored(work, params, batch.prompts, found)),
     ):
-        wrong &= batch["valid"]  # the other rows fill the batch up
+        wrong &= batch.valid  # the other rows fill the batch up
         if wrong.any():
-            named = rows(work.dataset, batch["sample"][wrong])
+            named = rows(work.dataset, batch.ids.sample[wrong])
             out.append(problem(f"lists of {stage} that {text}: {int(wrong.sum())}", named))
     return out
 
 
-def _misscored(work: Workspace, params: Params, mine: dict[str, np.ndarray], found: Candidates) -> np.ndarray:
+def _misscored(work: Workspace, params: Params, mine: PromptBatch, found: Candidates) -> np.ndarray:
     """bool[B]: users with an item whose score is another when the item is scored alone."""
-    scoring = work.config.scoring
 
     @jax.jit
-    def score(params: Params, trie: Trie, tokens: jax.Array, lengths: jax.Array, items: jax.Array) -> jax.Array:
-        logps = score_items(work.policy, params, Prompts(tokens, lengths), trie, items, scoring=scoring)
-        return constrain_whole(logps.sum(-1))
+    def score(ranker: Ranker, params: Params, batch: PromptBatch, items: jax.Array) -> jax.Array:
+        return constrain_whole(ranker.score(params, ranker.prefill(params, batch), items).sum(-1))
 
     items, scores = np.asarray(found.items), np.asarray(found.scores)
-    placed = place_batch(mine | {"items": items[batch_rows(len(items))]})
-    again = np.asarray(score(params, work.trie(scoring), **placed))
+    placed = place_batch((mine, items[batch_rows(len(items))]))
+    again = np.asarray(score(work.ranker(work.config.scoring), params, *placed))
     tolerance = _TOLERANCE * np.maximum(1, np.abs(scores))
     return (np.asarray(found.valid) & ~(np.abs(again - scores) <= tolerance)).any(1)
 

@@ -10,10 +10,9 @@ import numpy as np
 from wpauc_jax.doctor import catalogue, checkpoints, population, prompts, splits
 from wpauc_jax.doctor.findings import Finding
 from wpauc_jax.doctor.tables import baseline_table, length_table
-from wpauc_jax.stages.train import best_folder
+from wpauc_jax.stages.train import STAGES, best_folder
 from wpauc_jax.stages.workspace import Workspace
-
-STAGES = ("sft", "rl")
+from wpauc_jax.training.sft import SFT_SCORING
 
 Check = tuple[str, Callable[[], list[Finding]]]
 
@@ -115,11 +114,11 @@ def _label_checks(work: Workspace) -> Iterator[Check]:
 
 
 def _trie_checks(work: Workspace) -> Iterator[Check]:
-    rules = {work.config.scoring, "constrained" if work.config.sft.loss == "catalogue" else "vocab"}
+    rules = {work.config.scoring, SFT_SCORING[work.config.sft.loss]}
     for rule in sorted(rules):
         yield (
             f"items are reachable by their tokens ({rule})",
-            functools.partial(catalogue.items_are_reachable, work.dataset, work.catalog, work.trie(rule)),
+            functools.partial(catalogue.items_are_reachable, work.dataset, work.catalog, work.ranker(rule).trie),
         )
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import jax
 import numpy as np
 
-from wpauc_jax.batches.pipeline import Batch, eval_batches, prompt_batches, sft_batches
+from wpauc_jax.batches.pipeline import eval_batches, prompt_batches, sft_batches
 from wpauc_jax.batches.prompts import PromptBuilder
 from wpauc_jax.batches.rows import sft_rows, unpacked
 from wpauc_jax.batches.title_tasks import Alignment
+from wpauc_jax.batches.types import EvalBatch
 from wpauc_jax.catalog.items import Catalog, padded
 from wpauc_jax.data.dataset import Dataset, positions
 from wpauc_jax.doctor.findings import Finding, items, note, problem, rows
@@ -24,14 +26,16 @@ def looked_at(samples: np.ndarray) -> np.ndarray:
     return samples[np.linspace(0, len(samples) - 1, _LOOKED_AT).astype(np.int64)]
 
 
-def batches_of(dataset: Dataset, builder: PromptBuilder, rl_positions: np.ndarray) -> Iterator[tuple[str, Batch]]:
+def batches_of(dataset: Dataset, builder: PromptBuilder, rl_positions: np.ndarray) -> Iterator[tuple[str, EvalBatch]]:
     """What evaluation and RL are fed, by stage: up to some thousands of a split's samples, a few batches of RL."""
     for name in ("valid", "test"):
         for batch in eval_batches(dataset, builder, looked_at(positions(dataset, name)), _BATCH):
-            yield name, {key: values[batch["valid"]] for key, values in batch.items()}
+            yield name, jax.tree.map(lambda column, valid=batch.valid: column[valid], batch)
     feed = iter(prompt_batches(dataset, builder, rl_positions, _BATCH, seed=0))
     for _ in range(min(_BATCHES_OF_RL, -(-len(rl_positions) // _BATCH))):
-        yield "rl", next(feed)
+        fed = next(feed)
+        valid = np.ones(len(fed.batch.target), bool)
+        yield "rl", EvalBatch(fed.batch.prompts, fed.batch.target, valid, fed.ids)
 
 
 def rl_rows_are_kept_from_sft(dataset: Dataset, limits: np.ndarray, rl_positions: np.ndarray) -> list[Finding]:
@@ -41,13 +45,13 @@ def rl_rows_are_kept_from_sft(dataset: Dataset, limits: np.ndarray, rl_positions
     return [problem(f"samples of RL that SFT sees too: {len(shown):,}", rows(dataset, shown))] if len(shown) else []
 
 
-def targets_are_bound_by_id(dataset: Dataset, batches: Iterable[tuple[str, Batch]]) -> list[Finding]:
+def targets_are_bound_by_id(dataset: Dataset, batches: Iterable[tuple[str, EvalBatch]]) -> list[Finding]:
     """A batch's target and user are those of its sample, and the sample is of the split that the stage is for."""
     wrong: list[np.ndarray] = []
     for stage, batch in batches:
-        sample = batch["sample"]
-        bad = batch["target"] != dataset.item[sample]
-        bad |= batch["user"] != dataset.user_of(sample)
+        sample = batch.ids.sample
+        bad = batch.target != dataset.item[sample]
+        bad |= batch.ids.user != dataset.user_of(sample)
         bad |= dataset.split[sample] != {"rl": 0, "valid": 1, "test": 2}[stage]
         wrong.append(sample[bad])
     where = np.concatenate(wrong)
@@ -58,21 +62,21 @@ def targets_are_bound_by_id(dataset: Dataset, batches: Iterable[tuple[str, Batch
 
 
 def prompts_hold_no_answer(
-    dataset: Dataset, catalog: Catalog, builder: PromptBuilder, batches: Iterable[tuple[str, Batch]]
+    dataset: Dataset, catalog: Catalog, builder: PromptBuilder, batches: Iterable[tuple[str, EvalBatch]]
 ) -> list[Finding]:
     """The target's tokens stand in a prompt only where the prompt's wording or an item of the history has them."""
     leaks: list[np.ndarray] = []
     empty = builder.build(np.zeros(0, np.int64))
     for _, batch in batches:
-        target = batch["target"]
+        target = batch.target
         answer = _without_end(catalog)[target]
-        held = occurrences(batch["tokens"], batch["lengths"], answer)
-        history = dataset.histories(batch["sample"], builder.max_history)
+        held = occurrences(batch.prompts.tokens, batch.prompts.lengths, answer)
+        history = dataset.histories(batch.ids.sample, builder.max_history)
         allowed = occurrences(np.tile(empty, (len(target), 1)), np.full(len(target), len(empty)), answer)
         for item in history.T:
             own = np.where((item >= 0)[:, None], catalog.tokens[item], -1)
             allowed += occurrences(own, (own >= 0).sum(1), answer)
-        leaks.append(batch["sample"][held > allowed])
+        leaks.append(batch.ids.sample[held > allowed])
     where = np.concatenate(leaks)
     if not len(where):
         return []
@@ -99,15 +103,15 @@ def occurrences(tokens: np.ndarray, lengths: np.ndarray, wanted: np.ndarray) -> 
 
 
 def prompts_are_the_builders(
-    dataset: Dataset, builder: PromptBuilder, batches: Iterable[tuple[str, Batch]]
+    dataset: Dataset, builder: PromptBuilder, batches: Iterable[tuple[str, EvalBatch]]
 ) -> list[Finding]:
     """In RL, validation and test a sample's prompt is what the builder makes of its history, token for token."""
     found = []
     wrong: dict[str, list[int]] = {}
     for stage, batch in batches:
-        histories = dataset.histories(batch["sample"], builder.max_history)
+        histories = dataset.histories(batch.ids.sample, builder.max_history)
         for tokens, length, history, sample in zip(
-            batch["tokens"], batch["lengths"], histories, batch["sample"], strict=True
+            batch.prompts.tokens, batch.prompts.lengths, histories, batch.ids.sample, strict=True
         ):
             if not np.array_equal(tokens[:length], builder.build(history[history >= 0])):
                 wrong.setdefault(stage, []).append(int(sample))
@@ -160,12 +164,12 @@ def _is_a_prompt(
     )
 
 
-def prompts_begin_and_fit(builder: PromptBuilder, batches: Iterable[tuple[str, Batch]]) -> list[Finding]:
+def prompts_begin_and_fit(builder: PromptBuilder, batches: Iterable[tuple[str, EvalBatch]]) -> list[Finding]:
     """Every prompt begins with the builder's own beginning, which stands there once, and is within the limit."""
     beginning = builder.build(np.zeros(0, np.int64))[0]
     found: dict[str, int] = {}
     for stage, batch in batches:
-        tokens, lengths = batch["tokens"], batch["lengths"]
+        tokens, lengths = batch.prompts.tokens, batch.prompts.lengths
         for text, wrong in (
             ("do not begin with the beginning token", tokens[:, 0] != beginning),
             ("begin with the beginning token twice", (tokens[:, :2] == beginning).all(1) & (lengths > 1)),

@@ -41,7 +41,7 @@ def length_table(dataset: Dataset, builder: PromptBuilder) -> str:
         chosen = looked_at(samples)
         lengths = builder.lengths(dataset.histories(chosen, builder.max_history))
         batches = eval_batches(dataset, builder, chosen, 64)
-        held = sum(batch["tokens"].shape[1] * batch["valid"].sum() for batch in batches)
+        held = sum(batch.prompts.tokens.shape[1] * batch.valid.sum() for batch in batches)
         quantiles = np.quantile(lengths, (0.05, 0.25, 0.5, 0.75, 0.95, 1.0), method="higher")
         cut = (before > builder.max_history).mean()
         cells.append(

@@ -10,16 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wpauc_jax.catalog.trie import Trie
-from wpauc_jax.decode.exact import score_all
-from wpauc_jax.decode.search import Candidates, constrained_beam_search, search, top
+from wpauc_jax.batches.types import EvalBatch, PromptBatch
+from wpauc_jax.decode import Candidates, Ranker
+from wpauc_jax.decode.beams import top
 from wpauc_jax.evaluation.ranks import Ranks, area_names
-from wpauc_jax.models import Params, Policy, Prompts
+from wpauc_jax.models import Params
 from wpauc_jax.objectives.ranking import descending_ranks
 from wpauc_jax.runtime.sharding import constrain_whole, place_batch, place_whole
 
-Batch = dict[str, np.ndarray]
-Search = Callable[[Params, Batch], Candidates]
+Search = Callable[[Params, PromptBatch], Candidates]
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["rank", "beam", "missed"], meta_fields=[])
@@ -36,7 +35,7 @@ class Placed:
 class ExactSearch:
     """The compiled program of `evaluate_exact`, and what it was made for."""
 
-    run: Callable[[Params, Batch], Placed]
+    run: Callable[[Params, EvalBatch], Placed]
     num_items: int
     num_beams: int
     ks: tuple[int, ...]
@@ -56,37 +55,36 @@ class Exact:
         return areas | {f"missed@{k}": share for k, share in self.missed.items()}
 
 
-def search_program(policy: Policy, *, num_beams: int, scoring: str) -> jax.stages.Wrapped:
-    """The jitted function (params, trie, tokens int32[B, T], lengths int32[B]) -> Candidates, the same everywhere."""
+def search_program(*, num_beams: int) -> jax.stages.Wrapped:
+    """The jitted function (ranker, params, `PromptBatch`) -> Candidates, the same everywhere."""
 
     @jax.jit
-    def run(params: Params, trie: Trie, tokens: jax.Array, lengths: jax.Array) -> Candidates:
-        params, prompts = policy.gathered(params), Prompts(tokens, lengths)
-        found = constrained_beam_search(policy, params, prompts, trie, num_beams=num_beams, scoring=scoring)
-        return constrain_whole(found)
+    def run(ranker: Ranker, params: Params, batch: PromptBatch) -> Candidates:
+        params = ranker.policy.gathered(params)
+        return constrain_whole(ranker.search(params, ranker.prefill(params, batch), num_beams=num_beams))
 
     return run
 
 
-def make_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: str) -> Search:
-    """Beam search of that width, compiled once: (params, batch with tokens and lengths) -> Candidates.
+def make_search(ranker: Ranker, *, num_beams: int) -> Search:
+    """Beam search of that width, compiled once: (params, `PromptBatch`) -> Candidates.
 
     The batch holds this process's rows of the global batch; every process gets all the candidates.
     """
-    run = search_program(policy, num_beams=num_beams, scoring=scoring)
-    return lambda params, batch: run(params, trie, **_prompts(batch))
+    run = search_program(num_beams=num_beams)
+    return lambda params, batch: run(ranker, params, place_batch(batch))
 
 
-def make_exact_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: str, ks: Sequence[int]) -> ExactSearch:
+def make_exact_search(ranker: Ranker, *, num_beams: int, ks: Sequence[int]) -> ExactSearch:
     """Exact ranks, and the error of beams of that width at each K of `ks`, from one prefill; compiled once."""
 
     @jax.jit
-    def run(params: Params, trie: Trie, tokens: jax.Array, lengths: jax.Array, target: jax.Array) -> Placed:
-        params = policy.gathered(params)
-        cache = policy.prefill(params, Prompts(tokens, lengths))
-        scores = score_all(policy, params, cache, trie, scoring=scoring)
-        beams = search(policy, params, cache, trie, num_beams=num_beams, scoring=scoring).items
-        best = top(scores, min(max(ks), trie.num_items))[1]
+    def run(ranker: Ranker, params: Params, batch: PromptBatch, target: jax.Array) -> Placed:
+        params = ranker.policy.gathered(params)
+        cache = ranker.prefill(params, batch)
+        scores = ranker.score_all(params, cache)
+        beams = ranker.search(params, cache, num_beams=num_beams).items
+        best = top(scores, min(max(ks), ranker.trie.num_items))[1]
         found = best[:, :, None] == beams[:, None, :]  # [B, K, W]
         missed = [(~found[:, :k, :k].any(-1)).sum(-1, dtype=jnp.int32) for k in ks]
         rank = jnp.take_along_axis(descending_ranks(scores), target[:, None], axis=1)[:, 0]
@@ -94,16 +92,16 @@ def make_exact_search(policy: Policy, trie: Trie, *, num_beams: int, scoring: st
         beam = jnp.where(hit.any(axis=1), hit.argmax(axis=1), -1)
         return constrain_whole(Placed(rank, beam, jnp.stack(missed, axis=1)))
 
-    def place(params: Params, batch: Batch) -> Placed:
-        return run(params, trie, **_prompts(batch), target=place_whole(batch["target"]))
+    def place(params: Params, batch: EvalBatch) -> Placed:
+        return run(ranker, params, place_batch(batch.prompts), place_whole(batch.target))
 
-    return ExactSearch(place, trie.num_items, num_beams, tuple(ks))
+    return ExactSearch(place, ranker.trie.num_items, num_beams, tuple(ks))
 
 
 def evaluate(
     search: Search,
     params: Params,
-    batches: Iterable[Batch],
+    batches: Iterable[EvalBatch],
     *,
     on_batch: Callable[[int], None] = lambda rows: None,
 ) -> Ranks:
@@ -113,10 +111,10 @@ def evaluate(
     """
     rows = _Rows()
     width = 0
-    for batch, found in _one_ahead(search, params, batches):
+    for batch, found in _one_ahead(lambda batch: search(params, batch.prompts), batches):
         items = np.asarray(found.items)
         width = items.shape[1]
-        hit = items == batch["target"][:, None]
+        hit = items == batch.target[:, None]
         on_batch(rows.add(batch, rank=np.where(hit.any(axis=1), hit.argmax(axis=1), -1)))
     return rows.ranks(width)
 
@@ -124,13 +122,13 @@ def evaluate(
 def evaluate_exact(
     search: ExactSearch,
     params: Params,
-    batches: Iterable[Batch],
+    batches: Iterable[EvalBatch],
     *,
     on_batch: Callable[[int], None] = lambda rows: None,
 ) -> Exact:
     """`evaluate`, and the same among all items, in one pass."""
     rows = _Rows()
-    for batch, found in _one_ahead(search.run, params, batches):
+    for batch, found in _one_ahead(functools.partial(search.run, params), batches):
         on_batch(rows.add(batch, **{name: np.asarray(getattr(found, name)) for name in ("rank", "beam", "missed")}))
     missed = np.concatenate(rows.columns["missed"]).mean(axis=0, dtype=np.float64)
     shares = {k: float(count) / min(k, search.num_items) for k, count in zip(search.ks, missed, strict=True)}
@@ -143,11 +141,12 @@ class _Rows:
     def __init__(self) -> None:
         self.columns: dict[str, list[np.ndarray]] = collections.defaultdict(list)
 
-    def add(self, batch: Batch, **found: np.ndarray) -> int:
+    def add(self, batch: EvalBatch, **found: np.ndarray) -> int:
         """Returns how many samples came."""
-        for name, column in (found | {name: batch[name] for name in ("sample", "user", "target")}).items():
-            self.columns[name].append(column[batch["valid"]])
-        return int(batch["valid"].sum())
+        found |= {"sample": batch.ids.sample, "user": batch.ids.user, "target": batch.target}
+        for name, column in found.items():
+            self.columns[name].append(column[batch.valid])
+        return int(batch.valid.sum())
 
     def ranks(self, num_candidates: int, rank: str = "rank") -> Ranks:
         sources = {"sample": "sample", "user": "user", "target": "target", "rank": rank}
@@ -156,15 +155,11 @@ class _Rows:
         return Ranks(**{name: column[order] for name, column in columns.items()}, num_candidates=num_candidates)
 
 
-def _prompts(batch: Batch) -> dict[str, jax.Array]:
-    return place_batch({name: batch[name] for name in ("tokens", "lengths")})
-
-
-def _one_ahead(search: Callable[[Params, Batch], Any], params: Params, batches: Iterable[Batch]) -> Iterator:
+def _one_ahead(search: Callable[[EvalBatch], Any], batches: Iterable[EvalBatch]) -> Iterator[tuple[EvalBatch, Any]]:
     """(batch, what was found), the next search dispatched before these are handed out."""
     waiting = None
     for batch in batches:
-        dispatched = (batch, search(params, batch))
+        dispatched = (batch, search(batch))
         if waiting is not None:
             yield waiting
         waiting = dispatched

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from wpauc_jax.evaluation.ranks import Ranks, metric_names
 from wpauc_jax.evaluation.report import metric_title
 from wpauc_jax.runtime.files import atomic_path
-from wpauc_jax.runtime.progress import read_metrics
+from wpauc_jax.runtime.metric_lines import read_metrics
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito, 2008
 _VALID = "/valid"  # ends the stage of a validation line

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from wpauc_jax.evaluation.ranks import PairedDifference, Ranks, RanksError, metric_names
+from wpauc_jax.evaluation.bootstrap import PairedDifference
+from wpauc_jax.evaluation.ranks import Ranks, RanksError, metric_names
 from wpauc_jax.runtime.files import atomic_path
 
 

@@ -11,7 +11,8 @@ from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from safetensors.numpy import save_file
 
-from wpauc_jax.models.hf import Weight, generation_config, hf_config, read_config, weights
+from wpauc_jax.models.hf import Weight, weights
+from wpauc_jax.models.hf_config import generation_config, hf_config, read_config
 from wpauc_jax.models.lora import merge_adapter
 from wpauc_jax.models.policy import Params, Policy
 from wpauc_jax.runtime.distributed import is_main_process
@@ -39,15 +40,14 @@ def save_pretrained(
     Args:
       path: the folder to make; it must not exist yet.
       dtype: of the weights; None keeps each parameter's own.
-      source: the folder from which the model came, whose context length, special tokens and settings of generation
-        are carried on.
-      generation: settings of generation_config.json that replace the source's.
+      source: the folder from which the model came, whose context length and special tokens are carried on.
+      generation: what generation_config.json says beside the special tokens; it may replace those.
       file_bytes: weights beyond so many bytes go into a further file.
       add_files: called with the folder before it appears, to put more into it.
 
     Raises:
       FileExistsError: there is something at `path`.
-      PretrainedError: `source` cannot be read.
+      PretrainedError: `source` cannot be read, or Hugging Face's settings cannot say what the model is.
     """
     policy, params = merge_adapter(policy, params)
     source = pathlib.Path(source) if source else None
@@ -65,10 +65,11 @@ def save_pretrained(
         return
     with atomic_folder(path) as folder:
         config.save_pretrained(folder)
-        generation_config(config, source, **(generation or {})).save_pretrained(folder)
+        generation_config(config, source, generation or {}).save_pretrained(folder)
         _write_weights(folder, parts, fetch, file_bytes)
         if add_files:
             add_files(folder)
+        _follow_umask(folder)
 
 
 def _tensor(leaf: jax.Array, part: Weight, dtype: str | None) -> np.ndarray:
@@ -112,3 +113,14 @@ def _filled(
             tensors = {}
         tensors[part.name] = tensor
     yield tensors
+
+
+def _follow_umask(folder: pathlib.Path) -> None:
+    """Gives all files the mode of one that is made here: some writers make theirs for the owner's eyes alone."""
+    probe = folder / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)

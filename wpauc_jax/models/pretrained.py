@@ -8,8 +8,8 @@ import dataclasses
 import functools
 import gc
 import itertools
-import json
 import pathlib
+import reprlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,11 +22,13 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from safetensors import SafetensorError, safe_open
 
 from wpauc_jax.config import LoraConfig, ModelConfig
-from wpauc_jax.models.hf import PretrainedError, Weight, model_config, read_config, weights
+from wpauc_jax.models.hf import PretrainedError, Weight, is_recomputed, layer_of, weights
+from wpauc_jax.models.hf_config import Stored, model_config, read_config, read_json
 from wpauc_jax.models.policy import Params, Policy, make_policy
 from wpauc_jax.runtime.sharding import check_sizes, state_shardings
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _BLOCK = 4096  # rows compared at a time
 _FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")  # what the hub is asked for
 
@@ -51,14 +53,16 @@ def load_pretrained(
       ConfigError: the mesh does not divide the model.
     """
     folder = local_folder(path_or_id)
-    config = dataclasses.replace(model_config(read_config(folder), settings or ModelConfig()), lora=LoraConfig())
+    described = read_config(folder)
+    config = dataclasses.replace(model_config(described, settings or ModelConfig()), lora=LoraConfig())
     check_sizes(config, {})
-    policy, shapes = make_policy(config)
-    wanted = {_name(path): shape for path, shape in jax.tree_util.tree_leaves_with_path(shapes)}
-    shardings = {
-        _name(path): sharding for path, sharding in jax.tree_util.tree_leaves_with_path(state_shardings(shapes))
-    }
-    with _Stored(folder) as stored:
+    with _Tensors(folder) as stored:
+        _check_sizes(described, stored, config)
+        policy, shapes = make_policy(config)
+        wanted = {_name(path): shape for path, shape in jax.tree_util.tree_leaves_with_path(shapes)}
+        shardings = {
+            _name(path): sharding for path, sharding in jax.tree_util.tree_leaves_with_path(state_shardings(shapes))
+        }
         _check(folder, stored, wanted, config)
         leaves = {path: _load(stored, path, shape.shape, dtype, shardings[path]) for path, shape in wanted.items()}
     return policy, jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path)], shapes)
@@ -80,23 +84,52 @@ def local_folder(path_or_id: str | pathlib.Path) -> pathlib.Path:
         ) from error
 
 
-class _Stored:
+def _index(folder: pathlib.Path) -> dict[str, str]:
+    """The file of each tensor by the index of a checkpoint in several files; empty where there is none.
+
+    Files lie beside the index, by a plain name. Such a file may be a symbolic link, as in the hub's own cache, where
+    every file is one: whoever made the folder made the link. What the index says leads nowhere else.
+    """
+    if not (folder / _INDEX).exists():
+        return {}
+    stored = read_json(folder / _INDEX)
+    files = stored.get("weight_map")
+    if not isinstance(files, dict) or not files:
+        raise stored.error("weight_map must name the file of each tensor")
+    for tensor, name in files.items():
+        if not isinstance(name, str) or not name.endswith(".safetensors") or set(name) & set("/\\\0"):
+            raise stored.error(
+                f"weight_map says {reprlib.repr(tensor)} is in {reprlib.repr(name)}; it must be the name of a "
+                ".safetensors file beside it"
+            )
+    if (folder / _WHOLE).exists() and _WHOLE not in files.values():
+        raise PretrainedError(f"{folder} holds {_WHOLE} and {_INDEX} of other files; delete the one that is not meant")
+    return files
+
+
+class _Tensors:
     """The tensors of a folder's safetensors files, which are mapped: what is copied of one is what is asked for."""
 
     def __init__(self, folder: pathlib.Path):
-        index = folder / "model.safetensors.index.json"
+        index = _index(folder)
+        names = sorted(set(index.values())) or [_WHOLE]
         try:
-            names = json.loads(index.read_text())["weight_map"].values() if index.exists() else ["model.safetensors"]
-            self._files = [safe_open(folder / name, "np") for name in sorted(set(names))]
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            self._files = {name: safe_open(folder / name, "np") for name in names}
+        except (OSError, ValueError, SafetensorError) as error:
             raise PretrainedError(f"{folder} holds no whole safetensors checkpoint ({error})") from error
-        self._of = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118 - not a mapping
+        inside = {name: set(file.keys()) for name, file in self._files.items()}
+        self._of = {tensor: self._files[name] for name, tensors in inside.items() for tensor in tensors}
+        for tensor, name in index.items():  # what says where a tensor is that lies in two files
+            if tensor not in inside[name]:
+                raise PretrainedError(f"{folder / _INDEX}: {name} has no tensor {reprlib.repr(tensor)}")
+            self._of[tensor] = self._files[name]
+        self._of = {tensor: file for tensor, file in self._of.items() if not is_recomputed(tensor)}
 
-    def __enter__(self) -> "_Stored":
+    def __enter__(self) -> "_Tensors":
         return self
 
     def __exit__(self, *error: Any) -> None:
-        for file in self._files:
+        for file in self._files.values():
             file.__exit__(*error)
 
     @property
@@ -134,7 +167,22 @@ class _Stored:
         return all(np.array_equal(a[start:end], b[start:end]) for start, end in itertools.pairwise(ends))
 
 
-def _check(folder: pathlib.Path, stored: _Stored, wanted: dict[str, jax.ShapeDtypeStruct], config: ModelConfig) -> None:
+def _check_sizes(described: Stored, stored: _Tensors, config: ModelConfig) -> None:
+    """Raises PretrainedError where config.json speaks of another model than the tensors, before that one is made."""
+    layers = {layer_of(name) for name in stored.names} - {None}
+    if layers and len(layers) != config.num_layers:
+        raise described.error(f"num_hidden_layers={config.num_layers}, but the weights have {len(layers)} layers")
+    table = "model.embed_tokens.weight"
+    shape = (config.vocab_size, config.width)
+    if table in stored.names and stored.shape(table) != shape:
+        raise described.error(
+            f"vocab_size={shape[0]} and hidden_size={shape[1]}, but {table} is {list(stored.shape(table))}"
+        )
+
+
+def _check(
+    folder: pathlib.Path, stored: _Tensors, wanted: dict[str, jax.ShapeDtypeStruct], config: ModelConfig
+) -> None:
     """Raises PretrainedError that lists what is missing, unexpected, of another shape or of an unusable type."""
     parts = [part for path in wanted for part in weights(path, config.num_layers)]
     shapes = {part.name: _stored_shape(wanted[part.path].shape, part) for part in parts}
@@ -167,7 +215,7 @@ def _stored_shape(shape: tuple[int, ...], part: Weight) -> tuple[int, ...]:
     return own[::-1] if part.transposed else own
 
 
-def _load(stored: _Stored, path: str, shape: tuple[int, ...], dtype: str | None, sharding: Sharding) -> jax.Array:
+def _load(stored: _Tensors, path: str, shape: tuple[int, ...], dtype: str | None, sharding: Sharding) -> jax.Array:
     """One parameter; stacked layers are written one by one into a stack that is updated in place."""
     parts = list(weights(path, shape[0]))
     kind = jnp.dtype(dtype) if dtype else jnp.result_type(*{jnp.dtype(stored.dtype(part.name)) for part in parts})

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -37,10 +38,15 @@ class Processes:
     index: int
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r".+:\d+", self.coordinator):
-            raise ClusterError(f"the coordinator {self.coordinator!r} is not HOST:PORT")
+        if not re.fullmatch(r".+:\d{1,5}", self.coordinator) or not 0 < self.port < 2**16:
+            raise ClusterError(f"the coordinator {self.coordinator!r} is not HOST:PORT with a port from 1 to 65535")
         if not 0 <= self.index < self.count:
             raise ClusterError(f"process {self.index} is not one of {self.count}: they are counted from 0")
+
+    @property
+    def port(self) -> int:
+        """The port on which process 0 listens."""
+        return int(self.coordinator.rpartition(":")[2])
 
 
 def initialize(
@@ -140,11 +146,28 @@ def _word_of_process_0(word: bool = False) -> bool:
 
 
 def _join(processes: Processes) -> None:
+    if processes.index == 0:
+        _check_port(processes.port)
     jax.distributed.initialize(
         processes.coordinator, processes.count, processes.index, cluster_detection_method="deactivate"
     )
     # The first exchange connects the processes, for which gloo leaves 30 seconds; those after it have no such limit.
     _word_of_process_0()
+
+
+def _check_port(port: int) -> None:
+    """Raises ClusterError where process 0 cannot listen there: JAX itself would die of it without a word."""
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection that has just ended is no matter
+            probe.bind(("", port))
+            probe.listen()
+    except OSError as error:
+        raise ClusterError(
+            f"process 0 cannot listen on port {port} ({error.strerror}): another program does, perhaps a run that has "
+            "not ended; give another port"
+        ) from error
 
 
 def _is_tpu_pod(environment: Environment) -> bool:

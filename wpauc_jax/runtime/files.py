@@ -1,10 +1,20 @@
 """Files that are whole or absent: nothing half-written is ever left under a final name."""
 
 import contextlib
+import errno
+import hashlib
 import os
 import pathlib
+import re
 import shutil
+import socket
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator
+
+_OPEN_FILE = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")  # what this process has open; /dev/stdout leads to one
+_SHORT = 200  # bytes of a name that a temporary name keeps; a file system allows 255
 
 
 @contextlib.contextmanager
@@ -12,35 +22,52 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`, which replaces `path` when the block ends without an exception.
 
     The folder is made if needed; the temporary name keeps `path`'s suffix, by which some writers choose a format.
-    After an exception the temporary file is gone and an older `path` is untouched.
+    After an exception the temporary file is gone and an older `path` is untouched. What a killed process left of an
+    earlier try is removed.
+
+    A symbolic link stays, and the file to which it leads is replaced. A pipe or a device, as /dev/stdout and /dev/null
+    are, gets the content written to it when the block has ended.
     """
     final = pathlib.Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.stem}.{os.getpid()}{final.suffix}")
-    try:
-        with named_errors(final):
-            yield temporary
-            temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with named_errors(final):
+        way = _way_in(final)
+        if way is None:
+            final = pathlib.Path(os.path.realpath(final))
+            if final.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with _beside(final) if way is None else _through(final, way) as temporary:
+        yield temporary
 
 
 @contextlib.contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a temporary folder beside `path`, which becomes `path` when the block ends without an exception.
 
-    After an exception nothing is left. Raises FileExistsError where there is something at `path` already.
+    After an exception nothing is left. What a killed process left of an earlier try is removed. Raises FileExistsError
+    where there is something at `path` already.
     """
     final = pathlib.Path(path)
     if final.exists():
         raise FileExistsError(f"{final} exists; name another folder, or delete this one")
-    temporary = final.with_name(f".{final.name}.{os.getpid()}")
-    temporary.mkdir(parents=True)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(final.parent, final.name, "")
+    temporary = _temporary(final.parent, final.name, "", os.getpid())
+    temporary.mkdir()
     try:
-        yield temporary
-        temporary.rename(final)
+        with named_errors(final):
+            yield temporary
+            temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two paths lead to one plain file, so that writing the one would destroy the other."""
+    try:
+        first, second = os.stat(one), os.stat(other)
+    except OSError:
+        return False
+    return stat.S_ISREG(first.st_mode) and os.path.samestat(first, second)
 
 
 @contextlib.contextmanager
@@ -52,3 +79,83 @@ def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.errno and error.filename is None:
             error.filename = str(path)
         raise
+
+
+@contextlib.contextmanager
+def _beside(final: pathlib.Path) -> Iterator[pathlib.Path]:
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(final.parent, final.stem, final.suffix)
+    temporary = _temporary(final.parent, final.stem, final.suffix, os.getpid())
+    try:
+        with named_errors(final):
+            yield temporary
+            temporary.replace(final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _through(target: pathlib.Path, way: str | int) -> Iterator[pathlib.Path]:
+    """Collects what the block writes, and then writes it to a pipe or device, or to what is open already."""
+    with tempfile.TemporaryDirectory(prefix="wpauc_jax-") as folder:
+        temporary = pathlib.Path(folder, f"content{target.suffix}")
+        yield temporary
+        sys.stdout.flush()  # what was printed before stands before it
+        with named_errors(target), temporary.open("rb") as source:
+            out = os.dup(way) if isinstance(way, int) else os.open(way, os.O_WRONLY | os.O_APPEND)
+            try:
+                while block := memoryview(source.read(2**20)):
+                    while block:
+                        block = block[os.write(out, block) :]  # a pipe may take a part only
+            finally:
+                os.close(out)
+
+
+def _way_in(path: pathlib.Path) -> str | int | None:
+    """How to write to what is no plain file: its path, or the number of the open file that it is; None otherwise."""
+    for _ in range(40):  # as many symbolic links as Linux follows
+        absolute = os.path.abspath(path)
+        if found := _OPEN_FILE.fullmatch(absolute):
+            return int(found[1])
+        try:
+            mode = os.lstat(absolute).st_mode
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISLNK(mode):
+            return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else absolute
+        path = pathlib.Path(os.path.dirname(absolute), os.readlink(absolute))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def _temporary(folder: pathlib.Path, stem: str, suffix: str, pid: int) -> pathlib.Path:
+    """The temporary name of this host's process `pid`: .STEM.HOST.PID.SUFFIX, which others on the disk leave alone."""
+    short = os.fsdecode(os.fsencode(stem)[:_SHORT])
+    return folder / f".{short}.{_host()}.{pid}{suffix}"
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+def _sweep(folder: pathlib.Path, stem: str, suffix: str) -> None:
+    """Removes what processes of this host that are gone have left of a file or folder."""
+    short = os.fsdecode(os.fsencode(stem)[:_SHORT])
+    pattern = re.compile(rf"\.{re.escape(short)}\.(?:{_host()}\.)?(\d+){re.escape(suffix)}")
+    with contextlib.suppress(OSError):  # another process sweeps as well, or may not
+        for left in list(folder.iterdir()):
+            found = pattern.fullmatch(left.name)
+            if found and not _runs(int(found[1])):
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

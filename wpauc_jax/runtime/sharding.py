@@ -205,12 +205,12 @@ def batch_rows(batch_size: int) -> np.ndarray:
     return np.unique(np.concatenate([rows[part] for part in parts]))
 
 
-def place_batch(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """A global batch on the devices, from this process's `batch_rows` of it."""
+def place_batch(batch: T) -> T:
+    """A global batch, any pytree, on the devices, from this process's `batch_rows` of it."""
     if _no_mesh():
-        return jax.device_put(dict(batch))
+        return jax.device_put(batch)
     sharding = NamedSharding(jax.sharding.get_mesh(), spec("batch"))
-    return jax.make_array_from_process_local_data(sharding, dict(batch))
+    return jax.make_array_from_process_local_data(sharding, batch)
 
 
 def _no_mesh() -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from wpauc_jax.catalog.items import Catalog
+from wpauc_jax.config import Config
 from wpauc_jax.models import Params, save_pretrained
 from wpauc_jax.models.pretrained import local_folder
 from wpauc_jax.stages.workspace import Workspace
@@ -25,9 +26,7 @@ def export(work: Workspace, params: Params, *, say: Callable[[str], None]) -> pa
     config = work.config
     path = pathlib.Path(config.export.path or work.folder / "export")
     pretrained = config.model.pretrained
-    generation = {"num_beams": config.eval.num_beams, "max_new_tokens": int(work.catalog.lengths.max())}
-    if work.catalog.end >= 0:
-        generation["eos_token_id"] = work.catalog.end
+    generation = search_settings(config, work.catalog)
 
     def add_files(folder: pathlib.Path) -> None:
         _tokenizer(work).save_pretrained(folder)
@@ -46,13 +45,33 @@ def export(work: Workspace, params: Params, *, say: Callable[[str], None]) -> pa
     return path
 
 
+def search_settings(config: Config, catalog: Catalog) -> dict[str, Any]:
+    """What makes `generate` search as this run does, once it is told which tokens are allowed.
+
+    A score is the sum of its tokens' log-probabilities: without a length penalty, and by `scoring` over the allowed
+    tokens or over the vocabulary. Where nothing ends an item, padding stands behind one that is shorter than others.
+    """
+    special = {"eos_token_id": catalog.end}
+    if catalog.end < 0:
+        special = {"bos_token_id": catalog.bos, "eos_token_id": catalog.pad, "pad_token_id": catalog.pad}
+    return {
+        "do_sample": False,
+        "num_beams": config.eval.num_beams,
+        "max_new_tokens": int(catalog.lengths.max()),
+        "length_penalty": 0.0,
+        "early_stopping": False,
+        "renormalize_logits": {"constrained": True, "vocab": False}[config.scoring],
+        **special,
+    }
+
+
 def _write_catalog(work: Workspace, folder: pathlib.Path) -> None:
     with (folder / "items.jsonl").open("w", encoding="utf-8") as file:
         rows = zip(work.dataset.item_ids, work.dataset.titles, work.catalog.sequences(), strict=True)
         for item, (raw, title, tokens) in enumerate(rows):
             row = {"item": item, "id": raw, "title": title, "tokens": tokens}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    trie = work.trie("vocab")  # with whole paths: what follows a unique prefix has to be written, too
+    trie = work.ranker("vocab").trie  # with whole paths: what follows a unique prefix has to be written, too
     np.savez(folder / "trie.npz", token=trie.token, first_child=trie.first_child, item=trie.item)
     form = work.builder.form
     prompt = {
@@ -71,22 +90,15 @@ def _write_catalog(work: Workspace, folder: pathlib.Path) -> None:
 def _tokenizer(work: Workspace) -> Any:
     """The run's tokenizer with its codes; for a model that knows nothing but the catalogue, one of those tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-    names = code_names(work.catalog)
+    names = list(work.catalog.code_names)
     if work.tokenizer is not None:
-        tokenizer = AutoTokenizer.from_pretrained(work.tokenizer.path)
-        tokenizer.add_tokens(names)
+        tokenizer = work.tokenizer.with_codes(dict(zip(names, work.catalog.codes.tolist(), strict=True)))
+        tokenizer.init_kwargs.pop("auto_map", None)  # code that did not run here, and is not in the folder
         return tokenizer
-    special = ["<pad>", "<bos>", "<unused>"]  # the ids before the catalogue's first
+    special = ["<pad>", "<bos>", "<unused>"]  # the ids before the catalog's first
     vocabulary = {name: number for number, name in enumerate(special + names)}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unused>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<bos>", unk_token="<unused>")
-
-
-def code_names(catalog: Catalog) -> list[str]:
-    """The names of the new tokens in their order: <a_0>, <a_1>, ... for the first level, <b_0>, ... for the next."""
-    disambiguating = catalog.vocab_size - catalog.first_code - sum(catalog.level_sizes)
-    sizes = [*catalog.level_sizes, disambiguating]
-    return [f"<{chr(ord('a') + level)}_{code}>" for level, size in enumerate(sizes) for code in range(size)]

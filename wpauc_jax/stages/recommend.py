@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from wpauc_jax.batches.histories import read_histories
+from wpauc_jax.batches.pipeline import history_batches
 from wpauc_jax.config import ConfigError
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
-from wpauc_jax.runtime.files import atomic_path
+from wpauc_jax.runtime.files import atomic_path, is_same_file
 from wpauc_jax.runtime.progress import Progress
 from wpauc_jax.runtime.sharding import batch_rows
 from wpauc_jax.stages.workspace import Workspace
@@ -25,8 +26,10 @@ def recommend(work: Workspace, params: Params, *, say: Callable[[str], None]) ->
     config = work.config.recommend
     if not config.input:
         raise ConfigError("recommend.input is empty; give a file of histories (JSON lines or .inter)")
-    histories = read_histories(config.input, work.dataset)
     output = pathlib.Path(config.output or work.folder / "recommendations.jsonl")
+    if is_same_file(config.input, output):
+        raise ConfigError(f"recommend.output={str(output)!r} is recommend.input: the histories would be overwritten")
+    histories = read_histories(config.input, work.dataset, unknown=config.unknown, say=say)
     if not is_main_process():
         for _ in _answers(work, params, histories):  # takes part in the search; the main process writes
             pass
@@ -48,20 +51,13 @@ def _answers(work: Workspace, params: Params, histories: list[tuple[str, np.ndar
     config, size = work.config, work.config.eval.batch_size
     width = max(config.eval.num_beams, config.recommend.top_k)
     search = work.search(width)
-    limit, mine = work.builder.max_history, batch_rows(size)
-    for start in range(0, len(histories), size):
-        batch = histories[start : start + size]
-        items = np.full((size, limit), -1, np.int64)
-        for row, (_, history) in zip(items, batch, strict=False):
-            recent = history[-limit:]
-            row[: len(recent)] = recent
-        padded = work.builder.padded_width(work.builder.lengths(items).max())
-        tokens, lengths = work.builder.prompts(items[mine], padded)
-        found = search(params, {"tokens": tokens, "lengths": lengths})
+    batches = history_batches(work.builder, [items for _, items in histories], size, rows=batch_rows(size))
+    for number, batch in enumerate(batches):
+        found = search(params, batch)
         columns = (np.asarray(found.items), np.asarray(found.scores))
         yield [
             {"user": user, "items": _listed(work, *(column[row, : config.recommend.top_k] for column in columns))}
-            for row, (user, _) in enumerate(batch)
+            for row, (user, _) in enumerate(histories[number * size : (number + 1) * size])
         ]
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from wpauc_jax.batches.pipeline import prompt_batches, sft_batches, steps_per_epoch
@@ -11,13 +11,15 @@ from wpauc_jax.config import Config, ConfigError, StageConfig
 from wpauc_jax.evaluation.evaluate import ExactSearch, evaluate, evaluate_exact
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
-from wpauc_jax.runtime.progress import MetricWriter
+from wpauc_jax.runtime.metric_lines import MetricWriter
 from wpauc_jax.runtime.sharding import batch_rows, place_batch
 from wpauc_jax.stages.workspace import Workspace
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, finished_step, load_params
 from wpauc_jax.training.loop import Plan, fit
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import Step, TrainState, init_state, make_rl_step, make_sft_step
+from wpauc_jax.training.rl import make_rl_step
+from wpauc_jax.training.sft import SFT_SCORING, make_sft_step
+from wpauc_jax.training.state import Step, TrainState, init_state
 
 
 def run_sft(work: Workspace) -> int:
@@ -33,8 +35,8 @@ def run_sft(work: Workspace) -> int:
     packed = sft_rows(work.dataset, work.builder, work.sft_limits, settings.row_tokens)
     plan = _plan(work, "sft", settings, len(packed))
     optimizer = make_optimizer(settings.optim, plan.total_steps)
-    trie = work.trie("constrained" if settings.loss == "catalogue" else "vocab")
-    step = make_sft_step(work.policy, trie, optimizer, loss=settings.loss, frozen=work.frozen, tasks=settings.tasks)
+    ranker = work.ranker(SFT_SCORING[settings.loss])
+    step = make_sft_step(ranker, optimizer, frozen=work.frozen, tasks=settings.tasks)
     batches = sft_batches(
         packed,
         settings.batch_size,
@@ -65,16 +67,8 @@ def run_rl(work: Workspace) -> int:
     params = load_params(best_folder(work, "sft"), work.first_params)
     plan = dataclasses.replace(_plan(work, "rl", settings, len(work.rl_positions)), eval_at_start=True)
     optimizer = make_optimizer(settings.optim, plan.total_steps)
-    scoring = work.config.scoring
-    step = make_rl_step(
-        work.policy,
-        work.trie(scoring),
-        optimizer,
-        settings,
-        scoring=scoring,
-        seed=work.config.seed,
-        frozen=work.frozen,
-    )
+    ranker = work.ranker(work.config.scoring)
+    step = make_rl_step(ranker, optimizer, settings, seed=work.config.seed, frozen=work.frozen)
     batches = prompt_batches(
         work.dataset,
         work.builder,
@@ -85,6 +79,10 @@ def run_rl(work: Workspace) -> int:
     )
     state = init_state(params, optimizer, reference=settings.kl_coef > 0)
     return _run(work, "rl", state, step, batches, plan, settings, identity)
+
+
+# The stages that train, in their order: what each does with a workspace.
+STAGES: dict[str, Callable[[Workspace], int]] = {"sft": run_sft, "rl": run_rl}
 
 
 def best_folder(work: Workspace, stage: str) -> pathlib.Path:
@@ -111,7 +109,11 @@ def _run(
     with (
         Checkpoints(folder / "checkpoints", reach=settings.faults.rollback_steps, meta=identity) as checkpoints,
         BestCheckpoint(folder / "best") as best,
-        MetricWriter(work.folder / "metrics.jsonl", enabled=is_main_process()) as writer,
+        MetricWriter(
+            work.folder / "metrics.jsonl",
+            tensorboard=work.folder / "tensorboard" if work.config.tensorboard else None,
+            enabled=is_main_process(),
+        ) as writer,
     ):
         result = fit(
             name,
@@ -125,7 +127,7 @@ def _run(
             evaluate=_Validation(work),
             rows_per_step=settings.batch_size,
             unit="rows" if name == "sft" else "users",
-            place=place,
+            place=place_batch,
         )
     return result.step
 
@@ -141,7 +143,7 @@ def select_metric(config: Config, stage: str) -> str:
 def _plan(work: Workspace, name: str, settings: StageConfig, rows: int) -> Plan:
     per_epoch = steps_per_epoch(rows, settings.batch_size)
     return Plan(
-        total_steps=settings.steps or max(1, round(settings.epochs * per_epoch)),
+        total_steps=settings.steps or (max(1, round(settings.epochs * per_epoch)) if settings.epochs else 0),
         evals=settings.evals,
         saves=settings.saves,
         patience=settings.patience,
@@ -173,11 +175,6 @@ class _Validation:
         among_all = exact.ranks.metrics(config.recall_at, config.ndcg_at) | exact.metrics()
         metrics = exact.beams.metrics(config.recall_at, config.ndcg_at)
         return metrics | {f"exact/{name}": value for name, value in among_all.items()}
-
-
-def place(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What a step reads of a batch, on the devices. Sample and user ids stay on the host."""
-    return place_batch({name: value for name, value in batch.items() if name not in ("sample", "user")})
 
 
 def _check_group(work: Workspace) -> None:

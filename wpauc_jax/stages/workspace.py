@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -10,21 +9,23 @@ from typing import Any
 import grain
 import numpy as np
 
-from wpauc_jax.batches.pipeline import Batch, eval_batches
-from wpauc_jax.batches.prompts import PromptBuilder, PromptFormat, text_format
+from wpauc_jax.batches.chats import keep_chats
+from wpauc_jax.batches.pipeline import eval_batches
+from wpauc_jax.batches.prompts import HISTORIES, PromptBuilder, PromptFormat, text_format
 from wpauc_jax.batches.title_tasks import Alignment, alignment_of
-from wpauc_jax.catalog.build import build_catalog
+from wpauc_jax.batches.types import EvalBatch
 from wpauc_jax.catalog.items import Catalog
+from wpauc_jax.catalog.stored import open_catalog
 from wpauc_jax.catalog.titles import title_tokens
 from wpauc_jax.catalog.tokenizer import Tokenizer
-from wpauc_jax.catalog.trie import Trie, build_trie
 from wpauc_jax.config import Config, ConfigError
 from wpauc_jax.data.dataset import Dataset, positions, train_rows
 from wpauc_jax.data.prepare import prepare
+from wpauc_jax.decode import Ranker
+from wpauc_jax.decode.scoring import trie_for
 from wpauc_jax.evaluation.evaluate import ExactSearch, Search, make_exact_search, make_search
 from wpauc_jax.models import Frozen, Params, Policy
 from wpauc_jax.runtime.distributed import main_process_first
-from wpauc_jax.runtime.files import atomic_path
 from wpauc_jax.runtime.sharding import batch_rows, place_whole
 from wpauc_jax.stages.first_model import first_model
 
@@ -49,9 +50,9 @@ class Workspace:
     frozen: Frozen  # the others
 
     @functools.cache  # noqa: B019 - one workspace a process
-    def trie(self, scoring: str) -> Trie:
-        """The catalogue for a scoring rule; forced tails are cut where they cost nothing."""
-        return place_whole(build_trie(self.catalog.sequences(), trim=scoring == "constrained"))
+    def ranker(self, scoring: str) -> Ranker:
+        """This run's model and catalog under a scoring rule."""
+        return Ranker(self.policy, place_whole(trie_for(self.catalog.sequences(), scoring)), scoring)
 
     @functools.cached_property
     def sft_limits(self) -> np.ndarray:
@@ -81,17 +82,14 @@ class Workspace:
 
     def search(self, num_beams: int) -> Search:
         """Beam search with this run's model, catalogue and scoring rule."""
-        scoring = self.config.scoring
-        return make_search(self.policy, self.trie(scoring), num_beams=num_beams, scoring=scoring)
+        return make_search(self.ranker(self.config.scoring), num_beams=num_beams)
 
     def exact_search(self) -> ExactSearch:
         """Exact ranks and the error of `eval.num_beams` beams, with this run's model, catalogue and scoring rule."""
-        config, scoring = self.config.eval, self.config.scoring
-        return make_exact_search(
-            self.policy, self.trie(scoring), num_beams=config.num_beams, scoring=scoring, ks=config.recall_at
-        )
+        config = self.config.eval
+        return make_exact_search(self.ranker(self.config.scoring), num_beams=config.num_beams, ks=config.recall_at)
 
-    def eval_batches(self, rows: np.ndarray) -> grain.MapDataset[Batch]:
+    def eval_batches(self, rows: np.ndarray) -> grain.MapDataset[EvalBatch]:
         """The samples at flat positions `rows`, once, in order, in this process's share of the batches."""
         size = self.config.eval.batch_size
         return eval_batches(self.dataset, self.builder, rows, size, rows=batch_rows(size))
@@ -120,12 +118,16 @@ def open_workspace(config: Config, folder: pathlib.Path, say: Say) -> Workspace:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_path = config.catalog.tokenizer or config.model.pretrained
     tokenizer = Tokenizer(tokenizer_path) if tokenizer_path else None
-    form = text_format(config.prompt, tokenizer) if tokenizer else PromptFormat()
-    with main_process_first("preparing data and catalogue"):
+    with main_process_first("preparing data and catalog"):
+        if tokenizer:
+            elsewhere = pathlib.Path(config.sft_from) if config.sft_from else None
+            keep_chats(config.prompt, tokenizer, folder, say, elsewhere=elsewhere)
+        form = text_format(config.prompt, tokenizer) if tokenizer else PromptFormat()
         dataset = prepare(config.data, config.data.dir or folder / "data", say)
-        catalog = _open_catalog(config, folder, dataset, tokenizer, form, say)
+        strict = config.mode != "doctor"  # which examines what it finds
+        catalog = open_catalog(config.catalog, folder, dataset, tokenizer, form.end, say, strict=strict)
     titles = _titles_beside_ids(config, dataset, tokenizer)
-    shown = titles if config.prompt.history == "titles" else None
+    shown = HISTORIES[config.prompt.history](titles)
     limit, widths = config.prompt.max_tokens, config.prompt.widths
     builder = PromptBuilder(catalog, config.data.max_history, form, limit, shown, widths)
     policy, params, frozen = first_model(config, catalog, dataset.titles, tokenizer)
@@ -137,34 +139,4 @@ def _titles_beside_ids(config: Config, dataset: Dataset, tokenizer: Tokenizer | 
     if tokenizer and config.catalog.ids != "title":
         limit = config.catalog.max_title_tokens
         return title_tokens(dataset.titles, dataset.item_ids, tokenizer, max_tokens=limit)
-    if config.prompt.history == "titles":
-        raise ConfigError("prompt.history='titles' needs semantic ids (catalog.ids) inside a model with a tokenizer")
     return None
-
-
-def _open_catalog(
-    config: Config, folder: pathlib.Path, dataset: Dataset, tokenizer: Tokenizer | None, form: PromptFormat, say: Say
-) -> Catalog:
-    """The catalogue of this work directory, built once; refused where its settings or its data have changed."""
-    path, facts_path = folder / "catalog.npz", folder / "catalog.json"
-    settings = {f"catalog.{name}": value for name, value in dataclasses.asdict(config.catalog).items()}
-    facts = {"data": dataset.fingerprint, **settings}
-    if tokenizer:
-        facts |= {"the tokenizer's fingerprint": tokenizer.fingerprint, "the end of an item": form.end}
-    if path.exists() and facts_path.exists():
-        before = json.loads(facts_path.read_text())["settings"]
-        for name, value in facts.items():
-            if before.get(name) != value:
-                raise ConfigError(
-                    f"{path} was built with {name}={before.get(name)!r}, this run has {value!r}; "
-                    "set --workdir to another directory, or delete this one"
-                )
-        return Catalog.load(path)
-    say("building the catalogue of item token sequences")
-    catalog = build_catalog(config.catalog, dataset, tokenizer, end=form.end)
-    catalog.save(path)
-    report = catalog.report()
-    with atomic_path(facts_path) as temporary:
-        temporary.write_text(json.dumps({"settings": facts, "report": report}, indent=2) + "\n")
-    say("catalogue: " + ", ".join(f"{name} {value}" for name, value in report.items()))
-    return catalog

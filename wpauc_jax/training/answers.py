@@ -3,17 +3,13 @@
 import jax
 import jax.numpy as jnp
 
+from wpauc_jax.batches.types import TitleTaskBatch
 from wpauc_jax.models import Params, Policy
 
 
-def answer_loss(
-    policy: Policy, params: Params, tokens: jax.Array, starts: jax.Array, answers: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy over the vocabulary of each answer's tokens, as (sum, count of tokens).
-
-    tokens int32[B, T], starts int32[B] (the place before an answer's first token), answers
-    int32[B, A] (-1 behind the end).
-    """
+def answer_loss(policy: Policy, params: Params, batch: TitleTaskBatch) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy over the vocabulary of each answer's tokens, as (sum, count of tokens)."""
+    tokens, starts, answers = batch.tokens, batch.starts, batch.answers
     hidden = policy.hidden(params, tokens)
     steps = jnp.arange(answers.shape[1], dtype=jnp.int32)
     places = jnp.minimum(starts[:, None] + steps[None], tokens.shape[1] - 1)

@@ -2,35 +2,32 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from wpauc_jax.batches.types import RowIds
 from wpauc_jax.training.skips import Skips
-
-Batch = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-    """A batch on the host and on the device."""
+    """A batch on the devices, and the ids of its rows on the host."""
 
     number: int  # in the order of the data, from 1 on
-    host: Batch
-    placed: Any
+    ids: RowIds
+    batch: Any  # what a step takes
 
 
 class Feed:
     """A Grain iterator read one batch ahead, which knows the place of the batch not yet taken.
 
     Args:
-      batches: a Grain IterDataset or DatasetIterator.
-      place: puts a batch on the device or devices.
+      batches: a Grain IterDataset or DatasetIterator of `Fed`.
+      place: puts what a step takes on the device or devices.
       skips: batches to pass over.
     """
 
-    def __init__(self, batches: Any, place: Callable[[Batch], Any], skips: Skips) -> None:
+    def __init__(self, batches: Any, place: Callable[[Any], Any], skips: Skips) -> None:
         self._iterator = iter(batches)
         self._place = place
         self._skips = skips
@@ -51,9 +48,9 @@ class Feed:
             self._before_ahead = self.position()
             for _ in range(self._skips.at(done)):
                 next(self._iterator, None)
-            host = next(self._iterator, None)
+            fed = next(self._iterator, None)
             number = done + self._skips.before(done) + 1
-            self._ahead = None if host is None else Placed(number, host, self._place(host))
+            self._ahead = None if fed is None else Placed(number, fed.ids, self._place(fed.batch))
 
     def position(self) -> Any:
         """Where the data stand, the batch read ahead not counted, as JSON values."""

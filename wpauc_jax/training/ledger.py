@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from wpauc_jax.runtime.progress import MetricWriter, Progress
-from wpauc_jax.training.feed import Batch, Placed
+from wpauc_jax.batches.types import RowIds
+from wpauc_jax.runtime.metric_lines import MetricWriter
+from wpauc_jax.runtime.progress import Progress
+from wpauc_jax.training.feed import Placed
 from wpauc_jax.training.watch import FaultError, Watch
 
 _NAMED = 64  # of a batch's samples and users, so many are named in a message
@@ -42,7 +44,7 @@ class Ledger:
         values = {key: _mean(value) for key, value in jax.device_get(dict(metrics)).items()}
         fault = self._watch.fault(values)
         if fault:
-            raise FaultError(f"{self._name}: {fault} in step {done}, batch {batch.number}{_who(batch.host)}", done)
+            raise FaultError(f"{self._name}: {fault} in step {done}, batch {batch.number}{_who(batch.ids)}", done)
         for warning in self._watch.warnings(values):
             self._progress.note(f"step {done}: warning: {warning}")
         now = time.perf_counter()
@@ -61,9 +63,10 @@ def _mean(value: Any) -> np.ndarray:
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count != 0)
 
 
-def _who(batch: Batch) -> str:
+def _who(ids: RowIds) -> str:
     """Which rows a batch held, as far as it says so."""
-    return "".join(f"; {key}s {_listed(batch[key])}" for key in ("sample", "user") if key in batch)
+    named = {"samples": ids.sample, "users": ids.user}
+    return "".join(f"; {name} {_listed(numbers)}" for name, numbers in named.items() if numbers is not None)
 
 
 def _listed(ids: np.ndarray) -> str:

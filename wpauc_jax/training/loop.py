@@ -26,10 +26,11 @@ import jax
 
 from wpauc_jax.config import FaultConfig
 from wpauc_jax.runtime.distributed import is_main_process
-from wpauc_jax.runtime.progress import MetricWriter, Progress
+from wpauc_jax.runtime.metric_lines import MetricWriter
+from wpauc_jax.runtime.progress import Progress
 from wpauc_jax.runtime.termination import Preempted, Termination
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints
-from wpauc_jax.training.feed import Batch, Feed
+from wpauc_jax.training.feed import Feed
 from wpauc_jax.training.ledger import Ledger
 from wpauc_jax.training.skips import Skips
 from wpauc_jax.training.storage import CheckpointError
@@ -70,7 +71,7 @@ class Plan:
     @functools.cached_property
     def eval_steps(self) -> frozenset[int]:
         """The counts of updates after which to evaluate."""
-        start = {0} if self.eval_at_start and self.evals else set()
+        start = {0} if (self.eval_at_start or not self.total_steps) and self.evals else set()
         return spread(self.total_steps, self.evals) | start
 
     @functools.cached_property
@@ -120,7 +121,7 @@ def fit(
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
     rows_per_step: int = 1,
     unit: str = "it",
-    place: Callable[[Batch], Any] = jax.device_put,
+    place: Callable[[Any], Any] = jax.device_put,
 ) -> FitResult[S]:
     """Trains one stage to its end, going on from the newest checkpoint if there is one.
 
@@ -129,7 +130,7 @@ def fit(
       state: the first state. It is donated: do not use it afterwards.
       step: a jitted function (state, batch) -> (state, metrics) which donates its state. Metrics are device scalars or
         small arrays, or (sum, count) pairs of them. It may not move anything between host and device by itself.
-      batches: a Grain IterDataset or DatasetIterator of dictionaries of NumPy arrays, long enough for every step.
+      batches: a Grain IterDataset or DatasetIterator of `Fed` batches, long enough for every step.
       plan: when to evaluate, save and stop.
       checkpoints: where resumable states go. Neither this nor `best` is closed.
       best: where the best parameters go.
@@ -137,7 +138,7 @@ def fit(
       evaluate: params -> validation metrics; called where the plan says, between steps. Needed if plan.evals > 0.
       rows_per_step: rows in a batch, for the rate.
       unit: what a row is ("users").
-      place: puts a batch on the device or devices.
+      place: puts a batch's part for the step on the device or devices.
 
     Raises:
       FaultError: a loss is not finite or exploded; names the step and the batch's samples.
@@ -231,7 +232,7 @@ class _Stage:
                 ledger.restart_clock()
             batch = feed.take(done)
             with jax.transfer_guard("disallow"):
-                state, metrics = self.step(state, batch.placed)
+                state, metrics = self.step(state, batch.batch)
             done += 1
             if done < plan.total_steps:
                 feed.prefetch(done)

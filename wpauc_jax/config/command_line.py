@@ -1,0 +1,189 @@
+"""What the command line says: flags, a configuration file, and changes to its settings.
+
+Everything that cannot be understood is a ConfigError of one line; where a name is mistyped, it holds the nearest ones.
+"""
+
+import dataclasses
+import difflib
+import os
+import pathlib
+import re
+import typing
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from wpauc_jax.config.fields import ConfigError, expanded, from_config_dict, shown
+from wpauc_jax.config.run import MODES, Config
+
+EXAMPLE = "python -m wpauc_jax.main --config=configs/quickstart.py --workdir=runs/quickstart"
+_HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
+_OWN = {
+    "config": "a file of configs/, and after a colon its argument",
+    "workdir": "where everything of this run is kept; the same again resumes it; without it, runs/NAME OF THE CONFIG",
+    "cluster": "what started several processes: auto, none, tpu, slurm, openmpi or jobset",
+    "coordinator": "HOST:PORT for process 0 to listen on, the same for all processes",
+    "num_processes": "how many processes this run has",
+    "process_id": "which of them this one is, from 0 on",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What is to be done, where, and as which of several processes."""
+
+    config: Config
+    workdir: pathlib.Path
+    cluster: str
+    coordinator: str | None
+    num_processes: int | None
+    process_id: int | None
+    verbosity: bool  # whether --verbosity was given
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether the command line wants to be explained, not obeyed."""
+    return any(argument in _HELP for argument in arguments[1:])
+
+
+def help_text() -> str:
+    """The page of --help."""
+    width = max(map(len, MODES)) + 2
+    modes = "\n".join(f"  {name:<{width}}{does}" for name, does in MODES.items())
+    own = "\n".join(f"  --{name:<15}{means}" for name, means in _OWN.items())
+    return f"""{EXAMPLE}
+
+Any setting can be changed: --config.rl.target_k=5. All settings are described in docs/settings.md, which
+`python -m wpauc_jax.config` prints too.
+
+--config.mode picks a part of the job:
+{modes}
+
+Flags:
+{own}"""
+
+
+def read(arguments: Sequence[str]) -> Command:
+    """What `arguments` (sys.argv) ask for. Raises ConfigError, in one line, where they cannot be understood."""
+    arguments = [_home(argument) for argument in arguments]
+    _check_names(arguments)
+    values = flags.FlagValues()
+    values.append_flag_values(flags.FLAGS)  # those of the libraries, as --verbosity
+    config_flags.DEFINE_config_file(
+        "config", None, _OWN["config"], lock_config=True, flag_values=values, sys_argv=list(arguments)
+    )
+    for name in ("workdir", "coordinator"):
+        flags.DEFINE_string(name, None, _OWN[name], flag_values=values)
+    flags.DEFINE_string("cluster", "auto", _OWN["cluster"], flag_values=values)
+    for name in ("num_processes", "process_id"):
+        flags.DEFINE_integer(name, None, _OWN[name], flag_values=values)
+    file = _file(arguments)
+    try:
+        rest = values(arguments)[1:]
+    except flags.UnrecognizedFlagError as error:
+        settings = [f"config.{name}" for name in setting_names()]
+        own = difflib.get_close_matches(error.flagname, _OWN, n=1)
+        nearest = _nearest(error.flagname, own or settings, "--")
+        raise ConfigError(f"there is no flag --{error.flagname}{nearest}") from error
+    except Exception as error:  # a user's configuration file is a program and may raise anything
+        raise ConfigError(_one_line(error, file)) from error
+    if rest:
+        raise ConfigError(f"unknown arguments: {' '.join(rest)}; settings are given as --config.name=value")
+    if not file:
+        raise ConfigError(f"--config is missing; give a file of configs/, as in {EXAMPLE}; --help says more")
+    flags.FLAGS.mark_as_parsed()
+    return Command(
+        config=from_config_dict(values["config"].value, Config),
+        workdir=_workdir(values["workdir"].value, file),
+        cluster=str(values["cluster"].value),
+        coordinator=values["coordinator"].value,
+        num_processes=values["num_processes"].value,
+        process_id=values["process_id"].value,
+        verbosity="verbosity" in values and bool(values["verbosity"].present),
+    )
+
+
+def setting_names(kind: Any = Config, prefix: str = "") -> list[str]:
+    """Every setting's full name, as in rl.optim.b1."""
+    names = []
+    for name, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            names += setting_names(hint, f"{prefix}{name}.")
+        elif not name.startswith("_"):
+            names.append(prefix + name)
+    return names
+
+
+def _check_names(arguments: Sequence[str]) -> None:
+    """Raises ConfigError where a setting is changed that does not exist."""
+    known = setting_names()
+    for argument in arguments[1:]:
+        if argument == "--":
+            break
+        found = re.fullmatch(r"--?(?:no)?config\.([^=]*)(=.*)?", argument, re.DOTALL)
+        name = re.sub(r"\[.*", "", found[1]) if found else ""
+        if not found or name in known:
+            continue
+        inside = [one for one in known if one.startswith(f"{name}.")]
+        if inside:
+            raise ConfigError(f"{name} is a group of settings; give one of them, as in --config.{inside[0]}=VALUE")
+        raise ConfigError(f"there is no setting {shown(name)}{_nearest(name, known, '--config.')}")
+
+
+def _nearest(name: str, known: Iterable[str], prefix: str) -> str:
+    """What may have been meant: names that are spelled alike, in whole or in their last part."""
+    known = list(known)
+    last = {one: one.rpartition(".")[2] for one in known}
+    alike = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    ends = difflib.get_close_matches(name.rpartition(".")[2], set(last.values()), n=2, cutoff=0.75)
+    alike += sorted((one for one in known if last[one] in ends and one not in alike), key=lambda one: len(one))
+    listed = ", ".join(prefix + one for one in alike[:4])
+    return f"; did you mean {listed}?" if alike else "; docs/settings.md lists all settings, --help all flags"
+
+
+def _home(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    return f"{flag}={expanded(flag, value)}" if equals and flag.lstrip("-") in ("config", "workdir") else argument
+
+
+def _file(arguments: Sequence[str]) -> str:
+    """What --config names, as far as it is to be found before the flags are parsed; it must exist."""
+    named = ""
+    for number, argument in enumerate(arguments[1:], start=1):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config", "-config"):
+            named = value if equals else " ".join(arguments[number + 1 : number + 2])
+    path = named.partition(":")[0]
+    if named and not os.path.isfile(path):
+        what = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise ConfigError(f"--config={shown(path)} {what}; give a file of configs/, as in {EXAMPLE}")
+    return named
+
+
+def _workdir(given: str | None, file: str) -> pathlib.Path:
+    path, _, argument = file.partition(":")
+    text = given or f"runs/{argument or pathlib.Path(path).stem}"
+    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        raise ConfigError(f"--workdir={shown(text)} holds a character that is no text")
+    if os.path.exists(text) and not os.path.isdir(text):
+        raise ConfigError(f"--workdir={shown(text)} is a file; give a directory")
+    return pathlib.Path(text)
+
+
+def _one_line(error: Exception, file: str) -> str:
+    """What parsing raised, without the traceback that may be part of its text."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+    if "Error whilst parsing config file" in str(error):  # the text goes on with a traceback
+        cause = re.sub(r"^[\w.]+Error: ", "", lines[-1])
+        return cause if "ConfigError: " in lines[-1] else f"{file.partition(':')[0]}: {lines[-1]}"
+    if isinstance(error, flags.Error):
+        return " ".join(lines)
+    where = ""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file.partition(":")[0]:
+            where = f"{file.partition(':')[0]}, line {trace.tb_lineno}: "
+        trace = trace.tb_next
+    return f"{where}{type(error).__name__}: {' '.join(lines)}"

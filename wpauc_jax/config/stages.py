@@ -1,0 +1,197 @@
+"""Settings of the stages: SFT, RL, evaluation, and what is done with a trained model."""
+
+import dataclasses
+import os
+
+from wpauc_jax.config.fields import Checked, ConfigError, a_path, above, ascending, at_least, choice, share, shown
+
+_MOST_AT_ONCE = 2**24  # lists times items in a list: what one step or one batch holds
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig(Checked, section="optim."):
+    """AdamW behind a global-norm clip and a warmed-up schedule."""
+
+    learning_rate: float = above(1e-3, 0.0, 1e3)  # the largest one, at the end of the warm-up
+    schedule: str = choice("cosine", "linear", "constant")  # how the learning rate falls after the warm-up
+    warmup: float = at_least(0.03, 0.0, 1e9)  # below 1: a share of all steps; otherwise a number of steps
+    weight_decay: float = at_least(0.01, 0.0, 1e3)  # of matrices; norms and biases have none
+    b1: float = share(0.9, whole=False)  # how much of the gradients' mean is kept in each step
+    b2: float = share(0.999, whole=False)  # how much of the squared gradients' mean is kept in each step
+    max_grad_norm: float = at_least(1.0, 0.0, 1e9)  # a longer gradient is shortened to it; 0: no clipping
+
+
+@dataclasses.dataclass(frozen=True)
+class FaultConfig(Checked, section="faults."):
+    """What a stage does about losses that are not finite or explode, and what it warns of. See docs/reliability.md."""
+
+    action: str = choice("stop", "rollback")  # rollback: take steps back and go on without their batches
+    rollback_steps: int = at_least(1, 1)  # how many to take back, the faulty one included
+    max_rollbacks: int = at_least(3, 1)  # how many a stage may do; a fault beyond them stops it
+    max_loss: float = at_least(1e3, 0.0, 1e30)  # a loss of greater size has exploded; 0: any finite loss will do
+    spike: float = at_least(10.0, 0.0, 1e9)  # warn of a loss so many deviations above the recent median; 0: never
+    dead: float = share(0.95)  # warn where so large a share of recent groups taught nothing; 0: never
+    window: int = at_least(50, 4, 1_000_000)  # how many steps count as recent
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig(Checked):
+    """What SFT and RL share: durations, selection, optimiser."""
+
+    batch_size: int = at_least(64, 1, 65_536)  # rows of a step
+    epochs: float = at_least(1.0, 0.0, 1e6)  # passes over the rows; 0: no step, the first parameters are the best
+    steps: int = at_least(0, 0)  # how many steps; 0: as many as the epochs take
+    evals: int = at_least(8, 0, 100_000)  # validations over the whole stage, evenly spaced, the last at the end
+    saves: int = at_least(8, 0, 100_000)  # resumable checkpoints over the whole stage, likewise
+    patience: int = at_least(3, 0)  # stop after so many validations without a better one; 0: never stop early
+    faults: FaultConfig = FaultConfig()
+    optim: OptimConfig = OptimConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class SftConfig(StageConfig, section="sft."):
+    """Supervised fine-tuning: every next item of a user's sequence in one causal pass."""
+
+    # What the next token is compared with. catalog: the tokens that go on to an item; lm: the whole vocabulary.
+    loss: str = choice("catalog", "lm", renamed={"catalogue": "catalog"})
+    # A row holds several users' sequences, and sft.batch_size counts rows. 0: the shortest row of which less than 5%
+    # is padding.
+    row_tokens: int = at_least(0, 0, 1_000_000)
+    # The weight of the task "from a title to its semantic id", which adds batch_size rows to a step. 0: left out.
+    title_to_id: float = at_least(0.0, 0.0, 1e6)
+    # The weight of the task "from a semantic id to its title", which adds batch_size rows to a step. 0: left out.
+    id_to_title: float = at_least(0.0, 0.0, 1e6)
+
+    @property
+    def tasks(self) -> dict[str, float]:
+        """The weights of the alignment tasks that are asked for."""
+        weights = {"title_to_id": self.title_to_id, "id_to_title": self.id_to_title}
+        return {task: weight for task, weight in weights.items() if weight > 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class RlConfig(StageConfig, section="rl."):
+    """Reinforcement learning of the Top-K list. See docs/theory.md for the options' meaning."""
+
+    # same: SFT's own rows. latest: the latest part of the training rows, which SFT then does not see.
+    rows: str = choice("same", "latest")
+    holdout: float = share(0.2)  # rows=latest: the share of the training rows that is kept for RL
+    group_size: int = at_least(16, 2, 10_000)  # candidates for each user
+    target_k: int = at_least(3, 1, 10_000)  # the K of the Recall@K that training aims at
+    # The other candidates of a group: the likeliest items, drawn from the model, or drawn evenly from all items.
+    negatives: str = choice("beam", "sample", "random")
+    # When the target is put into a group: never, where the group lacks it, or as its own candidate every time.
+    inject_target: str = choice("never", "if_missing", "always")
+    weighting: str = choice("tawin", "none", "window", "opauc")  # of negatives by rank; see docs/theory.md
+    anchor: int | None = at_least(None, 0)  # the rank among the negatives at the window's centre; None: target_k - 1
+    temperature: float = above(1.0, 0.0, 1e9)  # tawin: the width of the window, in units of rank_scale
+    mass: float = above(1.0, 0.0, 10_000)  # how many negatives the window holds
+    rank_scale: str = choice("rank", "fraction", "log")  # tawin: how the distance of two ranks is measured
+    kind: str = choice("grpo", "dapo", "gspo", "dr_grpo")  # the policy loss
+    std: str = choice("sample", "population", "none")  # what a group's advantages are divided by
+    clip_low: float = share(0.2)  # how far below 1 the ratio of probabilities may fall
+    clip_high: float = at_least(0.2, 0.0, 1e6)  # how far above 1 the ratio of probabilities may rise
+    kl_coef: float = at_least(1e-3, 0.0, 1e6)  # the weight of the divergence from the reference; 0: no reference
+    dead_groups: str = choice("keep", "compact")  # compact: groups without hit or miss stay out of the update
+    ref_sync_steps: int = at_least(0, 0)  # every so many steps the reference moves towards the policy; 0: never
+    ref_sync_mix: float = share(0.6)  # the policy's share in the moved reference
+    optim: OptimConfig = OptimConfig(learning_rate=1e-4, max_grad_norm=0.3)
+
+    @property
+    def anchor_rank(self) -> int:
+        """The rank among the negatives at which TAWin's weights peak."""
+        return self.target_k - 1 if self.anchor is None else self.anchor
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target_k >= self.group_size:
+            raise ConfigError(
+                f"rl.target_k={self.target_k} needs a negative of rank {self.target_k - 1} in the group, "
+                f"but rl.group_size={self.group_size}; enlarge the group or lower target_k"
+            )
+        if self.anchor_rank > self.group_size - 2:
+            raise ConfigError(
+                f"rl.anchor={self.anchor} is beyond the last negative: rl.group_size={self.group_size} has ranks 0 to "
+                f"{self.group_size - 2}"
+            )
+        _check_product("rl.batch_size", self.batch_size, "rl.group_size", self.group_size)
+        if self.dead_groups == "compact" and (self.kl_coef > 0 or self.inject_target != "never"):
+            raise ConfigError(
+                "rl.dead_groups='compact' needs rl.kl_coef=0 and rl.inject_target='never': a KL term has a gradient in "
+                "every group, and a group with its target put in is never dead"
+            )
+        if self.kind == "dr_grpo" and self.std != "none":
+            raise ConfigError(f"rl.kind='dr_grpo' has no standard deviation: set rl.std='none' (it is {self.std!r})")
+        if self.rows == "latest" and not 0 < self.holdout < 1:
+            raise ConfigError(f"rl.holdout={self.holdout} must lie between 0 and 1 when rl.rows='latest'")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig(Checked, section="eval."):
+    """How rankings are made and measured."""
+
+    num_beams: int = at_least(20, 1, 10_000)  # how many items are searched for each user
+    batch_size: int = at_least(64, 1, 65_536)  # users at a time
+    recall_at: tuple[int, ...] = ascending((1, 3, 5, 10), 1, 10_000)  # each K of Recall@K
+    ndcg_at: tuple[int, ...] = ascending((3, 5, 10), 1, 10_000)  # each K of NDCG@K
+    valid_users: int = at_least(2048, 1)  # rows of a validation, drawn once; the test always takes every row
+    # The metric that keeps the best checkpoint. Empty: recall@K with K = rl.target_k in RL, ndcg at the largest K in
+    # SFT.
+    select: str = ""
+    exact: bool = False  # score every item as well: exact ranks, AUC, OPAUC, WPAUC, and what the search misses
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        largest = max(self.recall_at + self.ndcg_at)
+        if self.num_beams < largest:
+            raise ConfigError(f"eval.num_beams={self.num_beams} cannot give metrics at {largest}; widen the beam")
+        if self.select and self.select not in self.metric_names:
+            raise ConfigError(
+                f"eval.select={shown(self.select)} is not measured; choose one of {', '.join(self.metric_names)}"
+            )
+        _check_product("eval.batch_size", self.batch_size, "eval.num_beams", self.num_beams)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """All that is measured, as in 'recall@10'."""
+        return tuple(f"recall@{k}" for k in self.recall_at) + tuple(f"ndcg@{k}" for k in self.ndcg_at)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecommendConfig(Checked, section="recommend."):
+    """mode=recommend: histories in, ranked items out."""
+
+    input: str = a_path()  # the histories: JSON lines of {"user": ..., "history": [item ids]}, or a RecBole .inter file
+    output: str = a_path()  # the answers, as JSON lines; empty: WORKDIR/recommendations.jsonl
+    top_k: int = at_least(10, 1, 10_000)  # items for each user
+    unknown: str = choice("error", "skip")  # an item of a history that the catalog lacks is an error, or is left out
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.input and self.output and os.path.abspath(self.input) == os.path.abspath(self.output):
+            raise ConfigError(
+                f"recommend.output={shown(self.output)} is recommend.input: the histories would be overwritten"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig(Checked, section="export."):
+    """mode=export: the best model of the last trained stage as a Hugging Face folder."""
+
+    path: str = a_path()  # the folder to be made; empty: WORKDIR/export
+    dtype: str = choice("bfloat16", "float32")  # the type of the weights
+
+
+@dataclasses.dataclass(frozen=True)
+class CompileCheckConfig(Checked, section="compile_check."):
+    """mode=compile_check: a stand-in for the catalog, of semantic ids by `catalog.levels` and `catalog.codes`."""
+
+    num_items: int = at_least(100_000, 1, 10_000_000)  # how many items the stand-in has
+
+
+def _check_product(one: str, first: int, other: str, second: int) -> None:
+    if first * second > _MOST_AT_ONCE:
+        raise ConfigError(
+            f"{one}={first} x {other}={second} is {first * second:,} lists' items at once, more than "
+            f"{_MOST_AT_ONCE:,}; lower one of them"
+        )

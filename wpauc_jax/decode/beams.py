@@ -1,0 +1,28 @@
+"""Small parts of a beam search, on arrays alone."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from wpauc_jax.runtime.sharding import by_user
+
+
+def top(scores: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """The `count` largest of each user's row, with their places; XLA's own would gather all users first."""
+    return by_user(functools.partial(jax.lax.top_k, k=count))(scores)
+
+
+def take(x: jax.Array, index: jax.Array) -> jax.Array:
+    """x[b, index[b, w], ...] for x[B, W, ...] and index int[B, W']."""
+    return jax.vmap(lambda row, i: row[i])(x, index)
+
+
+def perturbed(key: jax.Array, totals: jax.Array, parent: jax.Array) -> jax.Array:
+    """Gumbel-perturbed log-probabilities of children whose maximum is their parent's own value (Kool et al., B.3)."""
+    noisy = totals + jax.random.gumbel(key, totals.shape)
+    peak = noisy.max(-1, keepdims=True)
+    gap = jnp.log1p(-jnp.exp(jnp.minimum(noisy - peak, 0.0)))  # -inf at the maximum
+    shifted = parent[..., None] - noisy + gap
+    bounded = parent[..., None] - jnp.maximum(shifted, 0.0) - jnp.log1p(jnp.exp(-jnp.abs(shifted)))
+    return jnp.where(jnp.isneginf(totals), -jnp.inf, bounded)

@@ -1,0 +1,55 @@
+"""The gradient of an RL step from the groups that have one: `rl.dead_groups=compact`."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from wpauc_jax.batches.types import RlBatch
+from wpauc_jax.config import RlConfig
+from wpauc_jax.decode import Ranker
+from wpauc_jax.models import Frozen, Params
+from wpauc_jax.training.groups import Groups, group_sums, rolled_out
+from wpauc_jax.training.state import Metrics
+
+
+def compact_gradient(
+    ranker: Ranker,
+    trained: Params,
+    frozen: Frozen,
+    *,
+    ref_params: Params | None,
+    batch: RlBatch,
+    key: jax.Array,
+    config: RlConfig,
+) -> tuple[Params, Metrics]:
+    """Gradient and metrics of `rl_loss` without a KL term, run on the groups that are alive and few others.
+
+    All users are rolled out without gradients. Then as many groups as the next of B/8, B/4, B/2 and B, or none, are
+    run with gradients, the living ones first; the other groups' gradient is 0. The program holds each size once, and
+    the number of living groups picks one on the device. This pays where less than half of the groups are alive: the
+    prompts of those are run once more than in `rl_loss`.
+
+    Raises ValueError for `ref_params`.
+    """
+    if ref_params is not None:
+        raise ValueError("a KL term has a gradient in every group: none can be left out")
+    params = ranker.policy.gathered(frozen.join(trained))
+    cache = ranker.prefill(params, batch.prompts)
+    groups = Groups(rolled_out(ranker, params, cache, batch, key, config), batch.target, None)
+    everyone, metrics = group_sums(ranker, params, cache, groups, config=config)
+    order = jnp.argsort(~groups.alive)  # stable: the living first
+
+    def gradient_of(size: int) -> Callable[[Params], Params]:
+        def loss(trained: Params) -> jax.Array:
+            prompts, some = jax.tree.map(lambda rows: rows[order[:size]], (batch.prompts, groups))
+            params = ranker.policy.gathered(frozen.join(trained))
+            sums, _ = group_sums(ranker, params, ranker.prefill(params, prompts), some, config=config)
+            return sums.loss.sum / jnp.maximum(everyone.loss.count, 1)
+
+        return jax.grad(loss) if size else lambda trained: jax.tree.map(jnp.zeros_like, trained)
+
+    B = batch.target.shape[0]
+    sizes = sorted({0, -(-B // 8), -(-B // 4), -(-B // 2), B})
+    which = jnp.searchsorted(jnp.asarray(sizes), groups.alive.sum())
+    return jax.lax.switch(which, [gradient_of(size) for size in sizes], trained), metrics
