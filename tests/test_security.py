@@ -111,7 +111,7 @@ def test_arrays_that_hold_objects_are_refused_and_never_unpickled(tmp_path):
     np.save(tmp_path / "bomb.npy", bomb)
     with pytest.raises(RanksError, match=r"bomb\.npz: not a file of ranks"):
         Ranks.load(tmp_path / "bomb.npz")
-    with pytest.raises(DataError, match=r"bomb\.npz is not a catalogue"):
+    with pytest.raises(DataError, match=r"bomb\.npz is not a catalog "):
         Catalog.load(tmp_path / "bomb.npz")
     with pytest.raises(ConfigError, match=r"bomb\.npy' cannot be read"):
         item_embeddings(CatalogConfig(embedding=str(tmp_path / "bomb.npy")), None)
