@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from wpauc_jax.runtime import lock
 from wpauc_jax.runtime.lock import LockError, respected, started_at, taken, this_process, unlocked
 
 OWNER = """
@@ -112,6 +113,28 @@ def test_a_lock_that_somebody_deleted_and_another_made_is_not_removed(tmp_path):
         (tmp_path / ".lock").unlink()
         write_lock(tmp_path, host="elsewhere")
     assert (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize("moment", ["_opened", "_flocked", "_owner", "this_process"])
+def test_a_signal_while_the_lock_is_taken_leaves_none(tmp_path, monkeypatch, moment):
+    do = getattr(lock, moment)
+
+    def interrupted(*arguments):
+        found = do(*arguments)
+        if moment == "_opened":
+            os.close(found)
+            (tmp_path / "run" / ".lock").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lock, moment, interrupted)
+    with pytest.raises(KeyboardInterrupt), taken(tmp_path / "run", pytest.fail):
+        raise AssertionError
+    left = list(tmp_path.rglob(".lock"))
+    assert not left or (moment in ("_flocked", "_owner") and not left[0].read_text())
+    monkeypatch.undo()
+    with taken(tmp_path / "run", pytest.fail):
+        pass
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
 
 
 def test_a_directory_that_cannot_be_written_to_needs_no_lock(tmp_path, monkeypatch):
