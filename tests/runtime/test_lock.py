@@ -2,8 +2,8 @@
 
 import json
 import os
+import platform
 import signal
-import socket
 import subprocess
 import sys
 
@@ -41,7 +41,7 @@ def test_a_lock_names_its_owner_and_goes_with_it(tmp_path):
     folder = tmp_path / "new" / "run"
     with taken(folder, pytest.fail):
         told = json.loads((folder / ".lock").read_text())
-        assert told == {"host": socket.gethostname(), "pid": os.getpid(), "started": started_at(os.getpid())}
+        assert told == {"host": platform.node(), "pid": os.getpid(), "started": started_at(os.getpid())}
         (folder / "work").write_text("")
     assert [path.name for path in folder.iterdir()] == ["work"]
     with pytest.raises(RuntimeError), taken(tmp_path / "refused", pytest.fail):
@@ -88,6 +88,18 @@ def test_an_owner_that_runs_holds_its_lock_even_where_flock_does_not_work(tmp_pa
     write_lock(tmp_path)
     with pytest.raises(LockError, match="is in use by process"), taken(tmp_path, pytest.fail):
         raise AssertionError
+
+
+def test_without_proc_a_process_id_must_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("wpauc_jax.runtime.lock._TOLD_BY_SYSTEM", tmp_path / "no" / "proc")
+    assert started_at(os.getpid()) == ""
+    write_lock(tmp_path, started="")
+    with pytest.raises(LockError, match="is in use by process"), taken(tmp_path, pytest.fail):
+        raise AssertionError
+    write_lock(tmp_path, pid=2**22 + 3, started="")
+    told = []
+    with taken(tmp_path, told.append):
+        assert "is taken over" in told[0]
 
 
 def test_an_owner_on_another_host_is_not_judged(tmp_path):

@@ -24,16 +24,16 @@ import fcntl
 import json
 import os
 import pathlib
-import socket
-import subprocess
+import platform
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from wpauc_jax.runtime.distributed import is_main_process, main_process_first
-from wpauc_jax.runtime.files import named_errors
+from wpauc_jax.runtime.files import named_errors, runs
 from wpauc_jax.runtime.interrupts import before_leaving
 
 NAME = ".lock"
+_TOLD_BY_SYSTEM = pathlib.Path("/proc/self")  # absent on macOS, where a process id alone must do
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -51,25 +51,24 @@ class Owner:
 
     def is_gone(self) -> bool:
         """Whether this process of this host has ended."""
+        if not _TOLD_BY_SYSTEM.is_dir():
+            return not runs(self.pid)
         return started_at(self.pid) != self.started
 
 
 def this_process() -> Owner:
     """The process that asks."""
-    return Owner(socket.gethostname(), os.getpid(), started_at(os.getpid()))
+    return Owner(platform.node(), os.getpid(), started_at(os.getpid()))
 
 
 def started_at(pid: int) -> str:
-    """When a process of this host started, in the system's own words; empty where there is none."""
+    """When a process of this host started, in the system's own words; empty where there is none, or no /proc."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] == "Z" else f"{boot} {fields[19]}"  # a zombie writes nothing any more
+        fields = (_TOLD_BY_SYSTEM.parent / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        if os.path.isdir("/proc/self"):
-            return ""
-    listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return listed.stdout.strip()
+        return ""
+    return "" if fields[0] == "Z" else f"{boot} {fields[19]}"  # a zombie writes nothing any more
 
 
 @contextlib.contextmanager
@@ -215,12 +214,12 @@ def _owner(file: int) -> Owner | None:
 
 
 def _is_stale(owner: Owner) -> bool:
-    return owner.host == socket.gethostname() and owner.is_gone()
+    return owner.host == platform.node() and owner.is_gone()
 
 
 def _refusal(path: pathlib.Path, owner: Owner | None) -> str:
     who = f"process {owner.pid} on {owner.host}" if owner else "another process"
-    if owner and owner.host != socket.gethostname():
+    if owner and owner.host != platform.node():
         return (
             f"{path.parent} is locked by {who}; if nothing runs there any more, delete {path}, "
             "then start the same command again"
