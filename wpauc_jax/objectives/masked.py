@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from wpauc_jax.objectives.checks import check_choice
 
-STD_RULES = ("sample", "population", "none")
+# Of `masked_std`: what the number of entries is lessened by before squares are divided by it; None: no division.
+STD_RULES: dict[str, int | None] = {"sample": 1, "population": 0, "none": None}
 
 
 @jax.tree_util.register_dataclass
@@ -80,11 +81,12 @@ def masked_std(x: jax.Array, where: jax.Array, *, rule: str = "sample") -> jax.A
       ValueError: an unknown `rule`.
     """
     check_choice("std", rule, STD_RULES)
-    if rule == "none":
+    lost = STD_RULES[rule]
+    if lost is None:
         return jnp.ones_like(x[..., :1])
     difference = jnp.where(where, x - masked_mean(x, where, keepdims=True), 0)
     squares = total(jnp.square(difference), where, axis=-1)
-    variance = safe_divide(squares.sum, jnp.maximum(squares.count - (rule == "sample"), 0))[..., None]
+    variance = safe_divide(squares.sum, jnp.maximum(squares.count - lost, 0))[..., None]
     positive = variance > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)  # no infinite slope at 0
 
