@@ -1,7 +1,7 @@
 """One RL step: rollout, reference and update, timed apart and whole, against this machine's matrix-product peak.
 
     python -m benchmarks.rl_step                                # the mini shape; --shape=qwen05
-    python -m benchmarks.rl_step --config=configs/amazon.py:office  # a run's model, prompts, batch and objective
+    python -m benchmarks.rl_step --config=configs/benchmarks.py:office  # a run's model, prompts, batch and objective
     python -m benchmarks.rl_step --set='{"group": 64}'          # any field of benchmarks.shapes.Shape
     python -m benchmarks.rl_step --model='{"remat": "layer"}'   # any field of ModelConfig; --rl: of RlConfig
     python -m benchmarks.rl_step --peer --peer-python=PYTHON    # and Hugging Face with PyTorch, in turns

@@ -10,7 +10,7 @@ shift 5
 python=${PYTHON:-python}
 
 main() {
-  "$python" -m wpauc_jax.main --config="configs/amazon.py:$name" --config.data.root="$data" \
+  "$python" -m wpauc_jax.main --config="configs/benchmarks.py:$name" --config.data.root="$data" \
     --config.data.dir="$out/$name-data" "$@"
 }
 

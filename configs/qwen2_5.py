@@ -1,13 +1,15 @@
-"""Qwen2.5 with the paper's settings: 0.5B, 1.5B, 3B or 7B. Items are titles, or semantic ids as new tokens.
+"""Qwen2.5 with the paper's settings, on one of its data sets. Items are titles, or semantic ids as new tokens.
 
-    python -m wpauc_jax.main --config=configs/qwen2_5.py:0.5B-title --config.data.root=DATA --workdir=runs/qwen-title
-    python -m wpauc_jax.main --config=configs/qwen2_5.py:1.5B-sid --config.data.root=DATA --config.data.path=toys
+    python -m wpauc_jax.main --config=configs/qwen2_5.py:0.5B-title --workdir=runs/qwen-title
+    python -m wpauc_jax.main --config=configs/qwen2_5.py:1.5B-sid-office --workdir=runs/qwen-office
 
-DATA is the folder that holds office/office.inter.gz and office/office.item.gz (see configs/amazon.py). The weights come
-from the hub, or from a folder: `--config.model.pretrained=FOLDER`.
+The argument is SIZE-ITEMS-SET: 0.5B, 1.5B, 3B or 7B; title or sid; industrial, office, toys or yelp. Without SET it is
+industrial. The data are those of configs/amazon.py and configs/yelp.py: the same files, fetched or of your own, and the
+same protocol. The weights come from the hub, or from a folder: `--config.model.pretrained=FOLDER`.
 
 This needs a GPU or TPU. Expect hours of training on one of them for 0.5B. Cut a larger model over several
-(`--config.mesh.fsdp=8`), or train an adapter (`--config.model.lora.rank=16`).
+(`--config.mesh.fsdp=8`), or train an adapter (`--config.model.lora.rank=16`). Do not take the paper's numbers for
+granted: no run at this size has been measured here.
 
 SFT takes at most 10 epochs at a learning rate of 3e-4 and stops after 3 validations without a better one. RL takes one
 epoch at 1e-5 on groups of 16. So says the paper. Batches of 128 and 32 users, the clip of .3 and the KL weight of 1e-3
@@ -21,7 +23,6 @@ from wpauc_jax.config import (
     CatalogConfig,
     Config,
     ConfigError,
-    DataConfig,
     EvalConfig,
     ModelConfig,
     OptimConfig,
@@ -29,6 +30,7 @@ from wpauc_jax.config import (
     SftConfig,
     to_config_dict,
 )
+from wpauc_jax.data.protocol import PAPER_DATA
 
 # Layers, width, query heads, key heads, FFN width, rows of the vocabulary, tied head.
 SHAPES = {
@@ -44,15 +46,10 @@ CATALOGS = {
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    size, _, items = (arg or "").partition("-")
-    if size not in SHAPES or items not in CATALOGS:
-        raise ConfigError(
-            f"configs/qwen2_5.py knows no {arg!r}; use --config=configs/qwen2_5.py:SIZE-ITEMS with SIZE one of "
-            f"{', '.join(SHAPES)} and ITEMS one of {', '.join(CATALOGS)}"
-        )
+    size, items, name = _parts(arg)
     return to_config_dict(
         Config(
-            data=DataConfig(source="recbole", path="office", k_core=0, max_history=10, split="leave_one_out"),
+            data=PAPER_DATA[name],
             catalog=CATALOGS[items],
             model=_model(size),
             sft=SftConfig(
@@ -74,6 +71,20 @@ def get_config(arg: str | None = None) -> ConfigDict:
             eval=EvalConfig(batch_size=32),
         )
     )
+
+
+def _parts(arg: str | None) -> tuple[str, str, str]:
+    """Size, items and data set of an argument."""
+    known = [list(SHAPES), list(CATALOGS), list(PAPER_DATA)]
+    parts = (arg or "").split("-")
+    parts += ["industrial"] if len(parts) == 2 else []
+    if len(parts) != 3 or not all(part in names for part, names in zip(parts, known, strict=True)):
+        sizes, items, sets = map(", ".join, known)
+        raise ConfigError(
+            f"configs/qwen2_5.py knows no {arg!r}; use --config=configs/qwen2_5.py:SIZE-ITEMS or SIZE-ITEMS-SET with "
+            f"SIZE one of {sizes}, ITEMS one of {items} and SET one of {sets}"
+        )
+    return parts[0], parts[1], parts[2]
 
 
 def _model(size: str) -> ModelConfig:

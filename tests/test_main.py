@@ -125,6 +125,13 @@ def test_help_lists_the_modes_and_says_where_settings_are(capsys):
         assert "docs/settings.md" in page and "--workdir" in page and "python -m wpauc_jax.config" in page
 
 
+def test_tensorboard_without_its_package_is_refused_before_anything_runs(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    assert main(["main", CONFIG, "--config.tensorboard=True", f"--workdir={tmp_path / 'run'}"]) == 1
+    assert capsys.readouterr().err.startswith("error: tensorboard=True needs tensorboardX: pip install")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture(scope="module")
 def circle(tmp_path_factory):
     """A configuration of a small world, for a training that never ends."""

@@ -15,15 +15,22 @@ from wpauc_jax.stages.train import select_metric
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 ALL = [
     "quickstart.py",
-    "amazon.py:toys",
+    "benchmarks.py:office",
+    "benchmarks.py:toys",
+    "benchmarks.py:industrial",
+    "benchmarks.py:yelp",
+    "amazon.py",
     "amazon.py:industrial",
     "amazon.py:office",
+    "amazon.py:toys",
     "qwen2_5.py:0.5B-title",
-    "qwen2_5.py:7B-sid",
+    "qwen2_5.py:7B-sid-yelp",
     "smollm2.py",
     "yelp.py",
     "synthetic.py",
 ]
+SETS = ("office", "toys", "industrial", "yelp")
+QWEN = "SIZE one of 0.5B, 1.5B, 3B, 7B, ITEMS one of title, sid and SET one of industrial, office, toys, yelp"
 
 
 def parse(name, *overrides):
@@ -66,7 +73,7 @@ def test_the_docstring_says_the_command(name):
 
 
 def test_what_the_data_sets_need():
-    toys, industrial, office, yelp = (parse(name) for name in (*ALL[1:4], "yelp.py"))
+    office, toys, industrial, yelp = (parse(f"benchmarks.py:{name}") for name in SETS)
     assert industrial.data.split == "chronological"
     assert {config.data.split for config in (toys, office, yelp)} == {"leave_one_out"}
     assert toys.catalog.embedding == "cooccurrence" and "text" in office.catalog.embedding
@@ -74,9 +81,50 @@ def test_what_the_data_sets_need():
         assert (config.data.max_history, config.rl.group_size, config.rl.target_k) == (10, 16, 3)
 
 
-@pytest.mark.parametrize("name", ["amazon.py", "amazon.py:books"])
-def test_a_wrong_data_set_lists_the_names(name):
-    with pytest.raises(flags.IllegalFlagValueError, match="toys, industrial, office"):
+def test_the_papers_data_sets_are_prepared_by_one_protocol():
+    """What the paper and its peers say, whatever the configuration and its model."""
+    windows = {
+        "industrial": ("1996-10-01", "2018-11-01"),
+        "office": ("2016-10-01", "2018-11-01"),
+        "toys": ("2016-10-01", "2018-11-01"),
+        "yelp": ("2021-01-01", "2022-01-01"),
+    }
+    for name, window in windows.items():
+        own = parse("yelp.py" if name == "yelp" else f"amazon.py:{name}")
+        data = own.data
+        assert (data.start, data.end) == window
+        assert (data.split, data.k_core, data.max_history, data.repeats) == ("chronological", 5, 10, "keep")
+        assert (data.require_title, data.drop_markup, data.title_words) == (True, True, 20)
+        assert (own.rl.group_size, own.rl.target_k) == (16, 3)
+        for items in ("title", "sid"):
+            qwen = parse(f"qwen2_5.py:0.5B-{items}-{name}")
+            assert qwen.data == data
+            assert qwen.catalog.ids == {"title": "title", "sid": "kmeans"}[items]
+    assert parse("amazon.py") == parse("amazon.py:industrial")
+    assert parse("qwen2_5.py:3B-sid") == parse("qwen2_5.py:3B-sid-industrial")
+    categories = {name: parse(f"amazon.py:{name}").data.archive for name in list(windows)[:3]}
+    assert categories == {
+        "industrial": "amazon2018:Industrial_and_Scientific",
+        "office": "amazon2018:Office_Products",
+        "toys": "amazon2018:Toys_and_Games",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("amazon.py:books", "'books'.*industrial, office, toys"),
+        ("amazon.py:", "''.*industrial, office, toys"),
+        ("benchmarks.py", "None.*office, toys, industrial, yelp"),
+        ("benchmarks.py:books", "'books'.*office, toys, industrial, yelp"),
+        *(
+            (f"qwen2_5.py:{arg}", QWEN)
+            for arg in ("0.5B", "0.6B-sid", "0.5B-sids", "0.5B-sid-books", "0.5B-sid-toys-x")
+        ),
+    ],
+)
+def test_a_wrong_argument_lists_the_names(name, known):
+    with pytest.raises(flags.IllegalFlagValueError, match=known):
         parse(name)
 
 
@@ -116,20 +164,20 @@ def test_an_unusable_value_is_named(override, message):
 
 
 def test_target_k_alone_aims_training_anew():
-    assert parse("amazon.py:office").rl.anchor_rank == 2
-    assert parse("amazon.py:office", "--config.rl.target_k=5").rl.anchor_rank == 4
-    assert parse("amazon.py:office", "--config.rl.target_k=5", "--config.rl.anchor=1").rl.anchor_rank == 1
+    assert parse("benchmarks.py:office").rl.anchor_rank == 2
+    assert parse("benchmarks.py:office", "--config.rl.target_k=5").rl.anchor_rank == 4
+    assert parse("benchmarks.py:office", "--config.rl.target_k=5", "--config.rl.anchor=1").rl.anchor_rank == 1
 
 
 def test_root_holds_the_path_and_an_absolute_path_stands_alone():
-    assert parse("amazon.py:toys", "--config.data.root=/data").data.location == "/data/toys"
+    assert parse("benchmarks.py:toys", "--config.data.root=/data").data.location == "/data/toys"
     assert DataConfig(root="/data", path="/elsewhere/toys").location == "/elsewhere/toys"
     assert DataConfig(path="toys").location == "toys"
     assert DataConfig(root="/data").location == ""
 
 
 def test_a_missing_root_says_what_to_set(tmp_path):
-    config = parse("amazon.py:toys", f"--config.data.root={tmp_path}")
+    config = parse("benchmarks.py:toys", f"--config.data.root={tmp_path}")
     with pytest.raises(ValueError, match=r"toys' does not exist; set it, or data\.root"):
         prepare(config.data, tmp_path / "prepared")
     assert not (tmp_path / "prepared").exists()
@@ -140,7 +188,7 @@ def test_data_are_read_below_the_root(tmp_path):
     folder.mkdir()
     lines = [f"u{u}\ti{(u + t) % 4}\t{t}" for u in range(4) for t in range(4)]
     (folder / "toys.inter").write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *lines]) + "\n")
-    config = parse("amazon.py:toys", f"--config.data.root={tmp_path}")
+    config = parse("benchmarks.py:toys", f"--config.data.root={tmp_path}")
     assert prepare(config.data, tmp_path / "prepared").num_items == 4
 
 

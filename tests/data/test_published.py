@@ -97,7 +97,7 @@ def test_one_row_a_user_and_another_split(tmp_path):
     other = prepare(DataConfig(path=str(tmp_path / "raw"), k_core=0), tmp_path / "q", said.append)
     assert other.split.tolist() == [0, 0, 0, 1, 2, 0, 1, 2]
     assert "the published splits are not used: data.split='leave_one_out' makes others" in said
-    with pytest.raises(DataError, match="needs times"):
+    with pytest.raises(DataError, match="need times, and these data have only an order"):
         prepare(DataConfig(path=str(tmp_path / "raw"), k_core=0, start="2020-01-01"), tmp_path / "r")
 
 

@@ -2,13 +2,14 @@
 
 import json
 import os
+import platform
 import signal
-import socket
 import subprocess
 import sys
 
 import pytest
 
+from wpauc_jax.runtime import lock
 from wpauc_jax.runtime.lock import LockError, respected, started_at, taken, this_process, unlocked
 
 OWNER = """
@@ -40,7 +41,7 @@ def test_a_lock_names_its_owner_and_goes_with_it(tmp_path):
     folder = tmp_path / "new" / "run"
     with taken(folder, pytest.fail):
         told = json.loads((folder / ".lock").read_text())
-        assert told == {"host": socket.gethostname(), "pid": os.getpid(), "started": started_at(os.getpid())}
+        assert told == {"host": platform.node(), "pid": os.getpid(), "started": started_at(os.getpid())}
         (folder / "work").write_text("")
     assert [path.name for path in folder.iterdir()] == ["work"]
     with pytest.raises(RuntimeError), taken(tmp_path / "refused", pytest.fail):
@@ -89,6 +90,18 @@ def test_an_owner_that_runs_holds_its_lock_even_where_flock_does_not_work(tmp_pa
         raise AssertionError
 
 
+def test_without_proc_a_process_id_must_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("wpauc_jax.runtime.lock._TOLD_BY_SYSTEM", tmp_path / "no" / "proc")
+    assert started_at(os.getpid()) == ""
+    write_lock(tmp_path, started="")
+    with pytest.raises(LockError, match="is in use by process"), taken(tmp_path, pytest.fail):
+        raise AssertionError
+    write_lock(tmp_path, pid=2**22 + 3, started="")
+    told = []
+    with taken(tmp_path, told.append):
+        assert "is taken over" in told[0]
+
+
 def test_an_owner_on_another_host_is_not_judged(tmp_path):
     write_lock(tmp_path, host="elsewhere", pid=2**22 + 3)
     for kind in (taken, respected):
@@ -112,6 +125,28 @@ def test_a_lock_that_somebody_deleted_and_another_made_is_not_removed(tmp_path):
         (tmp_path / ".lock").unlink()
         write_lock(tmp_path, host="elsewhere")
     assert (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize("moment", ["_opened", "_flocked", "_owner", "this_process"])
+def test_a_signal_while_the_lock_is_taken_leaves_none(tmp_path, monkeypatch, moment):
+    do = getattr(lock, moment)
+
+    def interrupted(*arguments):
+        found = do(*arguments)
+        if moment == "_opened":
+            os.close(found)
+            (tmp_path / "run" / ".lock").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lock, moment, interrupted)
+    with pytest.raises(KeyboardInterrupt), taken(tmp_path / "run", pytest.fail):
+        raise AssertionError
+    left = list(tmp_path.rglob(".lock"))
+    assert not left or (moment in ("_flocked", "_owner") and not left[0].read_text())
+    monkeypatch.undo()
+    with taken(tmp_path / "run", pytest.fail):
+        pass
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
 
 
 def test_a_directory_that_cannot_be_written_to_needs_no_lock(tmp_path, monkeypatch):

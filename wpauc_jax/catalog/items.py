@@ -97,7 +97,7 @@ class Catalog:
                 values = {name: arrays[name] for name in arrays.files}
             return _checked(cls(**_fields(values)))
         except Exception as error:  # bytes that are no archive, or half of one, raise errors of many types
-            raise DataError(f"{path} is damaged, or not a catalog written by this program ({error})") from error
+            raise DataError(f"{path} is not a catalog written by this program, or it is damaged ({error})") from error
 
 
 def _fields(values: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class DataConfig(Checked, section="data."):
     )
     root: str = a_path()  # a folder that holds several data sets; a relative data.path starts there
     path: str = a_path()  # the file or folder of interactions
-    archive: str = ""  # where data.path is empty: a public data set to fetch, by its name in data/archives.py
+    archive: str = ""  # where data.path is empty: a public data set, fetched or found in data.root (data/archives.py)
     cache: str = a_path()  # where downloads are kept; empty: $XDG_CACHE_HOME/wpauc_jax or ~/.cache/wpauc_jax
     dir: str = a_path()  # where the prepared data are kept; empty: WORKDIR/data
     # tabular, recbole: the name of the column of users, or its number in a file without a header

@@ -1,8 +1,11 @@
 """Public data sets by name: where their files are, how a copy is known to be whole, on what terms they may be used."""
 
 import dataclasses
+import pathlib
 import re
 from collections.abc import Callable
+
+from wpauc_jax.data.sources import yelp
 
 MOVIELENS_TERMS = (
     "MovieLens is GroupLens's, free for research; no redistribution without permission, no commercial use without "
@@ -12,6 +15,8 @@ AMAZON_TERMS = (
     "Amazon Reviews are published by the McAuley Lab at UC San Diego for research; cite their paper: "
     "https://cseweb.ucsd.edu/~jmcauley/datasets.html"
 )
+YELP_PAGE = "https://business.yelp.com/data/resources/open-dataset/"
+YELP_TERMS = f"Yelp gives its Open Dataset to people who accept its terms: {YELP_PAGE}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +24,16 @@ class RemoteFile:
     """One file. `digest` is "md5:..." or "sha256:..." as published, or "" where none is; then its own CRC must do."""
 
     name: str
-    addresses: tuple[str, ...]  # tried one after the other
+    addresses: tuple[str, ...]  # tried one after the other; empty where only a person can fetch the file
     digest: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that a copy may have: where no digest says otherwise, it may be packed or unpacked."""
+        if self.digest:
+            return (self.name,)
+        other = self.name.removesuffix(".gz") if self.name.endswith(".gz") else f"{self.name}.gz"
+        return self.name, other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +47,18 @@ class Wheel:
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """The files of a data set; a single one stands for itself, several lie in one folder."""
+    """The files of a data set. Several lie in one folder: the first one is what is read, the others are beside it."""
 
     files: tuple[RemoteFile, ...]
     terms: str
     otherwise: Wheel | None = None  # stands for the whole data set where its files cannot be fetched
+    page: str = ""  # where a person gets the files that no program can fetch
+    reads_folder: bool = False  # the reader takes the folder instead of the first file
+
+    def copies(self, folder: pathlib.Path) -> list[pathlib.Path | None]:
+        """The copy of each file in `folder`, None where there is none."""
+        places = ([folder / name for name in file.names] for file in self.files)
+        return [next((path for path in paths if path.is_file()), None) for paths in places]
 
 
 def _movielens(name: str, md5: str) -> Archive:
@@ -76,10 +96,18 @@ def _amazon2014(category: str) -> Archive:
     return Archive(tuple(files), AMAZON_TERMS)
 
 
+# The publisher's own hosts, newest first. They publish no digests, so only such as prove who they are.
+AMAZON2018_HOSTS = (
+    f"{_LAB}/amazon_v2",
+    "https://datarepo.eng.ucsd.edu/mcauley_group/data/amazon_v2",
+    "https://jmcauley.ucsd.edu/data/amazon_v2",
+)
+
+
 def _amazon2018(category: str) -> Archive:
-    bases = (f"{_LAB}/amazon_v2", "https://jmcauley.ucsd.edu/data/amazon_v2", "http://deepyeti.ucsd.edu/jianmo/amazon")
+    """The 5-core reviews: a 5-core of any part of the reviews is a part of the 5-core of all, so none is missing."""
     names = (f"categoryFilesSmall/{category}_5.json.gz", f"metaFiles2/meta_{category}.json.gz")
-    files = (RemoteFile(name.split("/")[1], tuple(f"{base}/{name}" for base in bases)) for name in names)
+    files = (RemoteFile(name.split("/")[1], tuple(f"{host}/{name}" for host in AMAZON2018_HOSTS)) for name in names)
     return Archive(tuple(files), AMAZON_TERMS)
 
 
@@ -95,13 +123,18 @@ _FAMILIES: dict[str, Callable[[str], Archive]] = {
     "amazon2018": _amazon2018,
     "amazon2023": _amazon2023,
 }
-NAMES = (*_MOVIELENS, *(f"{family}:CATEGORY" for family in _FAMILIES))
+_YELP = tuple(RemoteFile(name, ()) for name in (yelp.REVIEWS, yelp.BUSINESSES))
+_NAMED = {
+    **{name: _movielens(name, md5) for name, md5 in _MOVIELENS.items()},
+    "yelp": Archive(_YELP, YELP_TERMS, page=YELP_PAGE, reads_folder=True),
+}
+NAMES = (*_NAMED, *(f"{family}:CATEGORY" for family in _FAMILIES))
 
 
 def find_archive(name: str) -> Archive | None:
     """The data set called `name`, as in NAMES; CATEGORY as its publisher spells it. None for an unknown one."""
-    if name in _MOVIELENS:
-        return _movielens(name, _MOVIELENS[name])
+    if name in _NAMED:
+        return _NAMED[name]
     family, _, category = name.partition(":")
     if family in _FAMILIES and re.fullmatch("[A-Za-z0-9_]+", category):
         return _FAMILIES[family](category)

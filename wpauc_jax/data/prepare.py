@@ -22,8 +22,7 @@ from wpauc_jax.data import provenance
 from wpauc_jax.data.archives import NAMES
 from wpauc_jax.data.build import Prepared, build
 from wpauc_jax.data.dataset import Dataset, Items, load_dataset, load_items, load_manifest
-from wpauc_jax.data.errors import listed
-from wpauc_jax.data.fetch import fetch
+from wpauc_jax.data.fetch import fetch, local_copy
 from wpauc_jax.data.ingest import Records, read_records
 from wpauc_jax.data.sources import DataError, RawData, ReadOptions, read, synthetic
 from wpauc_jax.data.statistics import statistics_table
@@ -39,6 +38,7 @@ BUILD_SETTINGS = ("require_title", "drop_markup", "title_words", "k_core", "repe
 
 _OPTIONS = tuple(field.name for field in dataclasses.fields(ReadOptions))
 _USUAL = DataConfig()
+_SHOWN = 5  # changed files in a message
 _READ_VERSION = 2  # of what the first stage leaves; what another version read is read again
 
 Progress = Callable[[str], None]
@@ -150,6 +150,8 @@ def _check_used(config: DataConfig) -> None:
 def _path(config: DataConfig, say: Progress) -> pathlib.Path:
     """The file or folder to read, fetched if need be."""
     if not config.path and config.archive:
+        if config.root:
+            return local_copy(config.archive, config.root)
         return fetch(config.archive, config.cache, say)
     if not config.path:
         raise ConfigError(
@@ -220,20 +222,19 @@ def _check_reusable(config: DataConfig, folder: pathlib.Path, say: Progress) -> 
                 "set data.dir (or --workdir) to another directory, or delete this one to prepare it again"
             )
     changed = provenance.changed(manifest.get("sources", []), pathlib.Path(config.location)) if config.path else []
-    CHANGED[config.changed](folder, changed, say)
-
-
-def _refuse_changed(folder: pathlib.Path, changed: list[str], say: Progress) -> None:
     if changed:
-        raise ConfigError(
-            f"{listed(changed)} since {folder} was prepared; delete {folder} to prepare it again (and what was trained "
-            "on it), or set data.changed=use to go on with what was prepared"
-        )
+        CHANGED[config.changed](folder, "; ".join(changed[:_SHOWN]), say)
 
 
-def _use_changed(folder: pathlib.Path, changed: list[str], say: Progress) -> None:
-    if changed:
-        say(f"warning: {listed(changed)} since {folder} was prepared; what was prepared is used (data.changed=use)")
+def _refuse_changed(folder: pathlib.Path, changed: str, say: Progress) -> None:
+    raise ConfigError(
+        f"{changed} since {folder} was prepared; delete {folder} to prepare it again (and what was trained on it), or "
+        "set data.changed=use to go on with what was prepared"
+    )
+
+
+def _use_changed(folder: pathlib.Path, changed: str, say: Progress) -> None:
+    say(f"warning: {changed} since {folder} was prepared; what was prepared is used (data.changed=use)")
 
 
 CHANGED = {"error": _refuse_changed, "use": _use_changed}  # by data.changed

@@ -5,9 +5,9 @@ import errno
 import hashlib
 import os
 import pathlib
+import platform
 import re
 import shutil
-import socket
 import stat
 import sys
 import tempfile
@@ -68,6 +68,17 @@ def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> 
     except OSError:
         return False
     return stat.S_ISREG(first.st_mode) and os.path.samestat(first, second)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process of this host has this id."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return pid > 0
 
 
 @contextlib.contextmanager
@@ -134,7 +145,7 @@ def _temporary(folder: pathlib.Path, stem: str, suffix: str, pid: int) -> pathli
 
 
 def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
 def _sweep(folder: pathlib.Path, stem: str, suffix: str) -> None:
@@ -144,18 +155,8 @@ def _sweep(folder: pathlib.Path, stem: str, suffix: str) -> None:
     with contextlib.suppress(OSError):  # another process sweeps as well, or may not
         for left in list(folder.iterdir()):
             found = pattern.fullmatch(left.name)
-            if found and not _runs(int(found[1])):
+            if found and not runs(int(found[1])):
                 if left.is_dir() and not left.is_symlink():
                     shutil.rmtree(left, ignore_errors=True)
                 else:
                     left.unlink(missing_ok=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -10,7 +10,6 @@ SIGTERM in training is `termination`'s, which saves first. Outside of it, it end
 import contextlib
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -62,9 +61,9 @@ class Interrupts:
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is not threading.main_thread():
             return self
-        self._listen, self._speak = socket.socketpair()
-        self._speak.setblocking(False)
-        self._previous = signal.set_wakeup_fd(self._speak.fileno(), warn_on_full_buffer=False)
+        self._received, self._sent = os.pipe()
+        os.set_blocking(self._sent, False)
+        self._previous = signal.set_wakeup_fd(self._sent, warn_on_full_buffer=False)
         self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
         threading.Thread(target=self._watch, name="signals", daemon=True).start()
         return self
@@ -75,7 +74,7 @@ class Interrupts:
         signal.set_wakeup_fd(self._previous)
         if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
             signal.signal(signal.SIGTERM, self._before)
-        self._speak.close()  # the thread then reads the end
+        os.close(self._sent)  # the thread then reads the end
 
     def leave(self, code: int) -> int:
         """Says the one line, once; gives back `code`. From the main thread: no later signal is heeded."""
@@ -92,7 +91,7 @@ class Interrupts:
         raise Terminated
 
     def _watch(self) -> None:
-        while received := self._listen.recv(1):
+        while received := os.read(self._received, 1):
             number = received[0]
             in_training = number == signal.SIGTERM and signal.getsignal(signal.SIGTERM) != self._on_sigterm
             if number not in (signal.SIGINT, signal.SIGTERM) or in_training:
@@ -102,6 +101,8 @@ class Interrupts:
             else:
                 self._waiting = True
                 threading.Thread(target=self._end, args=(128 + number,), name="ending", daemon=True).start()
+
+        os.close(self._received)
 
     def _end(self, code: int) -> None:
         """Ends the process, unless the main thread has done so in the meantime."""

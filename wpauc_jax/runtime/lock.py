@@ -24,16 +24,16 @@ import fcntl
 import json
 import os
 import pathlib
-import socket
-import subprocess
+import platform
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from wpauc_jax.runtime.distributed import is_main_process, main_process_first
-from wpauc_jax.runtime.files import named_errors
+from wpauc_jax.runtime.files import named_errors, runs
 from wpauc_jax.runtime.interrupts import before_leaving
 
 NAME = ".lock"
+_TOLD_BY_SYSTEM = pathlib.Path("/proc/self")  # absent on macOS, where a process id alone must do
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -51,25 +51,24 @@ class Owner:
 
     def is_gone(self) -> bool:
         """Whether this process of this host has ended."""
+        if not _TOLD_BY_SYSTEM.is_dir():
+            return not runs(self.pid)
         return started_at(self.pid) != self.started
 
 
 def this_process() -> Owner:
     """The process that asks."""
-    return Owner(socket.gethostname(), os.getpid(), started_at(os.getpid()))
+    return Owner(platform.node(), os.getpid(), started_at(os.getpid()))
 
 
 def started_at(pid: int) -> str:
-    """When a process of this host started, in the system's own words; empty where there is none."""
+    """When a process of this host started, in the system's own words; empty where there is none, or no /proc."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] == "Z" else f"{boot} {fields[19]}"  # a zombie writes nothing any more
+        fields = (_TOLD_BY_SYSTEM.parent / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        if os.path.isdir("/proc/self"):
-            return ""
-    listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return listed.stdout.strip()
+        return ""
+    return "" if fields[0] == "Z" else f"{boot} {fields[19]}"  # a zombie writes nothing any more
 
 
 @contextlib.contextmanager
@@ -99,56 +98,71 @@ def unlocked(folder: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]
 
 @contextlib.contextmanager
 def _taken(folder: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / NAME
-    try:
-        file = _acquire(path, say)
-    except OSError as error:
-        if error.errno not in _READ_ONLY:
-            raise
-        _refuse_if_held(path)
-        say(f"{folder} cannot be written to: nothing new will be kept there")
-        yield
-        return
-
-    def release() -> None:
-        if _is_same(file, path):  # not a file that somebody made after this one was deleted
-            path.unlink()  # while the flock is held: who waits for it then sees that the file is gone
-        if made:
-            with contextlib.suppress(OSError):  # a run that was refused leaves no empty folder
-                folder.rmdir()
-
-    with before_leaving(release):
+    lock = _Lock(folder)
+    with before_leaving(lock.release):
         try:
+            lock.take(say)
             yield
         finally:
-            release()
-            os.close(file)
+            lock.release()
 
 
-def _acquire(path: pathlib.Path, say: Callable[[str], None]) -> int:
-    """A descriptor of the lock, which is now this process's."""
-    while True:
-        file = _opened(path)
+class _Lock:
+    """The lock of a directory, in whatever state a signal may find it."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder, self._path = folder, folder / NAME
+        self._made = False  # whether this process made the directory
+        self._file: int | None = None
+        self._mine = False
+
+    def take(self, say: Callable[[str], None]) -> None:
+        """Raises LockError where another process has it."""
+        self._made = not self._folder.exists()
+        self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            free = _flocked(file)
-            if free and not _is_same(file, path):  # it was released since it was opened
-                os.close(file)
-                continue
-            owner = _owner(file)
-            if not free or (owner and not _is_stale(owner)):
-                raise LockError(_refusal(path, owner))
-            if owner:
-                say(f"the lock of process {owner.pid}, which did not end in order, is taken over")
-            with named_errors(path):
-                os.ftruncate(file, 0)
-                os.pwrite(file, json.dumps(dataclasses.asdict(this_process())).encode(), 0)
-            return file
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.close(file)
-            raise
+            with named_errors(self._path):
+                while not self._mine:
+                    self._file = _opened(self._path)
+                    self._judge(say)
+                    self._write()
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+            _refuse_if_held(self._path)
+            say(f"{self._folder} cannot be written to: nothing new will be kept there")
+
+    def release(self) -> None:
+        """Removes the lock, if it is this process's."""
+        file, self._file = self._file, None
+        if file is not None:
+            if self._mine and _is_same(file, self._path):  # not what somebody made after this one was deleted
+                self._path.unlink()  # while the flock is held: who waits for it then sees that the file is gone
+            os.close(file)
+        if self._made:
+            with contextlib.suppress(OSError):  # a run that was refused leaves no empty folder
+                self._folder.rmdir()
+
+    def _judge(self, say: Callable[[str], None]) -> None:
+        """Sees whether the lock that is open can be taken; if it has been released, it is opened anew."""
+        file = self._file
+        assert file is not None
+        free = _flocked(file)
+        if free and not _is_same(file, self._path):
+            os.close(file)
+            self._file = None
+            return
+        owner = _owner(file)
+        if not free or (owner and not _is_stale(owner)):
+            raise LockError(_refusal(self._path, owner))
+        self._mine = True
+        if owner:
+            say(f"the lock of process {owner.pid}, which did not end in order, is taken over")
+
+    def _write(self) -> None:
+        if self._mine and self._file is not None:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, json.dumps(dataclasses.asdict(this_process())).encode(), 0)
 
 
 def _refuse_if_held(path: pathlib.Path) -> None:
@@ -200,12 +214,12 @@ def _owner(file: int) -> Owner | None:
 
 
 def _is_stale(owner: Owner) -> bool:
-    return owner.host == socket.gethostname() and owner.is_gone()
+    return owner.host == platform.node() and owner.is_gone()
 
 
 def _refusal(path: pathlib.Path, owner: Owner | None) -> str:
     who = f"process {owner.pid} on {owner.host}" if owner else "another process"
-    if owner and owner.host != socket.gethostname():
+    if owner and owner.host != platform.node():
         return (
             f"{path.parent} is locked by {who}; if nothing runs there any more, delete {path}, "
             "then start the same command again"

@@ -73,6 +73,8 @@ def _read_table(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> R
 
 def is_amazon(source: Input) -> bool:
     """Whether the first line is a review, or the header of a table of 2023."""
+    if is_parquet(source.path):
+        return False
     if _find_table(source.path):
         return True
     fields = parse_object(first_line(source).encode()) or {}
