@@ -13,7 +13,6 @@ from wpauc_jax.objectives.checks import check_choice, check_number, check_shape
 from wpauc_jax.objectives.masked import Total, as_float, as_mask, masked_mean, total
 from wpauc_jax.objectives.tawin import Scalar, tawin_weights
 
-KINDS = ("grpo", "dapo", "gspo", "dr_grpo")
 KL_ESTIMATORS = ("k1", "k2", "k3")
 
 
@@ -139,7 +138,7 @@ def policy_loss_sums(
     else:
         ratio_mask = mask
     surrogate, ratio, clipped = _clipped_surrogate(log_ratio, advantages[..., None], clip_low, clip_high)
-    aggregate = _AGGREGATES[kind]
+    aggregate = KINDS[kind]
     length = logps.shape[-1] if max_length is None else max_length
     loss = aggregate(-surrogate, ratio_mask, valid, length)
     kl = Total(jnp.zeros_like(loss.sum), jnp.zeros_like(loss.count))
@@ -294,7 +293,8 @@ def _constant_length(values: jax.Array, mask: jax.Array, valid: jax.Array, lengt
     return total(total(values, mask, axis=-1).sum / length, valid)
 
 
-_AGGREGATES = {
+# By `kind`: how tokens are averaged.
+KINDS = {
     "grpo": _sequence_mean,
     "dapo": _token_mean,
     "gspo": _sequence_mean,

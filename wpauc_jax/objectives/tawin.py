@@ -7,6 +7,7 @@ is the threshold-adjusted one of Su Jianlin, with f(x) = min(1, exp(x)).
 
 import math
 import numbers
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,12 @@ from wpauc_jax.objectives.checks import check_choice, check_number
 from wpauc_jax.objectives.masked import as_float, as_mask, safe_divide
 from wpauc_jax.objectives.ranking import negative_ranks
 
-RANK_SCALES = ("rank", "fraction", "log")
+# By `rank_scale`, g of `tawin_weights`: (ranks >= 0, the last rank) -> the scale on which distances are taken.
+RANK_SCALES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "rank": lambda ranks, last: ranks,
+    "fraction": lambda ranks, last: ranks / jnp.maximum(last, 1),
+    "log": lambda ranks, last: jnp.log1p(ranks),
+}
 _FAR_ABOVE = 50.0  # exp(50) > n / (k - ceil(k) + 1): an entry this far above the ceil(k)-th one is capped for sure
 
 Scalar = float | jax.Array
@@ -135,8 +141,9 @@ def tawin_weights(
     check_choice("rank_scale", rank_scale, RANK_SCALES)
     ranks, negative, count = _ranked_negatives(scores, is_positive, where)
     last = jnp.maximum(count - 1, 0)
-    centre = _rescale(jnp.minimum(anchor, last), last, rank_scale)
-    distance = jnp.abs(_rescale(jnp.where(negative, ranks, 0), last, rank_scale) - centre)
+    rescale = RANK_SCALES[rank_scale]
+    centre = rescale(jnp.minimum(anchor, last), last)
+    distance = jnp.abs(rescale(jnp.where(negative, ranks, 0), last) - centre)
     weights = soft_top_k(-distance, mass, temperature=temperature, where=negative)
     return _with_positives(weights, negative, is_positive, where)
 
@@ -184,13 +191,6 @@ def _ranked_negatives(
     negative = ranks >= 0
     dtype = jnp.promote_types(jnp.result_type(scores), jnp.float32)
     return ranks.astype(dtype), negative, jnp.sum(negative, -1, keepdims=True).astype(dtype)
-
-
-def _rescale(ranks: jax.Array, last: jax.Array, rank_scale: str) -> jax.Array:
-    """g of `tawin_weights`, on ranks >= 0."""
-    if rank_scale == "fraction":
-        return ranks / jnp.maximum(last, 1)
-    return jnp.log1p(ranks) if rank_scale == "log" else ranks
 
 
 def _with_positives(
