@@ -1,4 +1,4 @@
-"""Baselines by name: each ranks a workspace's samples, and the table of the evaluation has a row for each that is shown."""
+"""Baselines by name: each ranks a workspace's samples; those that are shown have a row in the evaluation's table."""
 
 import dataclasses
 
