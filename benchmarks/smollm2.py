@@ -31,7 +31,8 @@ from wpauc_jax.evaluation.baselines import popularity_ranks
 from wpauc_jax.evaluation.evaluate import evaluate
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.progress import Progress
-from wpauc_jax.stages.train import best_folder, run_rl, run_sft
+from wpauc_jax.stages.run import best_folder
+from wpauc_jax.stages.train import run_rl, run_sft
 from wpauc_jax.stages.workspace import Workspace, open_workspace
 from wpauc_jax.training.checkpoint import load_params
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from unittest import mock
 
+import matplotlib.image
 import pytest
 
 from tests.data_worlds import circle
@@ -27,6 +28,7 @@ from wpauc_jax.config import (
     SftConfig,
 )
 from wpauc_jax.data.sources import DataError
+from wpauc_jax.evaluation.plots import COLOURS
 from wpauc_jax.evaluation.ranks import Ranks
 from wpauc_jax.runtime.metric_lines import read_metrics
 from wpauc_jax.stages import evaluate as evaluation
@@ -80,7 +82,25 @@ def test_the_whole_job_learns_a_certain_world(finished):
     assert ranks["rl"].mean("recall@1") > 0.6
     results = json.loads((folder / "results.json").read_text())
     assert results["num_beams"] == 10 and results["scoring"] == "constrained"
-    assert list(folder.glob("plots/*.png"))
+
+
+def test_pictures_show_every_stage(finished):
+    _, folder = finished
+    assert {path.name for path in (folder / "plots").iterdir()} == {"stages.png", "training_sft.png", "training_rl.png"}
+    bars = shares(folder / "plots" / "stages.png")
+    assert all(bars[colour] > 0.01 for colour in COLOURS[:3])  # popularity, sft, rl
+    assert not any(bars[colour] for colour in COLOURS[3:6])
+    for stage in ("sft", "rl"):
+        assert shares(folder / "plots" / f"training_{stage}.png")[COLOURS[0]] > 0.001  # a curve in each panel
+
+
+def shares(path: pathlib.Path) -> dict[str, float]:
+    """How much of a picture has each of the plots' colours."""
+    pixels = (matplotlib.image.imread(path)[..., :3] * 255).round().astype(int)
+    return {
+        colour: float((pixels == [int(colour[place : place + 2], 16) for place in (1, 3, 5)]).all(axis=2).mean())
+        for colour in COLOURS
+    }
 
 
 def test_metrics_of_rl_are_written_for_every_step(finished):

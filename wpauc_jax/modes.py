@@ -12,7 +12,6 @@ import jax
 from wpauc_jax.compile_check.check import compile_check
 from wpauc_jax.config import Config
 from wpauc_jax.doctor import examine
-from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.files import atomic_path
 from wpauc_jax.runtime.lock import respected, taken, unlocked
@@ -20,9 +19,10 @@ from wpauc_jax.runtime.sharding import make_mesh
 from wpauc_jax.stages.evaluate import evaluate_workspace
 from wpauc_jax.stages.export import export
 from wpauc_jax.stages.recommend import recommend
-from wpauc_jax.stages.train import STAGES, best_folder
+from wpauc_jax.stages.recommender import latest_params, open_recommender
+from wpauc_jax.stages.run import open_run
+from wpauc_jax.stages.train import STAGES
 from wpauc_jax.stages.workspace import Workspace, open_workspace
-from wpauc_jax.training.checkpoint import load_params
 
 
 def run_all(config: Config, folder: pathlib.Path) -> None:
@@ -48,19 +48,12 @@ def _evaluate_only(config: Config, folder: pathlib.Path) -> None:
 
 
 def _recommend_only(config: Config, folder: pathlib.Path) -> None:
-    work = open_workspace(config, folder, _say)
-    recommend(work, _latest_params(work), say=_say)
+    recommend(open_recommender(config, folder, _say), config.recommend, folder, say=_say)
 
 
 def _export_only(config: Config, folder: pathlib.Path) -> None:
-    work = open_workspace(config, folder, _say)
-    export(work, _latest_params(work), say=_say)
-
-
-def _latest_params(work: Workspace) -> Params:
-    """All parameters as the last stage that was trained left them at its best."""
-    stage = next((stage for stage in reversed(STAGES) if best_folder(work, stage).is_dir()), "sft")
-    return work.frozen.join(load_params(best_folder(work, stage), work.first_params))
+    run = open_run(config, folder, _say)
+    export(run, latest_params(run), say=_say)
 
 
 def _doctor(config: Config, folder: pathlib.Path) -> int:

@@ -4,34 +4,21 @@ import dataclasses
 import gzip
 import json
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wpauc_jax.batches.histories import UNKNOWN, read_histories
 from wpauc_jax.config import RecommendConfig
-from wpauc_jax.data.dataset import Dataset
 from wpauc_jax.data.errors import DataError
 
 NAMES = ["a", "b", "7", "d"]
-DATASET = Dataset(
-    users=[],
-    item_ids=NAMES,
-    titles=["Alpha", "Bêta", "", "Delta"],
-    texts=[""] * 4,
-    item=np.zeros(0, np.int32),
-    time=np.zeros(0, np.int64),
-    split=np.zeros(0, np.int8),
-    offsets=np.zeros(1, np.int64),
-    fingerprint="",
-)
 
 
-def read(tmp_path, text, name="h.jsonl", dataset=DATASET, **options):
+def read(tmp_path, text, name="h.jsonl", ids=NAMES, **options):
     path = tmp_path / name
     path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
-    return [(user, items.tolist()) for user, items in read_histories(path, dataset, **options)]
+    return [(user, items.tolist()) for user, items in read_histories(path, ids, **options)]
 
 
 @pytest.mark.parametrize("name", ["h.jsonl", "h.jsonl.gz", "h.txt"])
@@ -93,25 +80,25 @@ def test_a_bad_inter_line_is_named(tmp_path):
 
 def test_missing_and_empty_files_and_bytes(tmp_path):
     with pytest.raises(DataError, match=r"absent\.jsonl"):
-        read_histories(tmp_path / "absent.jsonl", DATASET)
+        read_histories(tmp_path / "absent.jsonl", NAMES)
     with pytest.raises(DataError, match=r"h\.jsonl: the file holds no history"):
         read(tmp_path, "\n\n")
     (tmp_path / "latin.jsonl").write_bytes(GOOD.encode() + b'{"user": "\xe9", "history": ["a"]}')
     with pytest.raises(DataError, match=r"latin\.jsonl, line 2: not JSON"):
-        read_histories(tmp_path / "latin.jsonl", DATASET)
+        read_histories(tmp_path / "latin.jsonl", NAMES)
 
 
 def test_a_byte_order_mark_and_a_pair_of_halves_are_no_trouble(tmp_path):
-    dataset = dataclasses.replace(DATASET, item_ids=["a", "\U0001f600", "7", "d"])
+    ids = ["a", "\U0001f600", "7", "d"]
     text = "\ufeff" + '{"user": "u", "history": ["\\ud83d\\ude00", "a"]}\r\n\r\n'
-    assert read(tmp_path, text, dataset=dataset) == [("u", [1, 0])]
+    assert read(tmp_path, text, ids=ids) == [("u", [1, 0])]
 
 
 def test_unknown_items_are_all_named_with_the_nearest_ids(tmp_path):
-    dataset = dataclasses.replace(DATASET, item_ids=["B00042", "alpha-blue", "7", "Delta"])
+    ids = ["B00042", "alpha-blue", "7", "Delta"]
     lines = ['{"user": "u", "history": ["b00042 ", "alpha-blu", 7]}', '{"user": "v", "history": ["7.0", "zz", "zz"]}']
     with pytest.raises(DataError) as caught:
-        read(tmp_path, "\n".join(lines), dataset=dataset)
+        read(tmp_path, "\n".join(lines), ids=ids)
     message = str(caught.value)
     assert "line 1: item 'b00042 ' of user 'u' is not among the 4 items" in message
     assert "5, 4 of them different: 'b00042 ' (line 1; nearest is 'B00042')" in message
@@ -156,7 +143,7 @@ def test_any_line_is_a_history_or_one_line_of_error(tmp_path_factory, line, unkn
     path.write_bytes(GOOD.encode() + line.replace(b"\n", b" "))
     said = []
     try:
-        found = read_histories(path, DATASET, unknown=unknown, say=said.append)
+        found = read_histories(path, NAMES, unknown=unknown, say=said.append)
         assert found[0][0] == "u" and all(len(items) for _, items in found)
         json.dumps([user for user, _ in found], ensure_ascii=False).encode()
     except DataError as error:

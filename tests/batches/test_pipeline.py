@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.data_worlds import dataset_of, ragged_catalog
 from wpauc_jax.batches.pieces import sft_pieces
-from wpauc_jax.batches.pipeline import eval_batches, prompt_batches, sft_batches, steps_per_epoch
+from wpauc_jax.batches.pipeline import eval_batches, history_batches, prompt_batches, sft_batches, steps_per_epoch
 from wpauc_jax.batches.prompts import PromptBuilder
 from wpauc_jax.batches.rows import sft_rows, unpacked
 from wpauc_jax.batches.types import EvalBatch, PromptBatch, RowIds
@@ -151,6 +151,23 @@ def test_an_evaluation_knows_all_samples_but_makes_its_own_prompts():
     ):
         own = jax.tree.map(lambda column: column[rows], whole.prompts)
         assert_equal_batches([mine], [dataclasses.replace(whole, prompts=own)])
+
+
+@pytest.mark.parametrize("rows", [None, np.array([3, 1])])
+def test_a_history_that_is_given_is_asked_for_as_a_samples_own(rows):
+    """Histories of the test samples, longer than the window; the last batch is filled up with empty ones."""
+    dataset, builder = dataset_of(LENGTHS), PromptBuilder(CATALOG, 3)
+    samples = positions(dataset, "test")
+    histories = [dataset.item[dataset.offsets[dataset.user_of(np.array([p]))[0]] : p] for p in samples]
+    given = list(history_batches(builder, histories, 4, rows=rows))
+    wanted = eval_batches(dataset, builder, samples, 4, rows=rows)
+    assert len(given) == len(wanted) == 2 and len(samples) % 4
+    real = wanted[1].valid if rows is None else wanted[1].valid[rows]
+    assert_equal_batches(given[:1], [wanted[0].prompts])
+    for name in ("tokens", "lengths"):
+        found, same = getattr(given[1], name), getattr(wanted[1].prompts, name)
+        np.testing.assert_array_equal(found[real], same[real])
+    assert (given[1].lengths[~real] == len(builder.build([]))).all()
 
 
 def pipelines():

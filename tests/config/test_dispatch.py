@@ -6,14 +6,37 @@ import pytest
 
 from tests.config.test_fields import FIELDS
 from wpauc_jax import modes
+from wpauc_jax.config import run as config_run
 
 CHOICES = {name: field.metadata["choices"] for name, (_, field, _) in FIELDS.items() if "choices" in field.metadata}
 
 # The dict that has an entry for each value of a setting.
 DICTS = {
-    "mode": "wpauc_jax.config.run.MODES",
+    "mode": "wpauc_jax.modes.MODES",
+    "scoring": "wpauc_jax.decode.scoring.SCORING",
     "data.source": "wpauc_jax.data.sources.READERS",
+    "data.time_unit": "wpauc_jax.data.times.UNITS",
+    "data.bad_rows": "wpauc_jax.data.errors.POLICIES",
+    "data.changed": "wpauc_jax.data.prepare.CHANGED",
+    "data.repeats": "wpauc_jax.data.filters.REPEATS",
+    "data.split": "wpauc_jax.data.splits.SPLITTERS",
+    "catalog.ids": "wpauc_jax.catalog.build.IDS",
+    "prompt.style": "wpauc_jax.batches.prompts.STYLES",
+    "prompt.history": "wpauc_jax.batches.prompts.HISTORIES",
     "model.attention": "wpauc_jax.models.decoder.CAUSAL_ATTENTION",
+    "model.new_rows": "wpauc_jax.stages.first_model.NEW_ROWS",
+    "sft.faults.action": "wpauc_jax.training.loop.FAULT_ACTIONS",
+    "sft.loss": "wpauc_jax.training.sft.SFT_SCORING",
+    "rl.faults.action": "wpauc_jax.training.loop.FAULT_ACTIONS",
+    "rl.rows": "wpauc_jax.stages.workspace.RL_ROWS",
+    "rl.negatives": "wpauc_jax.decode.groups.NEGATIVES",
+    "rl.inject_target": "wpauc_jax.decode.groups.INJECTED",
+    "rl.weighting": "wpauc_jax.training.groups.WEIGHTING",
+    "rl.rank_scale": "wpauc_jax.objectives.tawin.RANK_SCALES",
+    "rl.kind": "wpauc_jax.objectives.policy.KINDS",
+    "rl.std": "wpauc_jax.objectives.masked.STD_RULES",
+    "rl.dead_groups": "wpauc_jax.training.rl.GRADIENTS",
+    "recommend.unknown": "wpauc_jax.batches.histories.UNKNOWN",
 }
 
 # Values that never reach the dict, since something before it deals with them.
@@ -48,5 +71,5 @@ def test_no_line_is_out_of_date():
 
 def test_every_mode_is_a_function_and_says_who_else_may_be_at_work():
     """compile_check has no work directory."""
-    assert set(modes.MODES) | {"compile_check"} == set(CHOICES["mode"])
+    assert set(config_run.MODES) == set(CHOICES["mode"]) == set(modes.MODES)
     assert set(modes.LOCKS) == set(CHOICES["mode"]) - {"compile_check"}

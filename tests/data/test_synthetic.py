@@ -26,7 +26,8 @@ from wpauc_jax.data.sources.synthetic import draw
 from wpauc_jax.data.world import make_world
 from wpauc_jax.evaluation.baselines import optimal_law, optimal_ranks, popularity_ranks, transition_ranks
 from wpauc_jax.objectives.metrics import wpauc, wpauc_window
-from wpauc_jax.stages.train import best_folder, run_sft
+from wpauc_jax.stages.run import best_folder
+from wpauc_jax.stages.train import run_sft
 from wpauc_jax.stages.workspace import open_workspace
 from wpauc_jax.training.checkpoint import load_params
 

@@ -17,9 +17,9 @@ from tests.worlds import (
     variable_length_items,
 )
 from wpauc_jax.decode import sample_without_replacement
+from wpauc_jax.decode.scoring import SCORING
 
 ITEMS = variable_length_items()
-SCORING = ["constrained", "vocab"]
 
 
 @functools.cache

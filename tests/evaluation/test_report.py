@@ -5,7 +5,6 @@ import json
 import matplotlib.image
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from wpauc_jax import compare
 from wpauc_jax.evaluation import plots
@@ -95,7 +94,7 @@ def test_training_panels_hold_what_was_logged(tmp_path):
     write_metrics(tmp_path / "metrics.jsonl")
     lines = plots.read_metrics(tmp_path / "metrics.jsonl")
     train, valid = ([line for line in lines if line["stage"] == stage] for stage in ("rl", "rl/valid"))
-    axes = [axis for axis in plots._training_figure("rl", train, valid).axes if axis.get_visible()]
+    axes = [axis for axis in plots.training_figure("rl", train, valid).axes if axis.get_visible()]
     assert [axis.get_title("left") for axis in axes] == [
         "validation Recall",
         "validation NDCG",
@@ -114,18 +113,23 @@ def test_training_panels_hold_what_was_logged(tmp_path):
     assert 3 not in kl.lines[0].get_xdata() and len(kl.lines[0].get_xdata()) == 59
 
 
-def test_moving_average_is_unbiased_at_the_ends():
-    np.testing.assert_allclose(plots._moving_average(np.full(9, 2.0), 4), 2.0, rtol=1e-12)
-    np.testing.assert_allclose(plots._moving_average(np.arange(5.0), 3), [0.5, 1, 2, 3, 3.5], rtol=1e-12)
+def test_the_moving_average_of_a_curve_is_unbiased_at_its_ends():
+    lines = [{"stage": "sft", "step": step, "loss": float(step), "grad_norm": 2.0} for step in range(75)]
+    loss, norm = (axis for axis in plots.training_figure("sft", lines, []).axes if axis.get_visible())
+    assert (norm.lines[1].get_ydata() == 2.0).all()
+    expected = [0.5, *range(1, 74), 73.5]  # of three steps each, of two at the ends
+    np.testing.assert_allclose(loss.lines[1].get_ydata(), expected, rtol=1e-12)
 
 
-def test_bars_and_their_standard_errors(tmp_path):
-    axis = Figure().subplots()
-    plots._draw_bars(axis, STAGES, ["recall@1", "ndcg@3"])
-    assert [bar.get_height() for bar in axis.patches] == [0.25, 0.375, 0.5, 0.5]  # stage by stage
-    low, high = axis.containers[0].lines[2][0].get_segments()[0][:, 1]
+def test_bars_and_their_standard_errors():
+    figure = plots.stages_figure(STAGES, (1, 10), (3,))
+    recall, ndcg = figure.axes
+    assert [bar.get_height() for bar in recall.patches] == [0.25, 0.5, 0.5, 0.75]  # stage by stage
+    assert [bar.get_height() for bar in ndcg.patches] == [0.375, 0.5]
+    low, high = recall.containers[0].lines[2][0].get_segments()[0][:, 1]
     assert (high - low) / 2 == pytest.approx(STAGES["popularity"].standard_error("recall@1"), rel=1e-9)
-    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["Recall@1", "NDCG@3"]
+    assert [tick.get_text() for tick in recall.get_xticklabels()] == ["Recall@1", "Recall@10"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(STAGES)
 
 
 def test_the_picture_of_the_stages(tmp_path):

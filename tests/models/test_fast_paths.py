@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +23,9 @@ from tests.worlds import (
     variable_length_items,
 )
 from wpauc_jax.config import ConfigError, OptimConfig, RlConfig
-from wpauc_jax.models import ALL_TRAINED
+from wpauc_jax.models import ALL_TRAINED, Policy
 from wpauc_jax.models.attention import causal_attention, group_attention, merged, prompt_attention, suffix_attention
+from wpauc_jax.models.decoder import VOCABULARY_BLOCK
 from wpauc_jax.models.kernels import splash_attention
 from wpauc_jax.models.log_partition import log_partition
 from wpauc_jax.training.compact import compact_gradient
@@ -118,11 +121,21 @@ def test_blockwise_partition_sum(block_size):
 
 
 def test_vocab_scoring_holds_no_logits_of_the_vocabulary():
-    """Neither forwards nor backwards: V = 20,000 ids, of which 8,192 are multiplied at a time."""
+    """Neither forwards nor backwards: of V ids, a block is multiplied at a time, and only the table is as long as V."""
     config = dataclasses.replace(TINY, vocab_size=20_000)
     text = gradient_program(config, "vocab").as_text()
-    assert "8192" in text
-    assert not any(shape in text for shape in ("f32[3,20000]", "f32[3,6,20000]", "f32[18,20000]"))
+    assert beside(VOCABULARY_BLOCK, text)
+    assert beside(config.vocab_size, text) == {config.width}
+
+    prompts = some_prompts()  # so that logits would have been seen
+    forward = jax.jit(Policy.forward, static_argnums=0).lower(*tiny_policy(config), prompts.tokens).compile()
+    assert beside(config.vocab_size, forward.as_text()) >= {prompts.tokens.size}
+
+
+def beside(size: int, program: str) -> set[int]:
+    """What the other dimensions of a program's arrays multiply to where one dimension is `size`."""
+    shapes = [[int(part) for part in dims.split(",")] for dims in set(re.findall(r"\w\d+\[([\d,]+)\]", program))]
+    return {math.prod(shape) // size for shape in shapes if size in shape and len(shape) > 1}
 
 
 def gradient(config, batch, *, rl=CONFIG, scoring="constrained"):

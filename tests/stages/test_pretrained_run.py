@@ -28,7 +28,7 @@ from wpauc_jax.config import (
     SftConfig,
 )
 from wpauc_jax.models import Prompts, init, load_pretrained, save_pretrained
-from wpauc_jax.stages.train import best_folder
+from wpauc_jax.stages.run import best_folder
 from wpauc_jax.stages.workspace import open_workspace
 from wpauc_jax.training.checkpoint import load_params
 

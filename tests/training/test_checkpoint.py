@@ -8,7 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from wpauc_jax.training.checkpoint import Best, BestCheckpoint, Checkpoints, load_best, load_params
+from wpauc_jax.training.checkpoint import (
+    Best,
+    BestCheckpoint,
+    Checkpoints,
+    changed_settings,
+    finished_step,
+    load_best,
+    load_params,
+)
 from wpauc_jax.training.state import TrainState
 from wpauc_jax.training.storage import CheckpointError
 
@@ -111,6 +119,28 @@ def test_another_runs_checkpoint_is_refused_by_field(tmp_path, meta, message):
         checkpoints.restore(make_state())
     assert str(caught.value).count(" then, ") == 1
     assert str(tmp_path / "1") in str(caught.value)
+
+
+def test_a_checkpoint_of_a_version_with_fewer_settings_is_this_runs(tmp_path):
+    """What the record lacks counts as its default, an old spelling as the new one; another value is refused by name."""
+    finished = {"finished": True, "best_step": 1}
+    with Checkpoints(tmp_path / "run", meta={"sft": {"loss": "catalogue"}}) as checkpoints:
+        checkpoints.save(1, make_state(1), POSITION, finished)
+    with BestCheckpoint(tmp_path / "best") as best:
+        best.save(1, make_state(1).params, {})
+    now = {"sft": {"loss": "catalog", "patience": 3}, "scoring": "constrained"}
+    with Checkpoints(tmp_path / "run", meta=now) as checkpoints:
+        assert checkpoints.restore(make_state()).step == 1
+    assert finished_step(tmp_path / "run", tmp_path / "best", now) == 1
+    assert changed_settings(tmp_path / "run", now) == []
+    other = {"sft": {"loss": "catalog", "patience": 5}}
+    assert finished_step(tmp_path / "run", tmp_path / "best", other) is None
+    assert changed_settings(tmp_path / "run", other) == ["sft.patience: 3 then, 5 now"]
+    with (
+        Checkpoints(tmp_path / "run", meta=other) as checkpoints,
+        pytest.raises(CheckpointError, match=r"sft\.patience: 3 then, 5 now"),
+    ):
+        checkpoints.restore(make_state())
 
 
 def test_other_arrays_are_refused_by_name(tmp_path):

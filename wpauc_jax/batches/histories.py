@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from wpauc_jax.data.dataset import Dataset
 from wpauc_jax.data.errors import DataError, listed
 from wpauc_jax.data.hashing import read_file, unpacked
 from wpauc_jax.data.sources.blocks import Input
@@ -28,12 +27,12 @@ _COMPARED = 50_000  # ids among which the nearest is looked for
 
 def read_histories(
     path: str | os.PathLike[str],
-    dataset: Dataset,
+    item_ids: Sequence[str],
     *,
     unknown: str = "error",
     say: Callable[[str], None] = print,
 ) -> list[History]:
-    """The histories in a file, in the order in which users first appear.
+    """The histories in a file, in the order in which users first appear; `item_ids` are the catalog's, in its order.
 
     JSON lines of {"user": ..., "history": [raw item ids, the latest last]}, each line a history of its own; or, by its
     name, a RecBole `.inter` file, of which a user's lines are one history, sorted by time, equal times as they stand.
@@ -47,10 +46,10 @@ def read_histories(
     rows = list(_inter_rows(path) if is_inter else _json_rows(unpacked(read_file(path), str(path)), str(path)))
     if not rows:
         raise DataError(f"{path}: the file holds no history")
-    number_of = {raw: number for number, raw in enumerate(dataset.item_ids)}
+    number_of = {raw: number for number, raw in enumerate(item_ids)}
     missing = [_Unknown(user, item, line) for user, items in rows for item, line in items if item not in number_of]
     if missing:
-        UNKNOWN[unknown](str(path), missing, dataset.item_ids, say)
+        UNKNOWN[unknown](str(path), missing, item_ids, say)
         known = [(user, [entry for entry in items if entry[0] in number_of]) for user, items in rows]
         empty = [user for user, items in known if not items]
         rows = [(user, items) for user, items in known if items]

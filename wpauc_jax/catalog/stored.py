@@ -10,7 +10,8 @@ from wpauc_jax.catalog.build import build_catalog, check_codes
 from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.catalog.tokenizer import Tokenizer
 from wpauc_jax.config import CatalogConfig, ConfigError
-from wpauc_jax.data.dataset import Dataset
+from wpauc_jax.config.recorded import value_of
+from wpauc_jax.data.dataset import Dataset, Items
 from wpauc_jax.data.errors import DataError
 from wpauc_jax.runtime.files import atomic_path
 
@@ -23,14 +24,14 @@ _DELETE = "delete catalog.npz and catalog.json to have them made again, and what
 def open_catalog(
     config: CatalogConfig,
     folder: pathlib.Path,
-    dataset: Dataset,
+    dataset: Dataset | Items,
     tokenizer: Tokenizer | None,
     end: int,
     say: Say,
     *,
     strict: bool = True,
 ) -> Catalog:
-    """The catalog in `folder`, built if there is none.
+    """The catalog in `folder`, built if there is none; only then are interactions needed.
 
     The settings determine it, so a missing or damaged file is made anew. Where one of the two is damaged, the new
     catalog must be the one that the other file knows.
@@ -50,7 +51,7 @@ def open_catalog(
     if stored and before:
         catalog = stored
     else:
-        catalog = _make(config, dataset, tokenizer, end, say)
+        catalog = _make(config, dataset.whole(), tokenizer, end, say)
         if damage or more_damage:
             say(f"{damage or more_damage}; it is made anew")
             known = stored.fingerprint if stored else (before or {}).get("fingerprint", catalog.fingerprint)
@@ -77,7 +78,7 @@ def _read(path: pathlib.Path, load: Callable[[pathlib.Path], T]) -> tuple[T | No
         return None, str(error)
 
 
-def _facts(config: CatalogConfig, dataset: Dataset, tokenizer: Tokenizer | None, end: int) -> dict[str, Any]:
+def _facts(config: CatalogConfig, dataset: Dataset | Items, tokenizer: Tokenizer | None, end: int) -> dict[str, Any]:
     """What a catalog depends on, by the names that messages use."""
     settings = {f"catalog.{name}": value for name, value in dataclasses.asdict(config).items()}
     facts = {"data": dataset.fingerprint, **settings}
@@ -99,14 +100,15 @@ def _load_facts(path: pathlib.Path) -> dict[str, Any]:
 
 def _check_facts(path: pathlib.Path, before: dict[str, Any], facts: dict[str, Any]) -> None:
     for name, value in facts.items():
-        if before.get(name) != value:
+        then = value_of(before, name)
+        if then != value:
             raise ConfigError(
-                f"{path} was built with {name}={before.get(name)!r}, this run has {value!r}; "
+                f"{path} was built with {name}={then!r}, this run has {value!r}; "
                 "set --workdir to another directory, or delete this one"
             )
 
 
-def _check_origin(path: pathlib.Path, before: dict[str, Any], catalog: Catalog, dataset: Dataset) -> None:
+def _check_origin(path: pathlib.Path, before: dict[str, Any], catalog: Catalog, dataset: Dataset | Items) -> None:
     """Raises ConfigError for a catalog that is another run's."""
     if catalog.num_items != dataset.num_items:
         raise ConfigError(

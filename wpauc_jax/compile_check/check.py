@@ -27,7 +27,8 @@ from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.scoring import trie_for
 from wpauc_jax.evaluation.evaluate import search_program
 from wpauc_jax.models import make_policy
-from wpauc_jax.runtime.sharding import check_sizes, make_mesh, spec, state_specs
+from wpauc_jax.runtime.sharding import make_mesh, spec, state_specs
+from wpauc_jax.stages.first_model import check_mesh, fitted
 from wpauc_jax.training.optim import make_optimizer
 from wpauc_jax.training.rl import make_rl_step
 from wpauc_jax.training.sft import SFT_SCORING, make_sft_step
@@ -84,7 +85,7 @@ def compile_check(config: Config, say: Callable[[str], None]) -> int:
     mesh = make_mesh(config.mesh, devices)
     shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     say(f"{config.topology}: {len(devices)} chips of {_gib(chip.hbm)}; mesh {shape}; {_describe(config)}")
-    model, fits = _model(config), True
+    model, fits = fitted(config.model, config.catalog.levels * config.catalog.codes + 1), True
     tries = {scoring: _trie(config, model, scoring) for scoring in {config.scoring, SFT_SCORING[config.sft.loss]}}
     with jax.set_mesh(mesh):  # from here on nothing can be computed
         for program, trace in _programs(config, model, tries):
@@ -192,8 +193,7 @@ def _devices(topology: str) -> tuple[str, list[Any]]:
 
 def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """The name of each program, and a function that traces it with shapes for arrays."""
-    batch_sizes = {f"{stage}.batch_size": getattr(config, stage).batch_size for stage in ("sft", "rl", "eval")}
-    check_sizes(model, batch_sizes)
+    check_mesh(config, model)
     policy, shapes = make_policy(model)
     whole = PartitionSpec()
     rankers = {scoring: Ranker(policy, _placed(trie, whole), scoring) for scoring, trie in tries.items()}
@@ -229,16 +229,6 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
     yield "sft", sft
     yield "rl", rl
     yield "evaluate", evaluation
-
-
-def _model(config: Config) -> ModelConfig:
-    needed = config.catalog.levels * config.catalog.codes + 1
-    model = config.model
-    if not model.vocab_size:
-        return dataclasses.replace(model, vocab_size=needed)
-    if model.vocab_size < needed:
-        raise ConfigError(f"model.vocab_size={model.vocab_size} has no room for {needed} tokens of the catalogue")
-    return model
 
 
 def _trie(config: Config, model: ModelConfig, scoring: str) -> Trie:

@@ -67,6 +67,10 @@ class Dataset:
         """I."""
         return len(self.item_ids)
 
+    def whole(self) -> "Dataset":
+        """This data set: see `Items.whole`."""
+        return self
+
     def user_of(self, positions: np.ndarray) -> np.ndarray:
         """The users int32 of flat positions."""
         return (np.searchsorted(self.offsets, positions, side="right") - 1).astype(np.int32)
@@ -81,6 +85,25 @@ class Dataset:
         """How many leading interactions of each user are training: int64[U]."""
         before = np.concatenate([[0], np.cumsum(self.split == 0)])
         return before[self.offsets[1:]] - before[self.offsets[:-1]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+    """What a prepared directory says of its items: all that is needed where nothing is trained."""
+
+    folder: pathlib.Path
+    item_ids: list[str]  # I raw ids
+    titles: list[str]  # I, "" where unknown
+    fingerprint: str  # as `Dataset.fingerprint`
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return len(self.item_ids)
+
+    def whole(self) -> Dataset:
+        """The directory's data set, read when it is asked for."""
+        return load_dataset(self.folder)
 
 
 def gather_ranges(values: np.ndarray, first: np.ndarray, counts: np.ndarray, width: int) -> np.ndarray:
@@ -154,9 +177,7 @@ def load_dataset(directory: str | pathlib.Path) -> Dataset:
     """
     folder = pathlib.Path(directory)
     manifest = load_manifest(folder)
-    for name, digest in manifest["files"].items():
-        if file_digest(folder / name) != digest:
-            raise DataError(f"{folder / name} is not what was prepared (its hash differs); delete {folder} and prepare")
+    _check_files(folder, manifest["files"])
     interactions = pl.read_parquet([folder / shard["file"] for shard in manifest["shards"]])
     items, users = pl.read_parquet(folder / ITEMS), pl.read_parquet(folder / USERS)
     counts = np.bincount(interactions["user"].to_numpy(), minlength=len(users))
@@ -172,6 +193,22 @@ def load_dataset(directory: str | pathlib.Path) -> Dataset:
         fingerprint=fingerprint_of(manifest),
         protocol=manifest["settings"]["split"],
     )
+
+
+def load_items(directory: str | pathlib.Path) -> Items:
+    """The items of a prepared directory, without its interactions. Raises DataError as `load_dataset`."""
+    folder = pathlib.Path(directory)
+    manifest = load_manifest(folder)
+    _check_files(folder, {ITEMS: manifest["files"][ITEMS]})
+    items = pl.read_parquet(folder / ITEMS)
+    ids, titles = items["item_id"].to_list(), items["title"].fill_null("").to_list()
+    return Items(folder, ids, titles, fingerprint_of(manifest))
+
+
+def _check_files(folder: pathlib.Path, hashes: dict[str, str]) -> None:
+    for name, digest in hashes.items():
+        if file_digest(folder / name) != digest:
+            raise DataError(f"{folder / name} is not what was prepared (its hash differs); delete {folder} and prepare")
 
 
 def load_manifest(folder: pathlib.Path) -> dict[str, Any]:

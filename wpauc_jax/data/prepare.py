@@ -21,7 +21,7 @@ from wpauc_jax.config import ConfigError, DataConfig
 from wpauc_jax.data import provenance
 from wpauc_jax.data.archives import NAMES
 from wpauc_jax.data.build import Prepared, build
-from wpauc_jax.data.dataset import Dataset, load_dataset, load_manifest
+from wpauc_jax.data.dataset import Dataset, Items, load_dataset, load_items, load_manifest
 from wpauc_jax.data.fetch import fetch, local_copy
 from wpauc_jax.data.ingest import Records, read_records
 from wpauc_jax.data.sources import DataError, RawData, ReadOptions, read, synthetic
@@ -54,7 +54,18 @@ def prepare(config: DataConfig, directory: str | pathlib.Path, progress: Progres
     Raises ConfigError if the directory holds something else, and DataError for input that cannot be used.
     """
     folder = pathlib.Path(directory)
-    say = progress or (lambda _: None)
+    _make_ready(config, folder, progress or (lambda _: None))
+    return load_dataset(folder)
+
+
+def prepare_items(config: DataConfig, directory: str | pathlib.Path, progress: Progress | None = None) -> Items:
+    """`prepare`, of which the items alone are read."""
+    folder = pathlib.Path(directory)
+    _make_ready(config, folder, progress or (lambda _: None))
+    return load_items(folder)
+
+
+def _make_ready(config: DataConfig, folder: pathlib.Path, say: Progress) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"data.dir={str(folder)!r} is a file; set it to a directory")
     if folder.is_dir() and any(folder.iterdir()):
@@ -62,7 +73,6 @@ def prepare(config: DataConfig, directory: str | pathlib.Path, progress: Progres
         say(f"using the prepared data in {folder}")
     else:
         prepare_new(config, folder, say)
-    return load_dataset(folder)
 
 
 def prepare_new(config: DataConfig, folder: pathlib.Path, say: Progress) -> None:

@@ -12,7 +12,7 @@ from wpauc_jax.doctor.findings import Finding, problem, rows
 from wpauc_jax.evaluation.ranks import Ranks, RanksError
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.sharding import batch_rows, constrain_whole, place_batch
-from wpauc_jax.stages.train import best_folder
+from wpauc_jax.stages.run import best_folder
 from wpauc_jax.stages.workspace import Workspace
 from wpauc_jax.training.checkpoint import CheckpointError, changed_settings, load_params
 

@@ -10,7 +10,8 @@ import numpy as np
 from wpauc_jax.doctor import catalogue, checkpoints, population, prompts, splits
 from wpauc_jax.doctor.findings import Finding
 from wpauc_jax.doctor.tables import baseline_table, length_table
-from wpauc_jax.stages.train import STAGES, best_folder
+from wpauc_jax.stages.run import best_folder
+from wpauc_jax.stages.train import STAGES
 from wpauc_jax.stages.workspace import Workspace
 from wpauc_jax.training.sft import SFT_SCORING
 

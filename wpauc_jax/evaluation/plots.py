@@ -57,7 +57,7 @@ def plot_training(metrics: str | os.PathLike[str], folder: str | os.PathLike[str
         valid = [line for line in lines if line["stage"] == stage + _VALID]
         path = pathlib.Path(folder, f"training_{stage.replace('/', '_')}.png")
         with matplotlib.rc_context(_STYLE):
-            _save(_training_figure(stage, train, valid), path)
+            _save(training_figure(stage, train, valid), path)
         made.append(path)
     return made
 
@@ -70,20 +70,30 @@ def plot_stages(
     ndcg_at: Iterable[int],
     title: str = "Test metrics by stage",
 ) -> None:
-    """Bars of Recall@K and NDCG@K for each stage, with bars of one standard error. Writes a PNG."""
+    """`stages_figure` as a PNG."""
+    with matplotlib.rc_context(_STYLE):
+        _save(stages_figure(stages, recall_at, ndcg_at, title), pathlib.Path(path))
+
+
+def stages_figure(
+    stages: Mapping[str, Ranks],
+    recall_at: Iterable[int],
+    ndcg_at: Iterable[int],
+    title: str = "Test metrics by stage",
+) -> Figure:
+    """Bars of Recall@K and NDCG@K for each stage, with bars of one standard error."""
     panels = [metric_names(recall_at, ()), metric_names((), ndcg_at)]
     panels = [names for names in panels if names]
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(1.6 + 1.25 * sum(map(len, panels)), 3.6), layout="constrained")
-        shape = {"width_ratios": [len(names) for names in panels]}
-        axes = figure.subplots(1, len(panels), squeeze=False, gridspec_kw=shape)[0]
-        for axis, names in zip(axes, panels, strict=True):
-            _draw_bars(axis, stages, names)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(stages))
-        samples = len(next(iter(stages.values())))
-        figure.suptitle(f"{title} ({samples:,} samples; bars: one standard error)", fontsize=10)
-        _save(figure, pathlib.Path(path))
+    figure = Figure(figsize=(1.6 + 1.25 * sum(map(len, panels)), 3.6), layout="constrained")
+    shape = {"width_ratios": [len(names) for names in panels]}
+    axes = figure.subplots(1, len(panels), squeeze=False, gridspec_kw=shape)[0]
+    for axis, names in zip(axes, panels, strict=True):
+        _draw_bars(axis, stages, names)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(stages))
+    samples = len(next(iter(stages.values())))
+    figure.suptitle(f"{title} ({samples:,} samples; bars: one standard error)", fontsize=10)
+    return figure
 
 
 def _draw_bars(axis: Axes, stages: Mapping[str, Ranks], names: Sequence[str]) -> None:
@@ -103,7 +113,8 @@ def _draw_bars(axis: Axes, stages: Mapping[str, Ranks], names: Sequence[str]) ->
     axis.set_ylim(bottom=0)
 
 
-def _training_figure(stage: str, train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> Figure:
+def training_figure(stage: str, train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> Figure:
+    """A panel for each thing that a stage logs, from the metric lines of its steps and of its validations."""
     panels = _validation_panels(valid) + _training_panels(train)
     columns = min(3, max(len(panels), 1))
     rows = max(math.ceil(len(panels) / columns), 1)

@@ -5,14 +5,12 @@ devices is a `Total`, a sum and a count. Add the totals and divide once.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from wpauc_jax.objectives.checks import check_choice
-
-# Of `masked_std`: what the number of entries is lessened by before squares are divided by it; None: no division.
-STD_RULES: dict[str, int | None] = {"sample": 1, "population": 0, "none": None}
 
 
 @jax.tree_util.register_dataclass
@@ -81,14 +79,24 @@ def masked_std(x: jax.Array, where: jax.Array, *, rule: str = "sample") -> jax.A
       ValueError: an unknown `rule`.
     """
     check_choice("std", rule, STD_RULES)
-    lost = STD_RULES[rule]
-    if lost is None:
-        return jnp.ones_like(x[..., :1])
+    return STD_RULES[rule](x, where)
+
+
+def _std(x: jax.Array, where: jax.Array, taken: int) -> jax.Array:
+    """The squares' sum over the count less `taken`, and its root."""
     difference = jnp.where(where, x - masked_mean(x, where, keepdims=True), 0)
     squares = total(jnp.square(difference), where, axis=-1)
-    variance = safe_divide(squares.sum, jnp.maximum(squares.count - lost, 0))[..., None]
+    variance = safe_divide(squares.sum, jnp.maximum(squares.count - taken, 0))[..., None]
     positive = variance > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)  # no infinite slope at 0
+
+
+# By `std`: (values [..., n], entries that count) -> [..., 1].
+STD_RULES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "sample": lambda x, where: _std(x, where, 1),
+    "population": lambda x, where: _std(x, where, 0),
+    "none": lambda x, where: jnp.ones_like(x[..., :1]),
+}
 
 
 def masked_logsumexp(x: jax.Array, where: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from wpauc_jax.objectives.checks import check_choice, check_number
 from wpauc_jax.objectives.masked import as_float, as_mask, safe_divide
 from wpauc_jax.objectives.ranking import negative_ranks
 
-# g of `tawin_weights`: (ranks >= 0, the last rank) -> the scale on which distances are measured.
+# By `rank_scale`, g of `tawin_weights`: (ranks >= 0, the last rank) -> the scale on which distances are taken.
 RANK_SCALES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "rank": lambda ranks, last: ranks,
     "fraction": lambda ranks, last: ranks / jnp.maximum(last, 1),
@@ -141,8 +141,9 @@ def tawin_weights(
     check_choice("rank_scale", rank_scale, RANK_SCALES)
     ranks, negative, count = _ranked_negatives(scores, is_positive, where)
     last = jnp.maximum(count - 1, 0)
-    scale = RANK_SCALES[rank_scale]
-    distance = jnp.abs(scale(jnp.where(negative, ranks, 0), last) - scale(jnp.minimum(anchor, last), last))
+    rescale = RANK_SCALES[rank_scale]
+    centre = rescale(jnp.minimum(anchor, last), last)
+    distance = jnp.abs(rescale(jnp.where(negative, ranks, 0), last) - centre)
     weights = soft_top_k(-distance, mass, temperature=temperature, where=negative)
     return _with_positives(weights, negative, is_positive, where)
 

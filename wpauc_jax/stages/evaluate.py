@@ -9,30 +9,28 @@ from typing import Any
 
 import numpy as np
 
+from wpauc_jax.config.recorded import differences
 from wpauc_jax.data.dataset import positions
-from wpauc_jax.data.world import make_world
-from wpauc_jax.evaluation.baselines import optimal_ranks, popularity_ranks
 from wpauc_jax.evaluation.evaluate import evaluate, evaluate_exact
 from wpauc_jax.evaluation.plots import plot_stages, plot_training
 from wpauc_jax.evaluation.ranks import Ranks
 from wpauc_jax.evaluation.report import Report, exact_table, write_results
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.progress import Progress
-from wpauc_jax.stages.train import STAGES, best_folder
+from wpauc_jax.stages.baselines import BASELINES
+from wpauc_jax.stages.run import best_folder
+from wpauc_jax.stages.train import STAGES
 from wpauc_jax.stages.workspace import Workspace
 from wpauc_jax.training.checkpoint import best_seal, load_best
 
 
 def evaluate_workspace(work: Workspace, say: Callable[[str], None]) -> None:
-    """Ranks of the whole test split by popularity and by every trained stage; table, results.json, plots.
+    """Ranks of the whole test split by baselines and by every trained stage; table, results.json, plots.
 
     A stage whose parameters were evaluated before, in the same way, is not evaluated again.
     """
     config, rows = work.config, positions(work.dataset, "test")
-    found = {"popularity": popularity_ranks(work.dataset, rows)}
-    if config.data.source == "synthetic":
-        world = make_world(config.data.synthetic)
-        found["optimum"] = optimal_ranks(world, work.dataset, rows, config.data.max_history)
+    found = {name: baseline.ranks(work, rows) for name, baseline in BASELINES.items() if baseline.shown(config)}
     evaluated = _evaluated_before(work)
     stages = [stage for stage in STAGES if best_folder(work, stage).is_dir()]
     new = [stage for stage in stages if stage not in evaluated]
@@ -101,7 +99,7 @@ def _evaluated_before(work: Workspace) -> dict[str, dict[str, Any]]:
     """What results.json says of the stages whose ranks are still theirs: same run, settings, parameters and files."""
     path = work.folder / "results.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if before.get("identity") != json.loads(json.dumps(work.identity())):
+    if "identity" not in before or differences(before["identity"], work.identity()):
         return {}
     known = {stage: facts for stage, facts in before["evaluated"].items() if stage in STAGES}
     return {stage: facts for stage, facts in known.items() if facts == facts | _evaluation_of(work, stage)}

@@ -11,10 +11,10 @@ from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.config import Config
 from wpauc_jax.models import Params, save_pretrained
 from wpauc_jax.models.pretrained import local_folder
-from wpauc_jax.stages.workspace import Workspace
+from wpauc_jax.stages.run import Run
 
 
-def export(work: Workspace, params: Params, *, say: Callable[[str], None]) -> pathlib.Path:
+def export(run: Run, params: Params, *, say: Callable[[str], None]) -> pathlib.Path:
     """Writes `export.path`; it appears whole or not at all.
 
     Beside the model: its tokenizer, with a token for each code of semantic ids; items.jsonl, one item a line with its
@@ -23,18 +23,18 @@ def export(work: Workspace, params: Params, *, say: Callable[[str], None]) -> pa
 
     Raises FileExistsError where there is such a folder already.
     """
-    config = work.config
-    path = pathlib.Path(config.export.path or work.folder / "export")
+    config = run.config
+    path = pathlib.Path(config.export.path or run.folder / "export")
     pretrained = config.model.pretrained
-    generation = search_settings(config, work.catalog)
+    generation = search_settings(config, run.catalog)
 
     def add_files(folder: pathlib.Path) -> None:
-        _tokenizer(work).save_pretrained(folder)
-        _write_catalog(work, folder)
+        _tokenizer(run).save_pretrained(folder)
+        _write_catalog(run, folder)
 
     save_pretrained(
         path,
-        work.policy,
+        run.policy,
         params,
         dtype=config.export.dtype,
         source=local_folder(pretrained) if pretrained else None,
@@ -65,36 +65,36 @@ def search_settings(config: Config, catalog: Catalog) -> dict[str, Any]:
     }
 
 
-def _write_catalog(work: Workspace, folder: pathlib.Path) -> None:
+def _write_catalog(run: Run, folder: pathlib.Path) -> None:
     with (folder / "items.jsonl").open("w", encoding="utf-8") as file:
-        rows = zip(work.dataset.item_ids, work.dataset.titles, work.catalog.sequences(), strict=True)
+        rows = zip(run.items.item_ids, run.items.titles, run.catalog.sequences(), strict=True)
         for item, (raw, title, tokens) in enumerate(rows):
             row = {"item": item, "id": raw, "title": title, "tokens": tokens}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    trie = work.ranker("vocab").trie  # with whole paths: what follows a unique prefix has to be written, too
+    trie = run.ranker("vocab").trie  # with whole paths: what follows a unique prefix has to be written, too
     np.savez(folder / "trie.npz", token=trie.token, first_child=trie.first_child, item=trie.item)
-    form = work.builder.form
+    form = run.builder.form
     prompt = {
         "head": form.head,
         "lead": form.lead,
         "tail": form.tail,
         "line_end": form.line_end,
         "end": form.end,
-        "history": work.config.prompt.history,
-        "max_history": work.builder.max_history,
-        "max_tokens": work.config.prompt.max_tokens,
+        "history": run.config.prompt.history,
+        "max_history": run.builder.max_history,
+        "max_tokens": run.config.prompt.max_tokens,
     }
     (folder / "prompt.json").write_text(json.dumps(prompt, indent=2) + "\n")
 
 
-def _tokenizer(work: Workspace) -> Any:
+def _tokenizer(run: Run) -> Any:
     """The run's tokenizer with its codes; for a model that knows nothing but the catalogue, one of those tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    names = list(work.catalog.code_names)
-    if work.tokenizer is not None:
-        tokenizer = work.tokenizer.with_codes(dict(zip(names, work.catalog.codes.tolist(), strict=True)))
+    names = list(run.catalog.code_names)
+    if run.tokenizer is not None:
+        tokenizer = run.tokenizer.with_codes(dict(zip(names, run.catalog.codes.tolist(), strict=True)))
         tokenizer.init_kwargs.pop("auto_map", None)  # code that did not run here, and is not in the folder
         return tokenizer
     special = ["<pad>", "<bos>", "<unused>"]  # the ids before the catalog's first

@@ -34,19 +34,29 @@ def first_model(
         if settings.lora.rank:
             policy, params = models.add_adapter(policy, params, settings.lora, seed)
     else:
-        policy, params = models.init(_fitted(settings, catalog.vocab_size), seed)
-    batch_sizes = {f"{stage}.batch_size": getattr(config, stage).batch_size for stage in ("sft", "rl", "eval")}
-    check_sizes(policy.config, batch_sizes)
+        policy, params = models.init(fitted(settings, catalog.vocab_size), seed)
+    check_mesh(config, policy.config)
     params = place_state(params)
     trained, frozen = models.split_params(policy, params, first_row=catalog.first_code, num_rows=new_tokens)
     return policy, trained, frozen
 
 
-def _fitted(settings: ModelConfig, needed: int) -> ModelConfig:
+def check_mesh(config: Config, model: ModelConfig) -> None:
+    """Raises ConfigError for a size of the model, or of a stage's batches, that the mesh does not divide."""
+    batch_sizes = {
+        "sft.batch_size": config.sft.batch_size,
+        "rl.batch_size": config.rl.batch_size,
+        "eval.batch_size": config.eval.batch_size,
+    }
+    check_sizes(model, batch_sizes)
+
+
+def fitted(settings: ModelConfig, needed: int) -> ModelConfig:
+    """The model with a vocabulary for the catalog's tokens. Raises ConfigError where it is set too small."""
     if 0 < settings.vocab_size < needed:
         raise ConfigError(
-            f"model.vocab_size={settings.vocab_size} is too small: the catalogue has {needed} tokens; "
-            "leave it at 0 to take what the catalogue needs"
+            f"model.vocab_size={settings.vocab_size} is too small: the catalog has {needed} tokens; "
+            "leave it at 0 to take what the catalog needs"
         )
     return dataclasses.replace(settings, vocab_size=settings.vocab_size or needed)
 
@@ -59,10 +69,24 @@ def _descriptions(
     text: the tokens of the titles of the items that have the new token.
     """
     described: list[list[int]] = [[] for _ in range(catalog.vocab_size - catalog.first_code)]
-    if settings.new_rows == "mean" or tokenizer is None:
-        return described
+    return described if tokenizer is None else NEW_ROWS[settings.new_rows](described, catalog, titles, tokenizer)
+
+
+def _undescribed(
+    described: list[list[int]], catalog: Catalog, titles: Sequence[str], tokenizer: Tokenizer
+) -> list[list[int]]:
+    return described
+
+
+def _by_titles(
+    described: list[list[int]], catalog: Catalog, titles: Sequence[str], tokenizer: Tokenizer
+) -> list[list[int]]:
     for sequence, title in zip(catalog.sequences(), tokenizer.encode(titles), strict=True):
         for token in sequence:
             if token >= catalog.first_code:
                 described[token - catalog.first_code] += title
     return described
+
+
+# By `model.new_rows`: what describes a new token.
+NEW_ROWS = {"text": _by_titles, "mean": _undescribed}

@@ -1,7 +1,6 @@
 """SFT and RL on a workspace: steps, batches and validation handed to the one loop."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.metric_lines import MetricWriter
 from wpauc_jax.runtime.sharding import batch_rows, place_batch
+from wpauc_jax.stages.run import best_folder
 from wpauc_jax.stages.workspace import Workspace
 from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, finished_step, load_params
 from wpauc_jax.training.loop import Plan, fit
@@ -83,12 +83,6 @@ def run_rl(work: Workspace) -> int:
 
 # The stages that train, in their order: what each does with a workspace.
 STAGES: dict[str, Callable[[Workspace], int]] = {"sft": run_sft, "rl": run_rl}
-
-
-def best_folder(work: Workspace, stage: str) -> pathlib.Path:
-    """Where a stage keeps its best parameters; SFT's may be another work directory's."""
-    home = pathlib.Path(work.config.sft_from) if stage == "sft" and work.config.sft_from else work.folder
-    return home / stage / "best"
 
 
 def _finished_step(work: Workspace, stage: str, identity: Mapping[str, Any]) -> int | None:

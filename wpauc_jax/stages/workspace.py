@@ -1,4 +1,4 @@
-"""A work directory opened: the data, catalogue, prompts and model that all stages of a run share."""
+"""A run with its interactions: what all stages that train or measure share."""
 
 import dataclasses
 import functools
@@ -9,62 +9,62 @@ from typing import Any
 import grain
 import numpy as np
 
-from wpauc_jax.batches.chats import keep_chats
 from wpauc_jax.batches.pipeline import eval_batches
-from wpauc_jax.batches.prompts import HISTORIES, PromptBuilder, PromptFormat, text_format
 from wpauc_jax.batches.title_tasks import Alignment, alignment_of
 from wpauc_jax.batches.types import EvalBatch
-from wpauc_jax.catalog.items import Catalog
-from wpauc_jax.catalog.stored import open_catalog
-from wpauc_jax.catalog.titles import title_tokens
-from wpauc_jax.catalog.tokenizer import Tokenizer
-from wpauc_jax.config import Config, ConfigError
+from wpauc_jax.config import Config, ConfigError, RlConfig
 from wpauc_jax.data.dataset import Dataset, positions, train_rows
 from wpauc_jax.data.prepare import prepare
-from wpauc_jax.decode import Ranker
-from wpauc_jax.decode.scoring import trie_for
-from wpauc_jax.evaluation.evaluate import ExactSearch, Search, make_exact_search, make_search
-from wpauc_jax.models import Frozen, Params, Policy
-from wpauc_jax.runtime.distributed import main_process_first
-from wpauc_jax.runtime.sharding import batch_rows, place_whole
-from wpauc_jax.stages.first_model import first_model
-
-Say = Callable[[str], None]
+from wpauc_jax.evaluation.evaluate import ExactSearch, make_exact_search
+from wpauc_jax.runtime.sharding import batch_rows
+from wpauc_jax.stages.run import Run, Say, open_run
 
 _VALID_DRAW = 0  # seed of the fixed draw of validation rows
 
 
+@dataclasses.dataclass(frozen=True)
+class RlRows:
+    """Which of the training samples are RL's."""
+
+    holdout: Callable[[RlConfig], float]  # the share of them that is kept out of SFT
+    positions: Callable[[Dataset, float], np.ndarray]  # (data, that share) -> flat positions
+
+
+def _nothing(config: RlConfig) -> float:
+    return 0.0
+
+
+def _the_share(config: RlConfig) -> float:
+    return config.holdout
+
+
+def _all_of_training(dataset: Dataset, holdout: float) -> np.ndarray:
+    return positions(dataset, "train")
+
+
+def _held_out(dataset: Dataset, holdout: float) -> np.ndarray:
+    return train_rows(dataset, holdout)[1]
+
+
+# By `rl.rows`.
+RL_ROWS = {"same": RlRows(_nothing, _all_of_training), "latest": RlRows(_the_share, _held_out)}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Workspace:
+class Workspace(Run):
     """What a work directory and a configuration determine. Nothing here changes while a stage runs."""
 
-    config: Config
-    folder: pathlib.Path
     dataset: Dataset
-    catalog: Catalog
-    tokenizer: Tokenizer | None  # None: the catalogue's tokens are the whole vocabulary
-    titles: list[list[int]] | None  # their tokens, where items are semantic ids inside a language model
-    builder: PromptBuilder
-    policy: Policy
-    first_params: Params  # those that are trained, before any training
-    frozen: Frozen  # the others
-
-    @functools.cache  # noqa: B019 - one workspace a process
-    def ranker(self, scoring: str) -> Ranker:
-        """This run's model and catalog under a scoring rule."""
-        return Ranker(self.policy, place_whole(trie_for(self.catalog.sequences(), scoring)), scoring)
 
     @functools.cached_property
     def sft_limits(self) -> np.ndarray:
         """How many leading items of each user SFT may see: int64[U]."""
-        return train_rows(self.dataset, self._holdout)[0]
+        return train_rows(self.dataset, self.holdout)[0]
 
     @functools.cached_property
     def rl_positions(self) -> np.ndarray:
         """The samples of RL, by `rl.rows`."""
-        if self.config.rl.rows == "same":
-            return positions(self.dataset, "train")
-        return train_rows(self.dataset, self._holdout)[1]
+        return RL_ROWS[self.config.rl.rows].positions(self.dataset, self.holdout)
 
     @functools.cached_property
     def valid_positions(self) -> np.ndarray:
@@ -80,10 +80,6 @@ class Workspace:
             raise ConfigError(f"sft.{task} needs semantic ids (catalog.ids) inside a model with a tokenizer")
         return alignment_of(task, self.config.prompt, self.tokenizer, self.catalog, self.titles)
 
-    def search(self, num_beams: int) -> Search:
-        """Beam search with this run's model, catalogue and scoring rule."""
-        return make_search(self.ranker(self.config.scoring), num_beams=num_beams)
-
     def exact_search(self) -> ExactSearch:
         """Exact ranks and the error of `eval.num_beams` beams, with this run's model, catalogue and scoring rule."""
         config = self.config.eval
@@ -95,8 +91,9 @@ class Workspace:
         return eval_batches(self.dataset, self.builder, rows, size, rows=batch_rows(size))
 
     @property
-    def _holdout(self) -> float:
-        return self.config.rl.holdout if self.config.rl.rows == "latest" else 0.0
+    def holdout(self) -> float:
+        """The share of the training samples that RL has for itself."""
+        return RL_ROWS[self.config.rl.rows].holdout(self.config.rl)
 
     def identity(self) -> dict[str, Any]:
         """What every checkpoint of this workspace depends on."""
@@ -108,35 +105,14 @@ class Workspace:
             "catalog": {"fingerprint": self.catalog.fingerprint},
             "prompt": {"fingerprint": self.builder.fingerprint, "widths": self.builder.widths},
             "model": dataclasses.asdict(self.policy.config),
-            "rl": {"rows": config.rl.rows, "holdout": self._holdout},
+            "rl": {"rows": config.rl.rows, "holdout": self.holdout},
             "eval": dataclasses.asdict(config.eval),
         }
 
 
 def open_workspace(config: Config, folder: pathlib.Path, say: Say) -> Workspace:
-    """Prepares data and catalogue if needed, checks that they are this configuration's, makes the model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer_path = config.catalog.tokenizer or config.model.pretrained
-    tokenizer = Tokenizer(tokenizer_path) if tokenizer_path else None
-    with main_process_first("preparing data and catalog"):
-        if tokenizer:
-            elsewhere = pathlib.Path(config.sft_from) if config.sft_from else None
-            keep_chats(config.prompt, tokenizer, folder, say, elsewhere=elsewhere)
-        form = text_format(config.prompt, tokenizer) if tokenizer else PromptFormat()
-        dataset = prepare(config.data, config.data.dir or folder / "data", say)
-        strict = config.mode != "doctor"  # which examines what it finds
-        catalog = open_catalog(config.catalog, folder, dataset, tokenizer, form.end, say, strict=strict)
-    titles = _titles_beside_ids(config, dataset, tokenizer)
-    shown = HISTORIES[config.prompt.history](titles)
-    limit, widths = config.prompt.max_tokens, config.prompt.widths
-    builder = PromptBuilder(catalog, config.data.max_history, form, limit, shown, widths)
-    policy, params, frozen = first_model(config, catalog, dataset.titles, tokenizer)
-    return Workspace(config, folder, dataset, catalog, tokenizer, titles, builder, policy, params, frozen)
-
-
-def _titles_beside_ids(config: Config, dataset: Dataset, tokenizer: Tokenizer | None) -> list[list[int]] | None:
-    """The tokens of every item's title where items are semantic ids inside a language model; otherwise None."""
-    if tokenizer and config.catalog.ids != "title":
-        limit = config.catalog.max_title_tokens
-        return title_tokens(dataset.titles, dataset.item_ids, tokenizer, max_tokens=limit)
-    return None
+    """`open_run`, with the interactions."""
+    run = open_run(config, folder, say, read=prepare)
+    return Workspace(
+        **{field.name: getattr(run, field.name) for field in dataclasses.fields(run)}, dataset=run.items.whole()
+    )

@@ -10,26 +10,17 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 
+from wpauc_jax.config.recorded import differences
 from wpauc_jax.runtime import integrity
 from wpauc_jax.training.storage import CheckpointError, CheckpointFolder, read_arrays, read_meta, told_to_all
 
 State = TypeVar("State")
-
-
-class _Absent:
-    """Stands for a field that is not there."""
-
-    def __repr__(self) -> str:
-        return "absent"
-
-
-_ABSENT = _Absent()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +66,7 @@ class Checkpoints(CheckpointFolder):
       keep: how many to keep. Two, so that one is whole while the next is written and one is left if it is damaged.
       reach: how many steps it must be possible to take back: an older checkpoint is kept for it where it is needed.
       meta: what the run is, as plain JSON values: settings, catalogue hash, data hash. A checkpoint of a run with
-        another `meta` is refused. Leave out what a resumed run may change.
+        another `meta` is refused: see `config.recorded`. Leave out what a resumed run may change.
     """
 
     def __init__(
@@ -169,8 +160,7 @@ class Checkpoints(CheckpointFolder):
                 self._records[older] = self._meta(older)["record"]
 
     def _check_run(self, step: int, saved: Mapping[str, Any]) -> None:
-        before, now = _flat(saved), _flat(self._run)
-        changes = _changes(before, now, sorted(before | now))
+        changes = differences(saved, self._run)
         if changes:
             lines = "\n".join(f"  {change}" for change in changes)
             raise CheckpointError(
@@ -243,7 +233,7 @@ def finished_step(
     if newest is None or integrity.damage(newest, under="meta/"):
         return None
     found = read_meta(newest)
-    if found["run"] != json.loads(json.dumps(meta)) or not found["record"].get("finished"):
+    if differences(found["run"], meta) or not found["record"].get("finished"):
         return None
     unsound = integrity.damage(pathlib.Path(best) / str(found["record"]["best_step"]))
     return None if unsound else int(newest.name)
@@ -255,24 +245,13 @@ def changed_settings(directory: str | os.PathLike[str], meta: Mapping[str, Any])
     None where they agree, or where there is no checkpoint.
     """
     newest = _newest(directory)
-    if newest is None:
-        return []
-    now = _flat(json.loads(json.dumps(meta)))
-    return _changes(_flat(read_meta(newest)["run"]), now, sorted(now))
+    return differences(read_meta(newest)["run"], meta, only=True) if newest else []
 
 
 def _newest(directory: str | os.PathLike[str]) -> pathlib.Path | None:
     """The folder of the newest step, whole or not; None where there is none."""
     folders = [path for path in pathlib.Path(directory).absolute().glob("*") if path.name.isdecimal()]
     return max(folders, key=lambda path: int(path.name), default=None)
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    return [
-        f"{name}: {before.get(name, _ABSENT)!r} then, {now.get(name, _ABSENT)!r} now"
-        for name in names
-        if before.get(name, _ABSENT) != now.get(name, _ABSENT)
-    ]
 
 
 def _devices(state: Any) -> dict[str, Any]:
@@ -287,14 +266,3 @@ def _worded(devices: Mapping[str, Any]) -> str:
     text = f"{processes} process{'es' if processes > 1 else ''} with {count} device{'s' if count > 1 else ''}"
     axes = ", ".join(f"{axis} {size}" for axis, size in devices["mesh"].items())
     return f"{text} (mesh {axes})" if axes else text
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    out: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            out |= _flat(value, f"{prefix}{name}.")
-        else:
-            out[prefix + name] = value
-    return out

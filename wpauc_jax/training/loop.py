@@ -20,7 +20,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import jax
 
@@ -77,7 +77,7 @@ class Plan:
     @functools.cached_property
     def save_steps(self) -> frozenset[int]:
         """The counts of updates after which to save; where faults are rolled back also before the first."""
-        start = {0} if self.faults.action == "rollback" else set()
+        start = {0} if FAULT_ACTIONS[self.faults.action].needs_a_start else set()
         return spread(self.total_steps, self.saves) | {self.total_steps} | start
 
 
@@ -155,7 +155,7 @@ def fit(
             try:
                 return stage.run(state, feed)
             except FaultError as fault:
-                _roll_back(fault, plan.faults, checkpoints, skips)
+                FAULT_ACTIONS[plan.faults.action].take(fault, plan.faults, checkpoints, skips)
                 stage.notes.append(f"{fault}. Rolled back; the batches that led to it are passed over")
             except BaseException:
                 with contextlib.suppress(CheckpointError):  # what is being saved counts on the writers that end now
@@ -163,13 +163,16 @@ def fit(
                 raise
 
 
+def _stop(fault: FaultError, config: FaultConfig, checkpoints: Checkpoints, skips: Skips) -> NoReturn:
+    """Raises the fault, with what can be done about it."""
+    raise FaultError(
+        f"{_help(fault, checkpoints)} faults.action=rollback passes over such batches.", fault.step
+    ) from fault
+
+
 def _roll_back(fault: FaultError, config: FaultConfig, checkpoints: Checkpoints, skips: Skips) -> None:
-    """Leaves the fault's branch, or raises the fault with what can be done."""
-    steps = checkpoints.steps()
-    kept = f"the newest checkpoint, {max(steps)}, is kept" if steps else "there is no checkpoint yet"
-    help = f"{fault}. A lower learning rate or a tighter max_grad_norm may help; {kept}."
-    if config.action == "stop":
-        raise FaultError(f"{help} faults.action=rollback passes over such batches.", fault.step) from fault
+    """Removes the checkpoints from the fault on and notes its batches, or raises the fault with what can be done."""
+    steps, help = checkpoints.steps(), _help(fault, checkpoints)
     after = max(fault.step - config.rollback_steps, 0)
     if len(skips.faults) >= config.max_rollbacks:
         raise FaultError(f"{help} It comes after {len(skips.faults)} rollbacks, as many as allowed.", fault.step)
@@ -177,6 +180,27 @@ def _roll_back(fault: FaultError, config: FaultConfig, checkpoints: Checkpoints,
         raise FaultError(f"{help} To take {config.rollback_steps} steps back, an older one is needed.", fault.step)
     checkpoints.rewind(after)  # before the file is written: a kill in between has lost nothing
     skips.add(fault.step, after, str(fault))
+
+
+def _help(fault: FaultError, checkpoints: Checkpoints) -> str:
+    steps = checkpoints.steps()
+    kept = f"the newest checkpoint, {max(steps)}, is kept" if steps else "there is no checkpoint yet"
+    return f"{fault}. A lower learning rate or a tighter max_grad_norm may help; {kept}."
+
+
+@dataclasses.dataclass(frozen=True)
+class FaultAction:
+    """What is done about a fault."""
+
+    take: Callable[[FaultError, FaultConfig, Checkpoints, Skips], None]  # raises where the stage cannot go on
+    needs_a_start: bool  # whether the state before the first step is saved, to go back to
+
+
+# By `faults.action`.
+FAULT_ACTIONS = {
+    "stop": FaultAction(_stop, needs_a_start=False),
+    "rollback": FaultAction(_roll_back, needs_a_start=True),
+}
 
 
 def _result(state: S, done: int, plan: Plan, record: Record) -> FitResult[S]:

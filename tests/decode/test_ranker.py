@@ -1,5 +1,6 @@
-"""Exact scores of the whole catalogue against brute force, beams and memory's bounds."""
+"""The ranker: one program for any catalog of a shape; exact scores against brute force, beams and memory's bounds."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,9 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.worlds import beam_search, brute_force_logps, some_prompts, tiny_policy, trie_for, variable_length_items
+from tests.worlds import (
+    beam_search,
+    brute_force_logps,
+    score_items,
+    some_prompts,
+    tiny_policy,
+    tiny_ranker,
+    trie_for,
+    variable_length_items,
+)
 from wpauc_jax.batches.types import EvalBatch, PromptBatch, RowIds
+from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.decode import Ranker, score_catalogue
+from wpauc_jax.decode.scoring import SCORING
 from wpauc_jax.evaluation.evaluate import evaluate_exact, make_exact_search
 
 ITEMS = variable_length_items()
@@ -70,6 +82,61 @@ def test_ranks_among_all_items_and_what_beams_miss():
     assert found.missed == pytest.approx(missed)
     assert any(missed.values())
     assert found.metrics()["auc"] == pytest.approx(1 - found.ranks.rank.mean() / (len(ITEMS) - 1))
+
+
+@pytest.mark.parametrize("scoring", SCORING)
+def test_a_ranker_computes_what_the_functions_compute(scoring):
+    """From one prefill: its methods are theirs, and `expand` at the root is the first step of `score_all`."""
+    ranker, (policy, params), prompts = tiny_ranker(ITEMS, scoring), tiny_policy(), some_prompts()
+    items = jnp.array([[3, 0, -1], [1, 5, 2], [7, -1, 4]])
+
+    @jax.jit
+    def run(ranker, params, prompts):
+        cache = ranker.prefill(params, prompts)
+        found = ranker.search(params, cache, num_beams=4)
+        first = ranker.expand(params, cache.hidden[:, None], jnp.zeros((3, 1), jnp.int32), 0)
+        return found, ranker.score(params, cache, items), ranker.score_all(params, cache), first
+
+    found, scores, everything, (child, logps) = run(ranker, params, PromptBatch(prompts.tokens, prompts.lengths))
+    plain = beam_search(policy, params, prompts, ranker.trie, num_beams=4, scoring=scoring)
+    np.testing.assert_array_equal(found.items, plain.items)
+    np.testing.assert_allclose(found.scores, plain.scores, atol=1e-6)
+    wanted = score_items(policy, params, prompts, ranker.trie, items, scoring=scoring)
+    np.testing.assert_allclose(scores, wanted, atol=1e-6)
+    np.testing.assert_allclose(everything, truth(scoring), atol=1e-5)
+    for row, item in enumerate(np.asarray(items[:, 1])):
+        if item >= 0:  # by the first token of its path
+            place = np.asarray(child[row, 0]).tolist().index(int(ranker.trie.paths[item, 0]))
+            np.testing.assert_allclose(logps[row, 0, place], scores[row, 1, 0], atol=1e-6)
+
+
+def test_another_catalog_of_the_same_shape_needs_no_other_program():
+    _, params = tiny_policy()
+
+    @jax.jit
+    def program(ranker, params, prompts):
+        return ranker.search(params, ranker.prefill(params, prompts), num_beams=2)
+
+    one, other = tiny_ranker([(3, 5), (4, 6), (4, 7)]), tiny_ranker([(8, 5), (9, 6), (9, 7)])
+    lists = [program(ranker, params, some_prompts()) for ranker in (one, other)]
+    assert program._cache_size() == 1
+    assert not np.array_equal(lists[0].scores, lists[1].scores)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(one))
+    assert jax.tree.structure(one) != jax.tree.structure(dataclasses.replace(one, scoring="vocab"))
+
+
+def test_a_catalog_of_one_token_an_item():
+    items = [(token,) for token in range(3, 20)]
+    policy, params = tiny_policy()
+    ranker = Ranker(policy, build_trie(items))
+    assert ranker.trie.depth == 1
+    cache = ranker.prefill(params, some_prompts())
+    scores = ranker.score_all(params, cache)
+    found = ranker.search(params, cache, num_beams=5)
+    np.testing.assert_allclose(jnp.exp(scores).sum(1), 1.0, atol=1e-6)
+    tokens = policy.logits(params, cache.hidden, jnp.arange(3, 20))
+    np.testing.assert_allclose(scores, jax.nn.log_softmax(tokens), atol=1e-6)
+    np.testing.assert_array_equal(found.items, np.argsort(-np.asarray(scores), axis=1)[:, :5])
 
 
 def test_only_nodes_with_children_are_run():

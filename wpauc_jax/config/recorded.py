@@ -1,0 +1,71 @@
+"""Settings as an earlier version of this program recorded them, beside those of now.
+
+A record is a nested or flat dict of JSON values whose dotted names are those of the settings, perhaps among other
+facts. A setting that the record lacks did not exist then, and counts as its default. A value that has another spelling
+now counts as the new one.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from wpauc_jax.config.run import Config
+
+
+class _Absent:
+    """Stands for a fact that is not there."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+_ABSENT = _Absent()
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], *, only: bool = False) -> list[str]:
+    """How two records differ, a line for each name: "sft.loss: 'lm' then, 'catalog' now".
+
+    With `only`, what `before` has beyond the names of `now` does not count.
+    """
+    then, current = flat(before), flat(now)
+    names = sorted(current) if only else sorted(then | current)
+    pairs = {name: (value_of(then, name), value_of(current, name)) for name in names}
+    return [f"{name}: {old!r} then, {new!r} now" for name, (old, new) in pairs.items() if old != new]
+
+
+def value_of(record: Mapping[str, Any], name: str) -> Any:
+    """The value of a dotted name in a flat record, in today's spelling; an object that says "absent" for none."""
+    defaults, renamed = _known()
+    value = record.get(name, defaults.get(name, _ABSENT))
+    return renamed.get(name, {}).get(value, value) if isinstance(value, str) else value
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": (1,)}} -> {"a.b": [1]}: dotted names, and values as JSON gives them back."""
+    out: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{name}.")
+        else:
+            out[prefix + name] = json.loads(json.dumps(value))
+    return out
+
+
+@functools.cache
+def _known() -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
+    """Of every setting by its dotted name: the default, and old spellings of values with their new ones."""
+    renamed: dict[str, dict[str, str]] = {}
+
+    def look(settings: Any, prefix: str) -> None:
+        for field in dataclasses.fields(settings):
+            value = getattr(settings, field.name)
+            if dataclasses.is_dataclass(value):
+                look(value, f"{prefix}{field.name}.")
+            elif field.metadata.get("renamed"):
+                renamed[prefix + field.name] = field.metadata["renamed"]
+
+    config = Config()
+    look(config, "")
+    return flat(dataclasses.asdict(config)), renamed
