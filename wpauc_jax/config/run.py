@@ -176,6 +176,7 @@ class LoraConfig(Checked, section="model.lora."):
 class ModelConfig(Checked, section="model."):
     """A decoder of the Qwen2 and Llama families: they differ in `attention_bias` and `rope_scaling`."""
 
+    family: str = choice("decoder")  # which of models.FAMILIES
     pretrained: str = ""  # a Hugging Face folder or hub id, whose config.json then gives the shape; "": from scratch
     num_layers: int = at_least(4, 1)
     width: int = at_least(128, 1)

@@ -77,13 +77,13 @@ def _run_depth(
 
     def run(block: jax.Array):
         node = jnp.broadcast_to(nodes[block], (B, width))
-        before = past and SuffixCache(*(side[:, :, parent[block]] for side in past))
+        before = jax.tree.map(lambda side: side[:, :, parent[block]], past)
         hidden, suffix = policy.extend(params, cache, trie.token[node][..., None], before)
         _, logps = expand(policy, params, hidden[:, :, 0], node, trie, t, scoring)
         return logps, suffix if keep else None
 
     logps, suffix = jax.lax.map(run, inside)
-    return _joined(logps, 0), suffix and SuffixCache(*(_joined(side, 1) for side in suffix))
+    return _joined(logps, 0), jax.tree.map(lambda side: _joined(side, 1), suffix)
 
 
 def _joined(blocks: jax.Array, batch_axis: int) -> jax.Array:

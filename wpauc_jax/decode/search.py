@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from wpauc_jax.catalog.trie import ROOT, Trie
-from wpauc_jax.models import Params, Policy, PromptCache, Prompts, SuffixCache
+from wpauc_jax.models import Params, Policy, PromptCache, Prompts
 from wpauc_jax.runtime.sharding import by_user
 
 
@@ -87,7 +87,7 @@ def search(
         score = _take(totals.reshape(B, -1), best)
         logps = jnp.concatenate([_take(logps, parent), _take(logp.reshape(B, -1), best)[..., None]], axis=-1)
         if t + 1 < trie.depth:
-            past = past and SuffixCache(*(jax.vmap(_take, in_axes=(0, None))(side, parent) for side in past))
+            past = jax.tree.map(lambda side, parent=parent: jax.vmap(_take, in_axes=(0, None))(side, parent), past)
             states, past = policy.extend(params, cache, jnp.maximum(trie.token[node], 0)[..., None], past)
             hidden = states[:, :, 0]
     if key is not None:
