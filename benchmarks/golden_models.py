@@ -1,9 +1,9 @@
-"""Makes the tiny Hugging Face checkpoints and logits that tests/test_pretrained.py compares with.
+"""Makes the tiny Hugging Face checkpoints and logits that tests/models/test_pretrained.py compares with.
 
     python benchmarks/golden_models.py tests/golden
 
-Needs PyTorch and `transformers`, which the project itself does not: run it in an environment of its own
-(torch 2.13, transformers 5.23 made the files in the repository). Weights are random from fixed seeds.
+Needs PyTorch beside the `transformers` that the project itself needs: run it in an environment of its own (torch 2.13
+and transformers 5.23 made the files in the repository). Weights are random from fixed seeds.
 """
 
 import pathlib

@@ -17,6 +17,7 @@ from tests.worlds import forward
 from wpauc_jax.config import ConfigError, MeshConfig, ModelConfig, RopeScalingConfig
 from wpauc_jax.models import PretrainedError, init, load_pretrained, pretrained, save_pretrained
 from wpauc_jax.runtime import sharding
+from wpauc_jax.runtime.parameters import Parameters
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"  # made by benchmarks/golden_models.py
 NAMES = ("qwen2", "qwen2_5", "llama3")
@@ -257,6 +258,7 @@ def test_a_tensor_is_copied_part_by_part_and_each_part_once(cuts, parts):
     copied, tensor = [], np.arange(48 * 32).reshape(48, 32)
     with jax.set_mesh(sharding.make_mesh(MeshConfig(*cuts))), pretrained._Tensors(GOLDEN / "qwen2_5") as stored:
         stored._of["it"] = Watched(tensor, copied)
-        found = stored.read("it", sharding.state_shardings({"embed": tensor})["embed"])
+        table = Parameters({"table": tensor}, {("table",): ("vocab", "embed")})
+        found = stored.read("it", sharding.state_shardings(table)["table"])
     assert copied == [(48 // cuts[2], 32 // cuts[1])] * parts
     np.testing.assert_array_equal(found, tensor)

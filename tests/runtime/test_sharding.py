@@ -11,7 +11,7 @@ import pytest
 
 from wpauc_jax import models
 from wpauc_jax.batches.types import PromptBatch, RlBatch, SftBatch, TitleTaskBatch
-from wpauc_jax.config import ConfigError, MeshConfig, ModelConfig, RlConfig
+from wpauc_jax.config import ConfigError, LoraConfig, MeshConfig, ModelConfig, RlConfig
 from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.scoring import trie_for
 from wpauc_jax.evaluation.evaluate import make_search
@@ -189,7 +189,10 @@ def test_every_array_of_the_state_lies_where_its_name_says():
 
 
 def test_every_parameter_and_every_logical_axis_is_known():
-    assert {axis for axes in sharding.PARAMETERS.values() for axis in axes} <= set(sharding.RULES)
+    for change in ({}, {"layers": "scanned"}, {"tie_embeddings": False, "lora": LoraConfig(rank=2)}):
+        policy, shapes = models.make_policy(dataclasses.replace(MODEL, **change))
+        shapes.map(lambda path, leaf, axes: None)  # raises where an array has no axes, or another number of them
+        assert {axis for axes in policy.axes.values() for axis in axes} <= set(sharding.RULES)
     with jax.set_mesh(mesh_of(2, 2, 2)), pytest.raises(KeyError, match=r"layers.new.kernel .* has no logical axes"):
         sharding.state_specs({"layers": {"new": {"kernel": jnp.zeros((2, 3, 4))}}})
 

@@ -26,6 +26,7 @@ from wpauc_jax.config import ConfigError, OptimConfig, RlConfig
 from wpauc_jax.decode import score_catalogue
 from wpauc_jax.decode.groups import with_target
 from wpauc_jax.models import Prompts
+from wpauc_jax.runtime.parameters import Parameters
 from wpauc_jax.training.optim import learning_rate_schedule, make_optimizer
 from wpauc_jax.training.rl import make_rl_step, rl_loss
 from wpauc_jax.training.state import init_state
@@ -206,6 +207,7 @@ def test_warm_up_and_decay():
 @pytest.mark.parametrize("size", [0.0, 1e-3, 1.0, 1e3])
 def test_the_clip_is_optaxs(size):
     grads = {"a": size * jax.random.normal(jax.random.key(0), (3, 4)), "b": size * jnp.ones(2)}
+    grads = Parameters(grads, {("a",): ("embed", "ffn"), ("b",): ("ffn",)})
     ours = make_optimizer(OptimConfig(max_grad_norm=0.3), 10)
     theirs = optax.chain(optax.clip_by_global_norm(0.3), optax.adamw(1e-3))
     moments, wanted = (maker.update(grads, maker.init(grads), grads)[1][1][0] for maker in (ours, theirs))

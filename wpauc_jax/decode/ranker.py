@@ -71,7 +71,7 @@ class Ranker:
             score = take(totals.reshape(B, -1), best)
             logps = jnp.concatenate([take(logps, parent), take(logp.reshape(B, -1), best)[..., None]], axis=-1)
             if t + 1 < trie.depth:
-                past = past and SuffixCache(*(jax.vmap(take, in_axes=(0, None))(side, parent) for side in past))
+                past = jax.tree.map(lambda side, parent=parent: jax.vmap(take, in_axes=(0, None))(side, parent), past)
                 tokens = jnp.maximum(trie.token[node], 0)[..., None]
                 states, past = self.policy.extend(params, cache, tokens, past)
                 hidden = states[:, :, 0]
@@ -176,13 +176,13 @@ class Ranker:
 
         def run(block: jax.Array):
             node = jnp.broadcast_to(nodes[block], (B, width))
-            before = past and SuffixCache(*(side[:, :, parent[block]] for side in past))
+            before = jax.tree.map(lambda side: side[:, :, parent[block]], past)
             hidden, suffix = self.policy.extend(params, cache, trie.token[node][..., None], before)
             _, logps = self.expand(params, hidden[:, :, 0], node, t)
             return logps, suffix if keep else None
 
         logps, suffix = jax.lax.map(run, inside)
-        return _joined(logps, 0), suffix and SuffixCache(*(_joined(side, 1) for side in suffix))
+        return _joined(logps, 0), jax.tree.map(lambda side: _joined(side, 1), suffix)
 
 
 def _joined(blocks: jax.Array, batch_axis: int) -> jax.Array:

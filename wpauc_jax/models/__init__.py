@@ -3,17 +3,20 @@
 Nothing here knows of items, losses or files of a run.
 """
 
-from wpauc_jax.models.decoder import PromptCache, Prompts, SuffixCache
+from wpauc_jax.models.cache import PromptCache, Prompts, SuffixCache
 from wpauc_jax.models.export import save_pretrained
+from wpauc_jax.models.family import Family
 from wpauc_jax.models.hf import PretrainedError
 from wpauc_jax.models.lora import add_adapter, merge_adapter
 from wpauc_jax.models.partition import ALL_TRAINED, Frozen, split_params
-from wpauc_jax.models.policy import Params, Policy, init, make_policy
+from wpauc_jax.models.policy import FAMILIES, Params, Policy, init, make_policy
 from wpauc_jax.models.pretrained import load_pretrained
 from wpauc_jax.models.vocabulary import grow_vocabulary
 
 __all__ = [
     "ALL_TRAINED",
+    "FAMILIES",
+    "Family",
     "Frozen",
     "Params",
     "Policy",

@@ -1,7 +1,7 @@
 """Attention in two shapes: a causal prompt, and a group of candidates that share one prompt.
 
-Letters as in docs/method: B users, G candidates, S new tokens of a candidate, T prompt tokens, N query heads,
-K key/value heads, H head size. Softmax runs in float32.
+Letters: B users, G candidates, S new tokens of a candidate, T tokens of a prompt, N query heads, K heads of keys and
+values, H size of a head. Softmax runs in float32.
 """
 
 import jax

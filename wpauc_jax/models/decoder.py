@@ -6,15 +6,17 @@ module is split once into structure and parameters (`wpauc_jax.models.policy`); 
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from wpauc_jax.config import ModelConfig
+from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.models.attention import causal_attention, group_attention, prompt_attention
+from wpauc_jax.models.cache import PromptCache, Prompts, SuffixCache
+from wpauc_jax.models.family import Family, vocabulary_table
 from wpauc_jax.models.kernels import cudnn_attention, splash_attention
 from wpauc_jax.models.log_partition import log_partition
 from wpauc_jax.models.matmul import project, rows_times_kernel
@@ -27,35 +29,6 @@ CAUSAL_ATTENTION = {"xla": causal_attention, "cudnn": cudnn_attention, "splash":
 REMAT = {"layer": None, "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 VOCABULARY_BLOCK = 8192  # rows of the head that `Decoder.log_partition` multiplies at a time
-
-
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["tokens", "lengths"], meta_fields=[])
-@dataclasses.dataclass(frozen=True)
-class Prompts:
-    """B prompts, padded on the right."""
-
-    tokens: jax.Array  # int32[B, T]
-    lengths: jax.Array  # int32[B]
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["keys", "values", "lengths", "hidden"], meta_fields=[]
-)
-@dataclasses.dataclass(frozen=True)
-class PromptCache:
-    """What a prompt leaves behind for the candidates that follow it."""
-
-    keys: jax.Array  # [L, B, K, T, H]
-    values: jax.Array  # [L, B, K, T, H]
-    lengths: jax.Array  # int32[B]
-    hidden: jax.Array  # [B, D] at the prompt's last token, ready for the output head
-
-
-class SuffixCache(NamedTuple):
-    """Keys and values of the P tokens that each candidate has so far."""
-
-    keys: jax.Array  # [L, B, G, P, K, H]
-    values: jax.Array  # [L, B, G, P, K, H]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -194,15 +167,34 @@ class Layer(nnx.Module):
         return constrain(x + self.mlp(self.mlp_norm(x)), "batch")
 
 
-class Decoder(nnx.Module):
+class Decoder(Family):
     """Token ids in, hidden states out; logits only for the rows of the head that are asked for."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
-        self.embed = _table(config, rngs)
-        self.layers: Any = _stack(config, rngs) if config.layers == "scanned" else _sequence(config, rngs)
+        self.embed = vocabulary_table(config, rngs)
+        self.layers: Any = {"unrolled": _sequence, "scanned": _stack}[config.layers](config, rngs)
         self.norm = RMSNorm(config)
-        self.head = None if config.tie_embeddings else _table(config, rngs)
+        self.head = None if config.tie_embeddings else vocabulary_table(config, rngs)
+
+    @classmethod
+    def check(cls, config: ModelConfig) -> None:
+        """Raises ConfigError where heads do not divide."""
+        if config.num_heads % config.num_kv_heads:
+            raise ConfigError(
+                f"model.num_heads={config.num_heads} must be a multiple of model.num_kv_heads={config.num_kv_heads}"
+            )
+        if config.head_dim % 2:
+            raise ConfigError(f"model.head_dim={config.head_dim} must be even: rotary positions turn pairs")
+
+    @classmethod
+    def fresh(cls, config: ModelConfig, key: jax.Array) -> dict[str, Any]:
+        """Parameters drawn from `key`, the same ones however layers run; inside jit, what is not used is not drawn."""
+        params = super().fresh(dataclasses.replace(config, layers="scanned"), key)
+        if config.layers == "scanned":
+            return params
+        layers = unstacked(params["layers"], config.num_layers)
+        return params | {"layers": {str(index): layer for index, layer in enumerate(layers)}}
 
     def hidden(self, tokens_BT: jax.Array, segments_BT: jax.Array | None) -> jax.Array:
         """A plain causal pass: [B, T, D], normalised, ready for the head; each segment of a row is on its own."""
@@ -308,11 +300,26 @@ def _at(x_BTD: jax.Array, index_BS: jax.Array) -> jax.Array:
     return constrain(jnp.take_along_axis(x_BTD, index_BS[..., None], axis=1), "batch")
 
 
+# The logical axes of a linear map's inputs and outputs.
+_LINEAR_AXES = {
+    "q": ("embed", "heads"),
+    "k": ("embed", "kv_heads"),
+    "v": ("embed", "kv_heads"),
+    "out": ("heads", "embed"),
+    "gate": ("embed", "ffn"),
+    "up": ("embed", "ffn"),
+    "down": ("ffn", "embed"),
+}
+
+
 def _linear(
     config: ModelConfig, name: str, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs
 ) -> nnx.Linear | nnx.LoRALinear:
     """A linear map, with a float32 adapter beside it where `model.lora` names it."""
+    axes = _LINEAR_AXES[name]
     settings: dict[str, Any] = {
+        "kernel_metadata": {"axes": axes},
+        "bias_metadata": {"axes": axes[1:]},
         "use_bias": bias,
         "dtype": jnp.dtype(config.dtype),
         "param_dtype": jnp.dtype(config.param_dtype),
@@ -322,6 +329,7 @@ def _linear(
     }
     if config.lora.rank and name in config.lora.targets:
         settings |= {"lora_rank": config.lora.rank, "lora_dtype": jnp.dtype(config.dtype)}
+        settings |= {side: {"axes": ("adapter", "adapter")} for side in ("a_metadata", "b_metadata")}
         return nnx.LoRALinear(inputs, outputs, **settings)
     return nnx.Linear(inputs, outputs, **settings)
 
@@ -330,7 +338,7 @@ class RMSNorm(nnx.Module):
     """Zhang and Sennrich, arXiv 1910.07467. Flax's own makes an array [..., D] of rsqrt * scale on the way."""
 
     def __init__(self, config: ModelConfig):
-        self.scale = nnx.Param(jnp.ones(config.width, jnp.dtype(config.param_dtype)))
+        self.scale = nnx.Param(jnp.ones(config.width, jnp.dtype(config.param_dtype)), axes=("norm",))
         self.config = config
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -341,33 +349,21 @@ class RMSNorm(nnx.Module):
         return (normal * scale).astype(self.config.dtype)
 
 
-def _table(config: ModelConfig, rngs: nnx.Rngs) -> nnx.Param:
-    """One row of width D per vocabulary id; input embedding and output head have the same layout."""
-    init = nnx.initializers.normal(config.init_std)
-    return nnx.Param(init(rngs.params(), (config.vocab_size, config.width), jnp.dtype(config.param_dtype)))
-
-
 def _sequence(config: ModelConfig, rngs: nnx.Rngs) -> nnx.Dict:
     """`num_layers` layers by their numbers."""
     return nnx.Dict({str(index): Layer(config, rngs) for index in range(config.num_layers)})
 
 
 def _stack(config: ModelConfig, rngs: nnx.Rngs) -> Layer:
-    """`num_layers` layers as one module whose parameters have a leading layer axis."""
+    """`num_layers` layers as one module whose parameters have the axis "layers" before their own."""
 
     @nnx.split_rngs(splits=config.num_layers)
     @nnx.vmap(in_axes=0, out_axes=0)
     def create(rngs: nnx.Rngs) -> Layer:
         return Layer(config, rngs)
 
-    return create(rngs)
-
-
-def fresh_parameters(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
-    """Parameters drawn from `key`, the same ones however layers run; inside jit, what is not used is not drawn."""
-    stacked = dataclasses.replace(config, layers="scanned")
-    params = nnx.to_pure_dict(nnx.state(Decoder(stacked, nnx.Rngs(key))))
-    if config.layers == "scanned":
-        return params
-    layers = unstacked(params["layers"], config.num_layers)
-    return params | {"layers": {str(index): layer for index, layer in enumerate(layers)}}
+    layers = create(rngs)
+    for _, part in nnx.iter_graph(layers):
+        if isinstance(part, nnx.Variable):
+            part.set_metadata(axes=("layers", *part.get_metadata("axes")))
+    return layers

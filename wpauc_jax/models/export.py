@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from safetensors.numpy import save_file
 
-from wpauc_jax.models.hf import Weight, weights
+from wpauc_jax.models.hf import PretrainedError, Weight, weights
 from wpauc_jax.models.hf_config import generation_config, hf_config, read_config
 from wpauc_jax.models.lora import merge_adapter
 from wpauc_jax.models.policy import Params, Policy
@@ -47,8 +47,10 @@ def save_pretrained(
 
     Raises:
       FileExistsError: there is something at `path`.
-      PretrainedError: `source` cannot be read, or Hugging Face's settings cannot say what the model is.
+      PretrainedError: `source` cannot be read, or Hugging Face has no settings for such a model.
     """
+    if policy.config.family != "decoder":
+        raise PretrainedError(f"a model of model.family={policy.config.family!r} has no Hugging Face folder")
     policy, params = merge_adapter(policy, params)
     source = pathlib.Path(source) if source else None
     leaves = {".".join(name): leaf for name, leaf in flatten_dict(params).items()}

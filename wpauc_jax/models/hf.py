@@ -2,7 +2,9 @@
 
 import dataclasses
 import re
+import reprlib
 from collections.abc import Iterator
+from typing import Any
 
 # A parameter's path in the model and its name in a checkpoint. A kernel is stored transposed.
 _OUTSIDE = {"embed": "model.embed_tokens.weight", "norm.scale": "model.norm.weight", "head": "lm_head.weight"}
@@ -30,6 +32,12 @@ _RECOMPUTED = re.compile(
 
 class PretrainedError(ValueError):
     """A checkpoint folder that cannot be used; the message names the file, the setting or the weights."""
+
+
+def shown(value: Any) -> str:
+    """A value of a file as an error shows it: at most 60 characters of it."""
+    text = reprlib.repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 @dataclasses.dataclass(frozen=True)

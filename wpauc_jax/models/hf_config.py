@@ -8,17 +8,16 @@ import dataclasses
 import json
 import math
 import pathlib
-import reprlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from wpauc_jax.config import ModelConfig, RopeScalingConfig
-from wpauc_jax.models.hf import PretrainedError
+from wpauc_jax.models.hf import PretrainedError, shown
 
 if TYPE_CHECKING:  # a second that only runs with a pretrained model spend
     from transformers import GenerationConfig, PretrainedConfig
 
-FAMILIES = ("qwen2", "llama")  # values of model_type
+MODEL_TYPES = ("qwen2", "llama")
 
 _REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 _LARGEST = {  # far beyond any model there is; what is larger is no model's
@@ -59,21 +58,21 @@ class Stored:
         """A whole number from `low` on, of a size that a model can have."""
         value, high = self.get(name, default), _LARGEST[name]
         if type(value) is not int or not low <= value <= high:
-            raise self.error(f"{name}={reprlib.repr(value)} must be a whole number from {low} to {high}")
+            raise self.error(f"{name}={shown(value)} must be a whole number from {low} to {high}")
         return value
 
     def number(self, name: str, default: float, *, low: float, high: float) -> float:
         """A finite number between two bounds."""
         value = self.get(name, default)
         if type(value) not in (int, float) or not low <= value <= high or not math.isfinite(value):
-            raise self.error(f"{name}={reprlib.repr(value)} must be a number from {low:g} to {high:g}")
+            raise self.error(f"{name}={shown(value)} must be a number from {low:g} to {high:g}")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
         """true or false."""
         value = self.get(name, default)
         if type(value) is not bool:
-            raise self.error(f"{name}={reprlib.repr(value)} must be true or false")
+            raise self.error(f"{name}={shown(value)} must be true or false")
         return value
 
     def special_tokens(self) -> dict[str, int | list[int] | None]:
@@ -83,7 +82,7 @@ class Stored:
             value = self.values.get(name)
             ids = value if isinstance(value, list) and name == "eos_token_id" else [] if value is None else [value]
             if any(type(token) is not int or token >= 2**31 for token in ids):
-                raise self.error(f"{name}={reprlib.repr(value)} must be the number of a token")
+                raise self.error(f"{name}={shown(value)} must be the number of a token")
             ids = [token for token in ids if token >= 0]
             if name in self.values:
                 found[name] = None if not ids else ids if isinstance(value, list) else ids[0]
@@ -99,7 +98,7 @@ def read_json(path: pathlib.Path) -> Stored:
             f"{path} cannot be read ({error}); model.pretrained needs a Hugging Face folder"
         ) from error
     if not isinstance(stored, dict):
-        raise PretrainedError(f"{path} holds {reprlib.repr(stored)}, not an object of settings")
+        raise PretrainedError(f"{path} holds {shown(stored)}, not an object of settings")
     return Stored(path, stored)
 
 
@@ -107,8 +106,8 @@ def read_config(folder: pathlib.Path) -> Stored:
     """The config.json of `folder`. Raises PretrainedError where it is missing, damaged or of another family."""
     stored = read_json(folder / "config.json")
     family = stored.get("model_type")
-    if family not in FAMILIES:
-        raise stored.error(f"model_type={reprlib.repr(family)} is not supported; {' and '.join(FAMILIES)} are")
+    if family not in MODEL_TYPES:
+        raise stored.error(f"model_type={shown(family)} is not supported; {' and '.join(MODEL_TYPES)} are")
     missing = [name for name in _REQUIRED if stored.get(name) is None]
     if missing:
         raise stored.error(f"{', '.join(missing)} missing")
@@ -214,11 +213,12 @@ def _check_supported(stored: Stored) -> None:
         "mlp_bias": stored.get("mlp_bias", False),
         "attention_bias": stored.get("attention_bias", False),  # Llama's, which is on the output as well
         "use_mrope": stored.get("use_mrope", False),
+        "is_causal": stored.get("is_causal", True) is not True,
         "partial_rotary_factor": stored.get("partial_rotary_factor", 1) != 1,
         "quantization_config": stored.get("quantization_config") is not None,
         "layer_types": not isinstance(layers, list) or any(kind != "full_attention" for kind in layers),
     }
-    wrong = [f"{name}={reprlib.repr(stored.get(name))}" for name, is_wrong in unsupported.items() if is_wrong]
+    wrong = [f"{name}={shown(stored.get(name))}" for name, is_wrong in unsupported.items() if is_wrong]
     if wrong:
         raise stored.error(f"{', '.join(wrong)} is not supported")
 
@@ -228,7 +228,7 @@ def _rope(stored: Stored) -> tuple[float, RopeScalingConfig]:
     older, newer = stored.get("rope_scaling") or {}, stored.get("rope_parameters") or {}
     for name, value in (("rope_scaling", older), ("rope_parameters", newer)):
         if not isinstance(value, dict):
-            raise stored.error(f"{name}={reprlib.repr(value)} must be an object")
+            raise stored.error(f"{name}={shown(value)} must be an object")
     if older and newer and older != newer:
         raise stored.error("rope_scaling and rope_parameters say different things; delete one of them")
     rope = Stored(stored.path, older or newer)
@@ -236,11 +236,11 @@ def _rope(stored: Stored) -> tuple[float, RopeScalingConfig]:
     base = theta.number("rope_theta", 1e4, low=1, high=1e15)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "llama3"):
-        raise stored.error(f"rope_type={reprlib.repr(kind)} is not supported; default and llama3 are")
+        raise stored.error(f"rope_type={shown(kind)} is not supported; default and llama3 are")
     unknown = sorted(set(rope.values) - _ROPE)
     if unknown or rope.get("partial_rotary_factor", 1) != 1:
         name = unknown[0] if unknown else "partial_rotary_factor"
-        raise stored.error(f"{name}={reprlib.repr(rope.get(name))} of the rotary positions is not supported")
+        raise stored.error(f"{name}={shown(rope.get(name))} of the rotary positions is not supported")
     return base, _llama3(stored, rope) if kind == "llama3" else RopeScalingConfig()
 
 

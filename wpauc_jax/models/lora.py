@@ -4,21 +4,20 @@ An adapted map is y = x W + x A B. A starts random and B at 0, so that the polic
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from wpauc_jax.config import LoraConfig
-from wpauc_jax.models.decoder import fresh_parameters
 from wpauc_jax.models.policy import Params, Policy, make_policy
+from wpauc_jax.runtime.parameters import Parameters
 
-ADAPTER = "lora"  # the name under which a map keeps its adapter
 
-
-def is_adapter(path: tuple[str, ...]) -> bool:
-    """Whether a parameter, by its place in the tree, belongs to an adapter."""
-    return ADAPTER in path
+def is_adapter(axes: Sequence[str]) -> bool:
+    """Whether a parameter, by its axes, belongs to an adapter."""
+    return "adapter" in axes
 
 
 def add_adapter(policy: Policy, params: Params, lora: LoraConfig, seed: int = 0) -> tuple[Policy, Params]:
@@ -27,10 +26,11 @@ def add_adapter(policy: Policy, params: Params, lora: LoraConfig, seed: int = 0)
 
     @jax.jit  # where what is not the adapter's is not computed
     def create(key: jax.Array) -> dict[tuple[str, ...], jax.Array]:
-        fresh = flatten_dict(fresh_parameters(adapted.config, key))
-        return {path: leaf for path, leaf in fresh.items() if is_adapter(path)}
+        fresh = flatten_dict(adapted.fresh(key))
+        return {path: leaf for path, leaf in fresh.items() if is_adapter(adapted.axes[path])}
 
-    return adapted, unflatten_dict({**flatten_dict(params), **create(jax.random.key(seed))})
+    joined = unflatten_dict({**flatten_dict(params), **create(jax.random.key(seed))})
+    return adapted, Parameters(joined, adapted.axes)
 
 
 def merge_adapter(policy: Policy, params: Params) -> tuple[Policy, Params]:
@@ -38,14 +38,14 @@ def merge_adapter(policy: Policy, params: Params) -> tuple[Policy, Params]:
     if not policy.config.lora.rank:
         return policy, params
     flat = flatten_dict(params)
-    merged = {path: leaf for path, leaf in flat.items() if not is_adapter(path)}
+    merged = {path: leaf for path, leaf in flat.items() if not is_adapter(policy.axes[path])}
     for path, a in flat.items():
         if path[-1] == "lora_a":
-            *owner, _, _ = path
+            *owner, adapter, _ = path
             kernel = (*owner, "kernel")
-            merged[kernel] = _merged(merged[kernel], a, flat[*owner, ADAPTER, "lora_b"])
+            merged[kernel] = _merged(merged[kernel], a, flat[*owner, adapter, "lora_b"])
     plain, _ = make_policy(dataclasses.replace(policy.config, lora=LoraConfig()))
-    return plain, unflatten_dict(merged)
+    return plain, Parameters(unflatten_dict(merged), plain.axes)
 
 
 @jax.jit

@@ -12,8 +12,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from wpauc_jax.config import ConfigError
 from wpauc_jax.models.lora import is_adapter
 from wpauc_jax.models.policy import Params, Policy
+from wpauc_jax.models.vocabulary import tables
+from wpauc_jax.runtime.parameters import Parameters
 
-_ROWS = {"embed": "embed_rows", "head": "head_rows"}  # a table, and the name of its trained rows
+_ROWS = "_rows"  # behind a table's name: that of its trained rows
+_ROWS_AXES = ("new_rows", "width")
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["first_row"])
@@ -28,13 +31,16 @@ class Frozen:
         """All parameters, with the trained ones as they are now."""
         if not self.params:
             return trained
-        adapter = {name: part for name, part in trained.items() if name not in _ROWS.values()}
-        joined = unflatten_dict({**flatten_dict(self.params), **flatten_dict(adapter)})
-        for table, rows in _ROWS.items():
-            if rows in trained:
-                new = trained[rows].astype(joined[table].dtype)
+        joined, axes = flatten_dict(self.params), {**self.params.axes}
+        for path, leaf in flatten_dict(trained).items():
+            if trained.axes[path] == _ROWS_AXES:
+                *place, name = path
+                table = (*place, name.removesuffix(_ROWS))
+                new = leaf.astype(joined[table].dtype)
                 joined[table] = jax.lax.dynamic_update_slice_in_dim(joined[table], new, self.first_row, 0)
-        return joined
+            else:
+                joined[path], axes[path] = leaf, trained.axes[path]
+        return Parameters(unflatten_dict(joined), axes)
 
 
 ALL_TRAINED = Frozen({})
@@ -43,8 +49,8 @@ ALL_TRAINED = Frozen({})
 def split_params(policy: Policy, params: Params, *, first_row: int = 0, num_rows: int = 0) -> tuple[Params, Frozen]:
     """(trained, frozen), as `model.lora` and `model.freeze` ask for it; nothing is copied but the trained rows.
 
-    Unless everything is trained, that is the adapter, and the `num_rows` rows of new tokens from `first_row` on, under
-    the names "embed_rows" and "head_rows".
+    Unless everything is trained, that is the adapter, and the `num_rows` rows of new tokens from `first_row` on of each
+    table, under its name and "_rows" ("embed_rows").
 
     Raises ConfigError where nothing would be trained.
     """
@@ -55,10 +61,11 @@ def split_params(policy: Policy, params: Params, *, first_row: int = 0, num_rows
         raise ConfigError(
             "model.freeze=True leaves nothing to train: the catalogue adds no token, and model.lora.rank is 0"
         )
-    flat = flatten_dict(params)
-    trained = unflatten_dict({path: leaf for path, leaf in flat.items() if is_adapter(path)})
-    if num_rows:
-        tables = {rows: params[table] for table, rows in _ROWS.items() if table in params}
-        trained |= {rows: table[first_row : first_row + num_rows] for rows, table in tables.items()}
-    rest = unflatten_dict({path: leaf for path, leaf in flat.items() if not is_adapter(path)})
-    return trained, Frozen(rest, first_row)
+    flat, axes = flatten_dict(params), dict(policy.axes)
+    trained = {path: leaf for path, leaf in flat.items() if is_adapter(axes[path])}
+    rest = {path: leaf for path, leaf in flat.items() if path not in trained}
+    for path in tables(policy) if num_rows else ():
+        *place, name = path
+        rows = (*place, name + _ROWS)
+        trained[rows], axes[rows] = flat[path][first_row : first_row + num_rows], _ROWS_AXES
+    return Parameters(unflatten_dict(trained), axes), Frozen(Parameters(unflatten_dict(rest), axes), first_row)

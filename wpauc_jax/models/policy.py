@@ -1,17 +1,24 @@
-"""The pure functions of a model over a pytree of parameters: all that decoding and training see."""
+"""The pure functions of a model over a pytree of parameters: all that decoding and training see.
+
+`FAMILIES` says which module `model.family` names.
+"""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 from flax import nnx
 
 from wpauc_jax.config import ConfigError, ModelConfig
-from wpauc_jax.models.decoder import Decoder, PromptCache, Prompts, SuffixCache, fresh_parameters
-from wpauc_jax.runtime.sharding import gather_parameters, state_specs
+from wpauc_jax.models.cache import PromptCache, Prompts, SuffixCache
+from wpauc_jax.models.decoder import Decoder
+from wpauc_jax.models.family import Family
+from wpauc_jax.runtime.parameters import NO_AXES, Axes, Parameters
+from wpauc_jax.runtime.sharding import RULES, gather_parameters, state_specs
 
-Params = Any  # a nested dict of arrays
+Params = Any  # a nested dict of arrays: `Parameters`, which know their axes
+
+FAMILIES: dict[str, type[Family]] = {"decoder": Decoder}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +27,7 @@ class Policy:
 
     config: ModelConfig
     graphdef: nnx.GraphDef
+    axes: Axes  # the logical axes of each parameter
 
     def gathered(self, params: Params) -> Params:
         """Parameters for all passes of one step, made whole over the mesh's fsdp axis if `model.gather` says so."""
@@ -54,25 +62,29 @@ class Policy:
         """The plain causal language model: int32[B, T] -> float32[B, T, V]."""
         return self.logits(params, self.hidden(params, tokens))
 
-    def _model(self, params: Params) -> Decoder:
-        return nnx.merge(self.graphdef, params)
+    def fresh(self, key: jax.Array) -> Params:
+        """Parameters drawn from `key`."""
+        return Parameters(FAMILIES[self.config.family].fresh(self.config, key), self.axes)
+
+    def _model(self, params: Params) -> Family:
+        return nnx.merge(self.graphdef, dict(params))
 
 
 def make_policy(config: ModelConfig) -> tuple[Policy, Params]:
     """A model without weights: its functions, and the parameters' shapes as `jax.ShapeDtypeStruct`s.
 
-    Raises ConfigError where heads do not divide, or where the vocabulary size is not set.
+    Raises ConfigError where the vocabulary size is not set, or settings make no model of the family; and KeyError for a
+    parameter whose axes are not said.
     """
+    family = FAMILIES[config.family]
     if config.vocab_size < 1:
         raise ConfigError(f"model.vocab_size={config.vocab_size} must be set before a model is made")
-    if config.num_heads % config.num_kv_heads:
-        raise ConfigError(
-            f"model.num_heads={config.num_heads} must be a multiple of model.num_kv_heads={config.num_kv_heads}"
-        )
-    if config.head_dim % 2:
-        raise ConfigError(f"model.head_dim={config.head_dim} must be even: rotary positions turn pairs")
-    model = nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0)))
-    return Policy(config, nnx.graphdef(model)), nnx.to_pure_dict(nnx.state(model))
+    family.check(config)
+    model = nnx.eval_shape(lambda: family(config, nnx.Rngs(0)))
+    policy = Policy(config, nnx.graphdef(model), _axes(model))
+    if config.lora.rank and not any("adapter" in axes for axes in policy.axes.values()):
+        raise ConfigError(f"model.lora.rank={config.lora.rank}: model.family={config.family!r} takes no adapter")
+    return policy, Parameters(nnx.to_pure_dict(nnx.state(model)), policy.axes)
 
 
 def init(config: ModelConfig, seed: int = 0) -> tuple[Policy, Params]:
@@ -80,5 +92,16 @@ def init(config: ModelConfig, seed: int = 0) -> tuple[Policy, Params]:
     policy, shapes = make_policy(config)
 
     # Made in its parts: no device ever holds all of a cut model.
-    create = jax.jit(functools.partial(fresh_parameters, config), out_shardings=state_specs(shapes))
+    create = jax.jit(policy.fresh, out_shardings=state_specs(shapes))
     return policy, create(jax.random.key(seed))
+
+
+def _axes(model: Family) -> Axes:
+    """What the parameters' metadata says."""
+    found = {}
+    for path, variable in nnx.to_flat_state(nnx.state(model)):
+        axes = variable.get_metadata("axes", ())
+        if len(axes) != variable.ndim or not set(axes) <= RULES.keys():
+            raise KeyError(f"{'.'.join(map(str, path))} {tuple(variable.shape)} with axes={axes} {NO_AXES}")
+        found[tuple(map(str, path))] = axes
+    return Axes(found)

@@ -9,7 +9,6 @@ import functools
 import gc
 import itertools
 import pathlib
-import reprlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,8 +20,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from safetensors import SafetensorError, safe_open
 
-from wpauc_jax.config import LoraConfig, ModelConfig
-from wpauc_jax.models.hf import PretrainedError, Weight, is_recomputed, layer_of, weights
+from wpauc_jax.config import ConfigError, LoraConfig, ModelConfig
+from wpauc_jax.models.hf import PretrainedError, Weight, is_recomputed, layer_of, shown, weights
 from wpauc_jax.models.hf_config import Stored, model_config, read_config, read_json
 from wpauc_jax.models.policy import Params, Policy, make_policy
 from wpauc_jax.runtime.sharding import check_sizes, state_shardings
@@ -50,8 +49,10 @@ def load_pretrained(
     Raises:
       PretrainedError: the folder is not there, is of another family or damaged, or its weights are not the model's;
         every missing, unexpected or mis-shaped weight is named.
-      ConfigError: the mesh does not divide the model.
+      ConfigError: the mesh does not divide the model, or `settings` are of another family.
     """
+    if settings and settings.family != "decoder":
+        raise ConfigError(f"model.pretrained={str(path_or_id)!r} holds a decoder, not model.family={settings.family!r}")
     folder = local_folder(path_or_id)
     described = read_config(folder)
     config = dataclasses.replace(model_config(described, settings or ModelConfig()), lora=LoraConfig())
@@ -99,7 +100,7 @@ def _index(folder: pathlib.Path) -> dict[str, str]:
     for tensor, name in files.items():
         if not isinstance(name, str) or not name.endswith(".safetensors") or set(name) & set("/\\\0"):
             raise stored.error(
-                f"weight_map says {reprlib.repr(tensor)} is in {reprlib.repr(name)}; it must be the name of a "
+                f"weight_map says {shown(tensor)} is in {shown(name)}; it must be the name of a "
                 ".safetensors file beside it"
             )
     if (folder / _WHOLE).exists() and _WHOLE not in files.values():
@@ -121,7 +122,7 @@ class _Tensors:
         self._of = {tensor: self._files[name] for name, tensors in inside.items() for tensor in tensors}
         for tensor, name in index.items():  # what says where a tensor is that lies in two files
             if tensor not in inside[name]:
-                raise PretrainedError(f"{folder / _INDEX}: {name} has no tensor {reprlib.repr(tensor)}")
+                raise PretrainedError(f"{folder / _INDEX}: {name} has no tensor {shown(tensor)}")
             self._of[tensor] = self._files[name]
         self._of = {tensor: file for tensor, file in self._of.items() if not is_recomputed(tensor)}
 

@@ -1,13 +1,15 @@
 """A vocabulary that grows: rows for new tokens in the input table and, where it has its own, in the output head."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wpauc_jax.models.policy import Params, Policy, make_policy
+from wpauc_jax.runtime.parameters import Parameters, Path
 
 
 def grow_vocabulary(
@@ -39,4 +41,25 @@ def grow_vocabulary(
         return jax.lax.dynamic_update_slice_in_dim(table_VD, rows.astype(table_VD.dtype), first, 0)
 
     new_policy, _ = make_policy(dataclasses.replace(policy.config, vocab_size=max(old, first + count)))
-    return new_policy, {**params, **{name: grown(params[name]) for name in ("embed", "head") if name in params}}
+    more: dict[str, Any] = dict(params)
+    for path in tables(policy):
+        more = _changed(more, path, grown)
+    return new_policy, Parameters(more, new_policy.axes)
+
+
+def tables(policy: Policy) -> list[Path]:
+    """The places of the parameters that have a row for each token: input table, output head.
+
+    Raises ValueError for one whose rows are not its first axis.
+    """
+    found = [path for path, axes in policy.axes.items() if "vocab" in axes]
+    for path in found:
+        if policy.axes[path][0] != "vocab":
+            raise ValueError(f"the axes of {'.'.join(path)} are {policy.axes[path]}: 'vocab' must be the first")
+    return found
+
+
+def _changed(tree: dict[str, Any], path: Path, change: Callable[[jax.Array], jax.Array]) -> dict[str, Any]:
+    """The nested dict with another array at `path`; nothing else is copied."""
+    name, rest = path[0], path[1:]
+    return {**tree, name: _changed(tree[name], rest, change) if rest else change(tree[name])}

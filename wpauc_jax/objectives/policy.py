@@ -3,6 +3,7 @@
 Shapes: B users (any leading axes), G candidates in a group, C completion tokens.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,12 @@ from wpauc_jax.objectives.checks import check_choice, check_number, check_shape
 from wpauc_jax.objectives.masked import Total, as_float, as_mask, masked_mean, total
 from wpauc_jax.objectives.tawin import Scalar, tawin_weights
 
-KL_ESTIMATORS = ("k1", "k2", "k3")
+# Per-token estimates of KL(policy || reference) on the policy's samples, of ref_logps - logps.
+KL_ESTIMATORS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "k1": jnp.negative,
+    "k2": lambda difference: jnp.square(difference) / 2,
+    "k3": lambda difference: jnp.expm1(difference) - difference,
+}
 
 
 class PolicySums(NamedTuple):
@@ -133,17 +139,14 @@ def policy_loss_sums(
     logps, advantages, valid, mask = _checked(logps, advantages, where, token_mask)
     old = logps if old_logps is None else _like(old_logps, logps, mask, "old_logps")
     log_ratio = logps - jax.lax.stop_gradient(old)
-    if kind == "gspo":
-        log_ratio, ratio_mask = masked_mean(log_ratio, mask, keepdims=True), valid[..., None]
-    else:
-        ratio_mask = mask
+    log_ratio, ratio_mask = KINDS[kind].ratio(log_ratio, mask, valid)
     surrogate, ratio, clipped = _clipped_surrogate(log_ratio, advantages[..., None], clip_low, clip_high)
-    aggregate = KINDS[kind]
+    aggregate = KINDS[kind].aggregate
     length = logps.shape[-1] if max_length is None else max_length
     loss = aggregate(-surrogate, ratio_mask, valid, length)
     kl = Total(jnp.zeros_like(loss.sum), jnp.zeros_like(loss.count))
     if ref_logps is not None:
-        kl_tokens = _kl(logps, _like(ref_logps, logps, mask, "ref_logps"), kl_estimator)
+        kl_tokens = KL_ESTIMATORS[kl_estimator](_like(ref_logps, logps, mask, "ref_logps") - logps)
         kl = total(jax.lax.stop_gradient(kl_tokens), mask)
         loss = Total(loss.sum + kl_coef * aggregate(kl_tokens, mask, valid, length).sum, loss.count)
     ratio, clipped = jax.lax.stop_gradient((ratio, clipped))
@@ -269,16 +272,6 @@ def _clipped_surrogate(
     return jnp.where(clipped, bounded, plain), ratio, clipped.astype(ratio.dtype)
 
 
-def _kl(logps: jax.Array, ref_logps: jax.Array, estimator: str) -> jax.Array:
-    """Per-token estimate of KL(policy || reference) on the policy's samples."""
-    difference = ref_logps - logps
-    if estimator == "k1":
-        return -difference
-    if estimator == "k2":
-        return jnp.square(difference) / 2
-    return jnp.expm1(difference) - difference
-
-
 def _sequence_mean(values: jax.Array, mask: jax.Array, valid: jax.Array, length: int) -> Total:
     del length
     return total(masked_mean(values, mask), valid)
@@ -293,10 +286,25 @@ def _constant_length(values: jax.Array, mask: jax.Array, valid: jax.Array, lengt
     return total(total(values, mask, axis=-1).sum / length, valid)
 
 
-# By `kind`: how tokens are averaged.
-KINDS = {
-    "grpo": _sequence_mean,
-    "dapo": _token_mean,
-    "gspo": _sequence_mean,
-    "dr_grpo": _constant_length,
+def _of_tokens(log_ratio: jax.Array, mask: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    del valid
+    return log_ratio, mask
+
+
+def _of_sequences(log_ratio: jax.Array, mask: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return masked_mean(log_ratio, mask, keepdims=True), valid[..., None]
+
+
+class _Kind(NamedTuple):
+    """What tells one loss from another."""
+
+    ratio: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]  # log-ratios and which count
+    aggregate: Callable[[jax.Array, jax.Array, jax.Array, int], Total]  # values of tokens or sequences to the loss
+
+
+KINDS: dict[str, _Kind] = {
+    "grpo": _Kind(_of_tokens, _sequence_mean),
+    "dapo": _Kind(_of_tokens, _token_mean),
+    "gspo": _Kind(_of_sequences, _sequence_mean),
+    "dr_grpo": _Kind(_of_tokens, _constant_length),
 }

@@ -1,6 +1,7 @@
 """One mesh of devices with the axes data, fsdp and tensor, and where each part of a run lies on it.
 
-Arrays are described by logical axes ("batch", "heads"); `RULES` says once which mesh axes cut each of them. Users are
+Arrays are described by logical axes ("batch", "heads"); `RULES` says once which mesh axes cut each of them. Those of
+parameters, of their moments and of the reference stand on themselves (see `wpauc_jax.runtime.parameters`). Users are
 cut over data and fsdp together, and a user's group of candidates stays whole. Parameters, their moments and the
 reference are cut over fsdp along the model's width and over tensor along heads, FFN width and vocabulary. XLA's
 partitioner (GSPMD) derives the collectives; the constraints here tell it where activations belong.
@@ -11,7 +12,7 @@ The mesh is ambient (`jax.set_mesh`). Without one every function here leaves arr
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from wpauc_jax.config import ConfigError, MeshConfig, ModelConfig
+from wpauc_jax.runtime.parameters import NO_AXES, Parameters, Path
 
 T = TypeVar("T")
 
@@ -41,32 +43,9 @@ RULES: dict[str, tuple[str, ...]] = {
     # of parameters alone: the model's width, gathered layer by layer where it is used
     "embed": ("fsdp",),
     "norm": (),
+    # of adapters and the trained rows of the tables: small, whole everywhere
     "adapter": (),
-}
-
-# The logical axes of every parameter, by the end of its name; stacked layers have the axis "layers" before them.
-# Moments and the reference bear the same names.
-PARAMETERS: dict[str, tuple[str, ...]] = {
-    "embed": ("vocab", "embed"),
-    "head": ("vocab", "embed"),
-    "norm.scale": ("norm",),
-    "attention_norm.scale": ("norm",),
-    "mlp_norm.scale": ("norm",),
-    "q.kernel": ("embed", "heads"),
-    "k.kernel": ("embed", "kv_heads"),
-    "v.kernel": ("embed", "kv_heads"),
-    "q.bias": ("heads",),
-    "k.bias": ("kv_heads",),
-    "v.bias": ("kv_heads",),
-    "out.kernel": ("heads", "embed"),
-    "gate.kernel": ("embed", "ffn"),
-    "up.kernel": ("embed", "ffn"),
-    "down.kernel": ("ffn", "embed"),
-    # adapters and the added rows of the tables: small, whole everywhere
-    "lora_a": ("adapter", "adapter"),
-    "lora_b": ("adapter", "adapter"),
-    "embed_rows": ("adapter", "adapter"),
-    "head_rows": ("adapter", "adapter"),
+    "new_rows": (),
 }
 
 
@@ -124,18 +103,17 @@ def constrain(x: jax.Array, *axes: str) -> jax.Array:
 
 
 def constrain_state(state: T) -> T:
-    """Inside jit: a training state or parameters, each array where its name belongs."""
+    """Inside jit: a training state or parameters, each array where its axes belong."""
     return state if _no_mesh() else jax.lax.with_sharding_constraint(state, state_specs(state))
 
 
 def gather_parameters(params: T, dtype: str) -> T:
     """Inside jit: parameters cut over tensor alone; those that fsdp cuts are sent in `dtype`, their gradients cut."""
 
-    def gather(path: tuple, leaf: Any) -> Any:
-        axes = _axes_of(path, leaf)
+    def gather(_: Path, leaf: Any, axes: tuple[str, ...]) -> Any:
         return _gather(leaf, axes, dtype) if "embed" in axes else leaf
 
-    return params if _no_mesh() else jax.tree_util.tree_map_with_path(gather, params)
+    return params if _no_mesh() else cast(T, cast(Parameters, params).map(gather))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -166,11 +144,23 @@ def by_user(function: Callable[[jax.Array], T]) -> Callable[[jax.Array], T]:
 
 
 def state_specs(state: Any) -> Any:
-    """The partition of each array of a training state or of parameters by its name; for jit's `out_shardings`.
+    """The partition of each array of a training state or of parameters by its axes; for jit's `out_shardings`.
 
-    Scalars are whole. None without a mesh. Raises KeyError for an array whose name is not in `PARAMETERS`.
+    Scalars are whole. None without a mesh. Raises KeyError for an array that is not among `Parameters`.
     """
-    return None if _no_mesh() else jax.tree_util.tree_map_with_path(_spec_of, state)
+
+    def of(path: tuple, part: Any) -> Any:
+        if isinstance(part, Parameters):
+            return part.map(lambda _, leaf, axes: spec(*axes))
+        if part.ndim:
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise KeyError(f"{name} {tuple(part.shape)} {NO_AXES}")
+        return spec()
+
+    def is_whole(part: Any) -> bool:
+        return isinstance(part, Parameters)
+
+    return None if _no_mesh() else jax.tree_util.tree_map_with_path(of, state, is_leaf=is_whole)
 
 
 def place_whole(tree: T) -> T:
@@ -179,7 +169,7 @@ def place_whole(tree: T) -> T:
 
 
 def place_state(state: T) -> T:
-    """Arrays, the same in every process, each where its name belongs."""
+    """Arrays, the same in every process, each where its axes belong."""
     return state if _no_mesh() else jax.device_put(state, state_shardings(state))
 
 
@@ -215,19 +205,3 @@ def place_batch(batch: T) -> T:
 
 def _no_mesh() -> bool:
     return jax.sharding.get_abstract_mesh().empty
-
-
-def _spec_of(path: tuple, leaf: Any) -> PartitionSpec:
-    return spec(*_axes_of(path, leaf))
-
-
-def _axes_of(path: tuple, leaf: Any) -> tuple[str, ...]:
-    """The logical axes of an array of a training state or of parameters."""
-    if not leaf.ndim:
-        return ()
-    name = jax.tree_util.keystr(path, simple=True, separator=".")
-    for end, axes in PARAMETERS.items():
-        for known in (axes, ("layers", *axes)):
-            if f".{name}".endswith(f".{end}") and len(known) == leaf.ndim:
-                return known
-    raise KeyError(f"{name} {leaf.shape} has no logical axes; add it to PARAMETERS in wpauc_jax/sharding.py")

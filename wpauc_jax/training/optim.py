@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from wpauc_jax.config import OptimConfig
+from wpauc_jax.runtime.parameters import Parameters
 
 
 def learning_rate_schedule(config: OptimConfig, total_steps: int) -> optax.Schedule:
@@ -22,7 +23,7 @@ def learning_rate_schedule(config: OptimConfig, total_steps: int) -> optax.Sched
 
 
 def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
-    """AdamW; weight decay acts on matrices, not on norms and biases."""
+    """AdamW; weight decay acts on matrices, not on norms and biases. The parameters must know their axes."""
     adamw = optax.adamw(
         learning_rate_schedule(config, total_steps),
         b1=config.b1,
@@ -43,8 +44,6 @@ def _clip(max_norm: float) -> optax.GradientTransformation:
     return optax.stateless(clip)
 
 
-def _decayed(params: optax.Params) -> optax.Params:
-    def is_matrix(path: tuple, _: jax.Array) -> bool:
-        return path[-1].key not in ("bias", "scale")
-
-    return jax.tree_util.tree_map_with_path(is_matrix, params)
+def _decayed(params: Parameters) -> Parameters:
+    """Where weight decay acts: on arrays of more than one axis, apart from that of stacked layers."""
+    return params.map(lambda path, leaf, axes: len(axes) - ("layers" in axes) > 1)

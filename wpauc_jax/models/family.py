@@ -1,0 +1,68 @@
+"""What a model family is: a Flax module with four functions, and axes on each of its parameters.
+
+A parameter is made as `nnx.Param(value, axes=(...))`, with a name of `RULES` in `runtime.sharding` for each axis. From
+there on the names go with the array. They decide where it lies on the mesh, and its moments with it; whether weight
+decay acts on it; whether it is a table that grows with the vocabulary.
+"""
+
+import abc
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from wpauc_jax.config import ModelConfig
+from wpauc_jax.models.cache import Prompts
+
+
+class Family(nnx.Module):
+    """A causal language model: token ids in, hidden states out, logits for those rows of its head that are asked for.
+
+    A prompt is run once, and candidates that share it go on from its cache. Search and training look at a cache's
+    `lengths` int32[B] and `hidden` [B, D] and hand the rest back as it is. What `extend` returns to go on with (`past`)
+    is a pytree of arrays [L, B, G, ...] with any L: search picks candidates along the third axis.
+    """
+
+    @classmethod
+    def check(cls, config: ModelConfig) -> None:
+        """Raises ConfigError for settings that make no model of this family."""
+
+    @classmethod
+    def fresh(cls, config: ModelConfig, key: jax.Array) -> dict[str, Any]:
+        """Parameters drawn from `key`, as a nested dict."""
+        return nnx.to_pure_dict(nnx.state(cls(config, nnx.Rngs(key))))
+
+    @abc.abstractmethod
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        """Makes the parameters, each with its axes."""
+
+    @abc.abstractmethod
+    def hidden(self, tokens: jax.Array, segments: jax.Array | None) -> jax.Array:
+        """int32[B, T] -> [B, T, D]: the states from which the tokens t + 1 are predicted.
+
+        Sequences packed into one row are told apart by `segments` int32[B, T], each a run of one number.
+        """
+
+    @abc.abstractmethod
+    def prefill(self, prompts: Prompts) -> Any:
+        """Runs B prompts and keeps what their candidates need: a cache."""
+
+    @abc.abstractmethod
+    def extend(self, cache: Any, tokens: jax.Array, past: Any | None) -> tuple[jax.Array, Any]:
+        """S more tokens int32[B, G, S] of each candidate: hidden states [B, G, S, D] and the longer `past`."""
+
+    @abc.abstractmethod
+    def logits(self, hidden: jax.Array, rows: jax.Array | None) -> jax.Array:
+        """float32[..., R] for the vocabulary ids `rows`, or [..., V] for all of them."""
+
+    def log_partition(self, hidden: jax.Array) -> jax.Array:
+        """float32[...]: the log of the softmax's sum over the whole vocabulary."""
+        return jax.nn.logsumexp(self.logits(hidden, None), axis=-1)
+
+
+def vocabulary_table(config: ModelConfig, rngs: nnx.Rngs) -> nnx.Param:
+    """One row of width D per vocabulary id; an input embedding and an output head have the same layout."""
+    init = nnx.initializers.normal(config.init_std)
+    value = init(rngs.params(), (config.vocab_size, config.width), jnp.dtype(config.param_dtype))
+    return nnx.Param(value, axes=("vocab", "embed"))
