@@ -266,6 +266,9 @@ def test_a_table_with_titles_of_its_own(tmp_path):
     dataset = prepare(DataConfig(path=str(path), k_core=0), tmp_path / "p", said.append)
     assert dataset.titles == [f"Film i{n}" for n in range(4)] == dataset.texts
     assert any("its column 'title' has the titles" in line for line in said)
+    missing = [("u8", "i1", 1_500_000_000, "nan"), ("u9", "i2", 1_500_000_000, "")]
+    write(path, "user_id,item_id,timestamp,title\n" + csv_rows([*missing, *rows]))
+    assert prepare(DataConfig(path=str(path), k_core=0), tmp_path / "m").titles == dataset.titles
     write(path, "user_id,item_id,timestamp,title\n" + csv_rows([*rows, ("u9", "i1", 1_500_000_000, "Loved it")]))
     with pytest.raises(DataError, match=r"line 14: item 'i1' has the title 'Loved it', and 'Film i1' in line 3; if"):
         prepare(DataConfig(path=str(path), k_core=0), tmp_path / "q")

@@ -21,6 +21,7 @@ from wpauc_jax.data.sources.blocks import first_line
 from wpauc_jax.data.sources.columns import Table, Wanted, bare_table_of, interactions_of, is_header, items_of, table_of
 from wpauc_jax.data.sources.folders import TABLES, parts_of, split_files
 from wpauc_jax.data.tables import FilesRead, RawData, ReadOptions
+from wpauc_jax.data.text import without_no_words
 from wpauc_jax.data.times import unit_of
 
 _NAMES = "data.user_column, data.item_column and data.time_column"
@@ -161,6 +162,7 @@ def _own_titles(
     silent = Rejects("skip")  # what is wrong with a row is said when its interaction is read
     for table in tables:
         for block in items_of(table, item, title, [title], silent, FilesRead()):
+            block = block.with_columns(title=without_no_words("title"))
             new = block.drop_nulls("title").unique(["item", "title"], maintain_order=True)
             fresh = []
             for row in new.iter_rows(named=True):
