@@ -125,6 +125,19 @@ def test_help_lists_the_modes_and_says_where_settings_are(capsys):
         assert "docs/settings.md" in page and "--workdir" in page and "python -m wpauc_jax.config" in page
 
 
+def test_absl_may_read_the_command_line(tmp_path):
+    code = (
+        "from absl import app, flags\n"
+        "from wpauc_jax import main, modes\n"
+        "modes.run = lambda config, folder: print('seed', config.seed, folder)\n"
+        "flags.mark_flag_as_required('config')\n"
+        "app.run(main.main)\n"
+    )
+    command = [sys.executable, "-c", code, CONFIG, "--config.seed=7", f"--workdir={tmp_path}"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, f"seed 7 {tmp_path}\n"), found.stderr
+
+
 def test_tensorboard_without_its_package_is_refused_before_anything_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     assert main(["main", CONFIG, "--config.tensorboard=True", f"--workdir={tmp_path / 'run'}"]) == 1

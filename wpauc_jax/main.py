@@ -8,8 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 
+from absl import flags
+
 from wpauc_jax.config import ConfigError, command_line
 from wpauc_jax.runtime import interrupts
+
+command_line.define(flags.FLAGS)  # so that absl's `app.run(main)` works, too
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ import difflib
 import os
 import pathlib
 import re
+import sys
 import typing
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -67,18 +68,15 @@ Flags:
 
 def read(arguments: Sequence[str]) -> Command:
     """What `arguments` (sys.argv) ask for. Raises ConfigError, in one line, where they cannot be understood."""
+    if len(arguments) == 1 and "config" in flags.FLAGS and flags.FLAGS["config"].present:
+        return _command(flags.FLAGS, _file(sys.argv))  # absl's app.run has read the command line already
     arguments = [_home(argument) for argument in arguments]
     _check_names(arguments)
     values = flags.FlagValues()
     values.append_flag_values(flags.FLAGS)  # those of the libraries, as --verbosity
-    config_flags.DEFINE_config_file(
-        "config", None, _OWN["config"], lock_config=True, flag_values=values, sys_argv=list(arguments)
-    )
-    for name in ("workdir", "coordinator"):
-        flags.DEFINE_string(name, None, _OWN[name], flag_values=values)
-    flags.DEFINE_string("cluster", "auto", _OWN["cluster"], flag_values=values)
-    for name in ("num_processes", "process_id"):
-        flags.DEFINE_integer(name, None, _OWN[name], flag_values=values)
+    for name in set(_OWN) & set(values):
+        delattr(values, name)  # its own are read anew
+    define(values, arguments)
     file = _file(arguments)
     try:
         rest = values(arguments)[1:]
@@ -94,6 +92,21 @@ def read(arguments: Sequence[str]) -> Command:
     if not file:
         raise ConfigError(f"--config is missing; give a file of configs/, as in {EXAMPLE}; --help says more")
     flags.FLAGS.mark_as_parsed()
+    return _command(values, file)
+
+
+def define(values: flags.FlagValues, arguments: Sequence[str] | None = None) -> None:
+    """Adds this program's flags; settings are looked for in `arguments`, or in sys.argv."""
+    argv = None if arguments is None else list(arguments)
+    config_flags.DEFINE_config_file("config", None, _OWN["config"], lock_config=True, flag_values=values, sys_argv=argv)
+    for name in ("workdir", "coordinator"):
+        flags.DEFINE_string(name, None, _OWN[name], flag_values=values)
+    flags.DEFINE_string("cluster", "auto", _OWN["cluster"], flag_values=values)
+    for name in ("num_processes", "process_id"):
+        flags.DEFINE_integer(name, None, _OWN[name], flag_values=values)
+
+
+def _command(values: flags.FlagValues, file: str) -> Command:
     return Command(
         config=from_config_dict(values["config"].value, Config),
         workdir=_workdir(values["workdir"].value, file),
