@@ -164,7 +164,7 @@ def test_a_missing_title():
 def test_a_catalogue_of_other_data():
     other = catalog_from_codes(CODES[:-1], [4, 4])
     finding = only(catalogue.catalogue_fits(clean_dataset(), other), is_problem=True)
-    assert finding.text.startswith("the catalogue has 15 items, the data 16")
+    assert finding.text.startswith("the catalog has 15 items, the data 16")
 
 
 def with_tokens(item: int, tokens: list[int], length: int | None = None):

@@ -153,7 +153,7 @@ def sure(found):
     ("change", "text"),
     [
         (twice, "name an item twice"),
-        (outside, "name an item outside the catalogue"),
+        (outside, "name an item outside the catalog"),
         (ascending, "are not in descending order"),
         (unscored, "have a score that is not a number"),
         (short, "do not hold 10 items"),

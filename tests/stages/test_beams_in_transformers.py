@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from wpauc_jax.decode.exact import score_catalogue
 
 from tests.stages.test_old_run import ARCHIVE, CONFIG
 from tests.transformers_beams import HAS_TORCH, WIDTH, beam_search, exported, rules, run_snippet
@@ -16,6 +15,7 @@ from tests.worlds import tiny_policy
 from wpauc_jax.catalog.items import catalog_from_codes
 from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.config import Config, EvalConfig, ExportConfig
+from wpauc_jax.decode import score_catalogue
 from wpauc_jax.models import Prompts, save_pretrained
 from wpauc_jax.modes import run
 from wpauc_jax.stages.export import search_settings

@@ -49,7 +49,7 @@ class Examination:
 
 
 def examine(work: Workspace) -> Examination:
-    """Runs all checks. What needs sound tables or a sound catalogue is left out where they are not."""
+    """Runs all checks. What needs sound tables or a sound catalog is left out where they are not."""
     dataset = work.dataset
     head = (
         f"{work.folder}: {dataset.num_users:,} users, {dataset.num_items:,} items, {len(dataset.item):,} interactions; "

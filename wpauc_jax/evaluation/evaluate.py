@@ -1,4 +1,4 @@
-"""Where does each sample's target come? By constrained beam search, or exactly, among all items of the catalogue."""
+"""Where does each sample's target come? By constrained beam search, or exactly, among all items of the catalog."""
 
 import collections
 import dataclasses
@@ -105,7 +105,7 @@ def evaluate(
     *,
     on_batch: Callable[[int], None] = lambda rows: None,
 ) -> Ranks:
-    """Ranks by beams of all samples of finite `batches` (see `data.pipeline.eval_batches`), by ascending sample.
+    """Ranks by beams of all samples of finite `batches` (see `batches.pipeline.eval_batches`), by ascending sample.
 
     `on_batch` is told how many samples each batch brought. The next batch is searched while one is read.
     """
