@@ -23,8 +23,15 @@ DICTS = {
     "catalog.ids": "wpauc_jax.catalog.build.IDS",
     "prompt.style": "wpauc_jax.batches.prompts.STYLES",
     "prompt.history": "wpauc_jax.batches.prompts.HISTORIES",
+    "model.family": "wpauc_jax.models.policy.FAMILIES",
+    "model.rope_scaling.kind": "wpauc_jax.models.rope.SCALING",
+    "model.layers": "wpauc_jax.models.layers.LAYERS",
+    "model.remat": "wpauc_jax.models.layers.REMAT",
+    "model.gather": "wpauc_jax.models.policy.GATHERED",
     "model.attention": "wpauc_jax.models.decoder.CAUSAL_ATTENTION",
     "model.new_rows": "wpauc_jax.stages.first_model.NEW_ROWS",
+    "sft.optim.schedule": "wpauc_jax.training.optim.SCHEDULES",
+    "rl.optim.schedule": "wpauc_jax.training.optim.SCHEDULES",
     "sft.faults.action": "wpauc_jax.training.loop.FAULT_ACTIONS",
     "sft.loss": "wpauc_jax.training.sft.SFT_SCORING",
     "rl.faults.action": "wpauc_jax.training.loop.FAULT_ACTIONS",
@@ -51,6 +58,9 @@ REASONS = {
     "export.dtype": "the names are NumPy's",
 }
 
+# Further dicts that must have an entry for each value of a setting.
+ALSO = {"model.rope_scaling.kind": ["wpauc_jax.models.hf_config._ROPE_PARAMETERS"]}
+
 
 def entries(dotted):
     module, _, name = dotted.rpartition(".")
@@ -61,7 +71,8 @@ def entries(dotted):
 def test_every_value_has_an_entry(name):
     assert (name in DICTS) != (name in REASONS), f"{name} needs a dict with an entry a value, or a reason"
     if name in DICTS:
-        assert set(entries(DICTS[name])) == set(CHOICES[name]) - BEFORE.get(name, set())
+        for where in (DICTS[name], *ALSO.get(name, [])):
+            assert set(entries(where)) == set(CHOICES[name]) - BEFORE.get(name, set()), where
 
 
 def test_no_line_is_out_of_date():

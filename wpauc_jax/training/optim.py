@@ -1,11 +1,20 @@
 """AdamW with a schedule and a global-norm clip, from the settings."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from wpauc_jax.config import OptimConfig
 from wpauc_jax.runtime.parameters import Parameters
+
+# By `optim.schedule`: (the highest learning rate, steps behind the warm-up) -> how it falls.
+SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "cosine": optax.cosine_decay_schedule,
+    "linear": lambda peak, steps: optax.linear_schedule(peak, 0.0, steps),
+    "constant": lambda peak, steps: optax.constant_schedule(peak),
+}
 
 
 def learning_rate_schedule(config: OptimConfig, total_steps: int) -> optax.Schedule:
@@ -14,11 +23,7 @@ def learning_rate_schedule(config: OptimConfig, total_steps: int) -> optax.Sched
     warmup_steps = min(round(warmup), total_steps)
     rest = max(total_steps - warmup_steps, 1)
     peak = config.learning_rate
-    decay = {
-        "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
-        "linear": lambda: optax.linear_schedule(peak, 0.0, rest),
-        "constant": lambda: optax.constant_schedule(peak),
-    }[config.schedule]()
+    decay = SCHEDULES[config.schedule](peak, rest)
     return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup_steps, 1)), decay], [warmup_steps])
 
 
