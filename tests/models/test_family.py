@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from wpauc_jax.decode.exact import score_catalogue
 
 from tests.worlds import EOS, TINY, beam_search, brute_force_logps, forward, some_prompts, trie_for
+from wpauc_jax.batches.types import SftBatch
 from wpauc_jax.config import ConfigError, LoraConfig, MeshConfig, ModelConfig, OptimConfig
 from wpauc_jax.config.fields import choice
+from wpauc_jax.decode import Ranker, score_catalogue
 from wpauc_jax.models import (
     FAMILIES,
     Family,
@@ -27,7 +28,8 @@ from wpauc_jax.models import (
 from wpauc_jax.models.family import vocabulary_table
 from wpauc_jax.runtime import sharding
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import init_state, make_sft_step
+from wpauc_jax.training.sft import make_sft_step
+from wpauc_jax.training.state import init_state
 
 
 @jax.tree_util.register_dataclass
@@ -137,10 +139,10 @@ def test_a_step_of_sft_learns(model):
     policy, params = model
     trie = trie_for(ITEMS, "constrained")
     optimizer = make_optimizer(OptimConfig(learning_rate=3e-2, schedule="constant", warmup=0), 20)
-    step = make_sft_step(policy, trie, optimizer, loss="catalogue")
+    step = make_sft_step(Ranker(policy, trie), optimizer)
     tokens = jnp.asarray([[1, *ITEMS[3], EOS, *ITEMS[1], EOS], [2, *ITEMS[3], EOS, *ITEMS[1], EOS]], jnp.int32)
-    batch = {"tokens": tokens, "segments": jnp.ones_like(tokens), "items": jnp.asarray([[3, 1]] * 2)}
-    batch["starts"] = jnp.asarray([[0, 4]] * 2)
+    items, starts = jnp.asarray([[3, 1]] * 2), jnp.asarray([[0, 4]] * 2)
+    batch = SftBatch(tokens, jnp.ones_like(tokens), items, starts)
     state, losses = init_state(params, optimizer), []
     for _ in range(20):
         state, metrics = step(state, batch)

@@ -1,7 +1,7 @@
 """Ahead of time: does a run fit a TPU that is not here, what does it send, and how long would a step take?
 
 The SFT, RL and evaluation programs are compiled for a named topology by libtpu, from shapes alone: no parameter is
-made and no device is needed. The catalogue is a random one of semantic ids of the configured size.
+made and no device is needed. The catalog is a random one of semantic ids of the configured size.
 """
 
 import collections
@@ -232,7 +232,7 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
 
 
 def _trie(config: Config, model: ModelConfig, scoring: str) -> Trie:
-    """A catalogue of `compile_check.num_items` random semantic ids, whose tokens are the last of the vocabulary."""
+    """A catalog of `compile_check.num_items` random semantic ids, whose tokens are the last of the vocabulary."""
     levels, codes, items = config.catalog.levels, config.catalog.codes, config.compile_check.num_items
     if items > codes**levels // 2:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Checks of the catalogue and its trie: is every item reachable, under the tokens it is taught by, and alone there?"""
+"""Checks of the catalog and its trie: is every item reachable, under the tokens it is taught by, and alone there?"""
 
 import itertools
 import pathlib
@@ -13,11 +13,11 @@ from wpauc_jax.data.sources.minionerec import parse_info
 from wpauc_jax.doctor.findings import Finding, items, note, problem, share
 
 
-def catalogue_fits(dataset: Dataset, catalog: Catalog) -> list[Finding]:
-    """The catalogue has a sequence for each item of the data."""
+def catalog_fits(dataset: Dataset, catalog: Catalog) -> list[Finding]:
+    """The catalog has a sequence for each item of the data."""
     if catalog.num_items == dataset.num_items:
         return []
-    text = f"the catalogue has {catalog.num_items:,} items, the data {dataset.num_items:,}"
+    text = f"the catalog has {catalog.num_items:,} items, the data {dataset.num_items:,}"
     return [problem(f"{text}; delete catalog.npz and catalog.json and run again")]
 
 

@@ -1,4 +1,4 @@
-"""Checks of what was trained: is it of this data and catalogue, is it finite, and does it name only items?"""
+"""Checks of what was trained: is it of this data and catalog, is it finite, and does it name only items?"""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ _TOLERANCE = 1e-3  # of a log-probability computed in two ways, in bfloat16 too
 
 
 def checkpoint_is_of_this_run(work: Workspace, stage: str) -> list[Finding]:
-    """The newest resumable checkpoint was written with this data, catalogue, model and scoring rule."""
+    """The newest resumable checkpoint was written with this data, catalog, model and scoring rule."""
     changes = changed_settings(work.folder / stage / "checkpoints", work.identity())
     return [problem(f"the checkpoint of {stage} was written by another run: {change}") for change in changes]
 
@@ -43,8 +43,8 @@ def parameters_load(work: Workspace, stage: str) -> tuple[Params | None, list[Fi
     return None, [problem(f"arrays of {stage}'s parameters with a value that is not finite: {len(broken)}", broken[:3])]
 
 
-def lists_are_of_the_catalogue(work: Workspace, stage: str, params: Params) -> list[Finding]:
-    """Beams hold distinct items of the catalogue in descending order, as many as asked for, with their true scores."""
+def lists_are_of_the_catalog(work: Workspace, stage: str, params: Params) -> list[Finding]:
+    """Beams hold distinct items of the catalog in descending order, as many as asked for, with their true scores."""
     size, width = work.config.eval.batch_size, work.config.eval.num_beams
     samples = positions(work.dataset, "test")[: min(_ROWS, size)]
     batch = eval_batches(work.dataset, work.builder, samples, size, rows=batch_rows(size))[0]
@@ -55,7 +55,7 @@ def lists_are_of_the_catalogue(work: Workspace, stage: str, params: Params) -> l
     out = []
     for text, wrong in (
         (f"do not hold {expected} items", valid.sum(1) != expected),
-        ("name an item outside the catalogue", ((items < 0) | (items >= work.catalog.num_items))[:, :expected].any(1)),
+        ("name an item outside the catalog", ((items < 0) | (items >= work.catalog.num_items))[:, :expected].any(1)),
         ("name an item twice", np.array([len(set(row[ok])) < ok.sum() for row, ok in zip(items, valid, strict=True)])),
         ("have a score that is not a number", (valid & ~np.isfinite(scores)).any(1)),
         ("are not in descending order", (ordered[:, 1:] > ordered[:, :-1]).any(1)),

@@ -12,7 +12,7 @@ _SHOWN = 3  # references in a finding
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One sentence about the data, the catalogue or a checkpoint, with the rows or items that show it.
+    """One sentence about the data, the catalog or a checkpoint, with the rows or items that show it.
 
     A problem makes results wrong or incomparable and fails the examination; a note is a fact to know when reading them.
     """

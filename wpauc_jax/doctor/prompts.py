@@ -124,7 +124,7 @@ def prompts_are_the_builders(
 def sft_teaches_what_is_asked(
     dataset: Dataset, catalog: Catalog, builder: PromptBuilder, limits: np.ndarray
 ) -> list[Finding]:
-    """Before each target of SFT stands the prompt of the items before it, behind it the catalogue's tokens of it.
+    """Before each target of SFT stands the prompt of the items before it, behind it the catalog's tokens of it.
 
     The items are the last one to `max_history` before a training interaction of the batch's user, one of the
     `limits[user]` that SFT may see. So SFT sees the prompts of RL and evaluation, the tokens of the trie, and no row of
@@ -142,7 +142,7 @@ def sft_teaches_what_is_asked(
                 other_prompt.append((piece.user, item))
     found = []
     for pairs, text in (
-        (other_tokens, "targets that SFT teaches by other tokens than the catalogue's"),
+        (other_tokens, "targets that SFT teaches by other tokens than the catalog's"),
         (other_prompt, "targets that SFT teaches behind another prompt than that of the training items before them"),
     ):
         if pairs:

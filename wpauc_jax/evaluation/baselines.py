@@ -1,6 +1,6 @@
 """Rankings that need no training, to hold a model against: popularity, the last items again, what follows the last.
 
-Each ranks the whole catalogue. Two identities of an item can differ: peers judge a list by semantic id or by title,
+Each ranks the whole catalog. Two identities of an item can differ: peers judge a list by semantic id or by title,
 and items that share one are then one. `labels` int[I] says which items are the same; a list then names each label
 once, at the place of its first item, and the rank is that of the target's label. Without labels items are themselves.
 """
@@ -87,7 +87,7 @@ def optimal_ranks(world: World, dataset: Dataset, positions: np.ndarray, limit: 
 
 
 def optimal_law(world: World, dataset: Dataset, positions: np.ndarray, limit: int) -> np.ndarray:
-    """float64[N, I]: the true law of each sample's target given the last `limit` items, over the catalogue's items."""
+    """float64[N, I]: the true law of each sample's target given the last `limit` items, over the catalog's items."""
     number = np.array([int(raw) for raw in dataset.item_ids])  # a world's raw ids are its item numbers
     histories = dataset.histories(positions, limit)
     return world.next_item(np.where(histories >= 0, number[histories], -1))[:, number]

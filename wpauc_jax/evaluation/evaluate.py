@@ -1,4 +1,4 @@
-"""Where does each sample's target come? By constrained beam search, or exactly, among all items of the catalogue."""
+"""Where does each sample's target come? By constrained beam search, or exactly, among all items of the catalog."""
 
 import collections
 import dataclasses

@@ -41,7 +41,7 @@ class Report:
         return metric_names(self.recall_at, self.ndcg_at)
 
     def table(self) -> str:
-        """Stages by metrics, with what one must know to read them: users, catalogue, lists, scoring rule, errors."""
+        """Stages by metrics, with what one must know to read them: users, catalog, lists, scoring rule, errors."""
         found = self.stages.values()
         rows = [
             [stage, _list_of(ranks, self.num_items), *(f"{ranks.mean(name):.4f}" for name in self.names)]

@@ -59,7 +59,7 @@ def split_params(policy: Policy, params: Params, *, first_row: int = 0, num_rows
         return params, ALL_TRAINED
     if not config.lora.rank and not num_rows:
         raise ConfigError(
-            "model.freeze=True leaves nothing to train: the catalogue adds no token, and model.lora.rank is 0"
+            "model.freeze=True leaves nothing to train: the catalog adds no token, and model.lora.rank is 0"
         )
     flat, axes = flatten_dict(params), dict(policy.axes)
     trained = {path: leaf for path, leaf in flat.items() if is_adapter(axes[path])}

@@ -1,4 +1,4 @@
-"""A trained run as one folder: a model that `transformers` loads, its tokenizer, and the catalogue."""
+"""A trained run as one folder: a model that `transformers` loads, its tokenizer, and the catalog."""
 
 import json
 import pathlib
@@ -18,7 +18,7 @@ def export(run: Run, params: Params, *, say: Callable[[str], None]) -> pathlib.P
     """Writes `export.path`; it appears whole or not at all.
 
     Beside the model: its tokenizer, with a token for each code of semantic ids; items.jsonl, one item a line with its
-    raw id, title and tokens; trie.npz, the whole catalogue as a trie (token, first_child, item: see
+    raw id, title and tokens; trie.npz, the whole catalog as a trie (token, first_child, item: see
     `wpauc_jax.catalog.trie`); prompt.json, the tokens that stand around the items of a history.
 
     Raises FileExistsError where there is such a folder already.
@@ -41,7 +41,7 @@ def export(run: Run, params: Params, *, say: Callable[[str], None]) -> pathlib.P
         generation=generation,
         add_files=add_files,
     )
-    say(f"the model, its tokenizer and the catalogue are in {path}")
+    say(f"the model, its tokenizer and the catalog are in {path}")
     return path
 
 
@@ -88,7 +88,7 @@ def _write_catalog(run: Run, folder: pathlib.Path) -> None:
 
 
 def _tokenizer(run: Run) -> Any:
-    """The run's tokenizer with its codes; for a model that knows nothing but the catalogue, one of those tokens."""
+    """The run's tokenizer with its codes; for a model that knows nothing but the catalog, one of those tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

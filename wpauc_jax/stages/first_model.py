@@ -1,4 +1,4 @@
-"""The model that a run starts from: fresh or pretrained, with rows for the catalogue's tokens, perhaps an adapter."""
+"""The model that a run starts from: fresh or pretrained, with rows for the catalog's tokens, perhaps an adapter."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def first_model(
 ) -> tuple[Policy, Params, Frozen]:
     """(policy, trained, frozen) before any training.
 
-    Raises ConfigError for a vocabulary that cannot hold the catalogue and for a size that the mesh does not divide, and
+    Raises ConfigError for a vocabulary that cannot hold the catalog and for a size that the mesh does not divide, and
     PretrainedError for weights that cannot be read.
     """
     settings, seed = config.model, config.model.seed + config.seed

@@ -175,5 +175,5 @@ def _check_group(work: Workspace) -> None:
     group, items = work.config.rl.group_size, work.catalog.num_items
     if group > items:
         raise ConfigError(
-            f"rl.group_size={group} is larger than the catalogue of {items} items; lower rl.group_size to {items}"
+            f"rl.group_size={group} is larger than the catalog of {items} items; lower rl.group_size to {items}"
         )

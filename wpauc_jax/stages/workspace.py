@@ -81,7 +81,7 @@ class Workspace(Run):
         return alignment_of(task, self.config.prompt, self.tokenizer, self.catalog, self.titles)
 
     def exact_search(self) -> ExactSearch:
-        """Exact ranks and the error of `eval.num_beams` beams, with this run's model, catalogue and scoring rule."""
+        """Exact ranks and the error of `eval.num_beams` beams, with this run's model, catalog and scoring rule."""
         config = self.config.eval
         return make_exact_search(self.ranker(self.config.scoring), num_beams=config.num_beams, ks=config.recall_at)
 

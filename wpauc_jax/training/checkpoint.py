@@ -65,7 +65,7 @@ class Checkpoints(CheckpointFolder):
       directory: this stage's folder; made if needed.
       keep: how many to keep. Two, so that one is whole while the next is written and one is left if it is damaged.
       reach: how many steps it must be possible to take back: an older checkpoint is kept for it where it is needed.
-      meta: what the run is, as plain JSON values: settings, catalogue hash, data hash. A checkpoint of a run with
+      meta: what the run is, as plain JSON values: settings, catalog hash, data hash. A checkpoint of a run with
         another `meta` is refused: see `config.recorded`. Leave out what a resumed run may change.
     """
 

@@ -122,7 +122,7 @@ WEIGHTING: dict[str, Callable[[RlConfig, jax.Array, jax.Array, jax.Array], jax.A
 
 
 def _group_metrics(scores: jax.Array, hit: jax.Array, valid: jax.Array, weights: jax.Array, num_items: int) -> Metrics:
-    """What a run is watched by. Entropy over the catalogue is bracketed: the group's share of it is known exactly."""
+    """What a run is watched by. Entropy over the catalog is bracketed: the group's share of it is known exactly."""
     found = hit.any(axis=1)
     negative = valid & ~hit
     mass = jnp.where(valid, jnp.exp(scores), 0.0)

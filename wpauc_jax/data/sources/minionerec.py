@@ -10,7 +10,7 @@ of time. Titles and semantic ids in the rows are those of `info` and are not rea
 
 Each user's rows are one time line: a row's history is the end of what the rows before it hold. So the time line is
 rebuilt from the rows, its samples are exactly the published rows, with the published histories, and every item of
-`info` belongs to the catalogue whether or not a row names it. Interactions that only a first row's history knows are
+`info` belongs to the catalog whether or not a row names it. Interactions that only a first row's history knows are
 training interactions; there is more than one of them for a user only where `train` is missing.
 """
 
