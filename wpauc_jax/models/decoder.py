@@ -1,7 +1,8 @@
-"""A decoder-only language model of the Qwen2 and Llama families in Flax NNX.
+"""A decoder-only language model of the Qwen2 and Llama families, in Flax NNX.
 
-Grouped-query attention, rotary positions, RMSNorm, SwiGLU; layers follow one another, or are stacked and scanned. The
-module is split once into structure and parameters (`wpauc_jax.models.policy`); nothing outside this package sees it.
+It has grouped-query attention, rotary positions, RMSNorm and SwiGLU. `wpauc_jax.models.layers` says how its layers are
+kept and run. `wpauc_jax.models.policy` splits the module into structure and parameters. Nothing outside this folder
+sees the module itself.
 """
 
 import dataclasses

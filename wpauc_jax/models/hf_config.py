@@ -1,7 +1,7 @@
-"""A model's settings as Hugging Face writes them: config.json read and checked, and written; settings of generation.
+"""The settings of a model as Hugging Face writes them: reads, checks and writes config.json and generation_config.json.
 
-Two families, which differ in nothing but a bias and the rotary frequencies: Qwen2 / Qwen2.5, and Llama 3 / SmolLM2.
-Every setting is checked as it is read, before anything is made of it: these files come from anywhere.
+There are two families: Qwen2 with Qwen2.5, and Llama 3 with SmolLM2. They differ only in a bias and in the rotary
+frequencies. These files may come from anybody. So every setting is checked as it is read, before it is used.
 """
 
 import dataclasses

@@ -1,6 +1,7 @@
-"""Which parameters training changes: all, or only what was added to a pretrained model.
+"""Which parameters training changes: all of them, or only what was added to a pretrained model.
 
-Training, its moments, its reference and its checkpoints hold the trained part alone; the frozen part is there once.
+The training state, its moments, its reference and its checkpoints hold only the trained part. The frozen part is held
+once, beside them.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ _ROWS_AXES = ("new_rows", "width")
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["first_row"])
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """The parameters that training leaves alone. A table of which some rows are trained is here as a whole."""
+    """The parameters that training does not change. Where some rows of a table are trained, it is here as a whole."""
 
     params: Params
     first_row: int = 0  # where the trained rows of a table begin

@@ -1,4 +1,4 @@
-"""AdamW with a schedule and a global-norm clip, from the settings."""
+"""The optimizer that the settings ask for: AdamW, a learning-rate schedule and a limit on the gradient's norm."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTrans
 
 
 def _clip(max_norm: float) -> optax.GradientTransformation:
-    """`optax.clip_by_global_norm` with a factor in place of a division, which XLA would store: one more gradient."""
+    """`optax.clip_by_global_norm`, but it multiplies by a factor. XLA would store a division as one more gradient."""
 
     def clip(grads: optax.Updates, _: optax.Params | None) -> optax.Updates:
         factor = max_norm / jnp.maximum(optax.tree.norm(grads), max_norm)
@@ -50,5 +50,5 @@ def _clip(max_norm: float) -> optax.GradientTransformation:
 
 
 def _decayed(params: Parameters) -> Parameters:
-    """Where weight decay acts: on arrays of more than one axis, apart from that of stacked layers."""
+    """Where weight decay acts: on arrays that have more than one axis. The axis of stacked layers does not count."""
     return params.map(lambda path, leaf, axes: len(axes) - ("layers" in axes) > 1)
