@@ -1,4 +1,4 @@
-"""Checks of the catalog and its trie: is every item reachable, under the tokens it is taught by, and alone there?"""
+"""Checks of the catalog and its trie. Can every item be reached by the tokens that it is taught by, and it alone?"""
 
 import itertools
 import pathlib

@@ -1,4 +1,4 @@
-"""All checks in their order, and the page they make."""
+"""Runs all checks in their order, and makes the page that shows what they found."""
 
 import dataclasses
 import functools
