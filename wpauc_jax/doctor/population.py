@@ -1,4 +1,4 @@
-"""Facts about users and items that decide what a metric can mean: cold ones, repeats, and histories that say nothing."""
+"""Facts about users and items that decide what a metric can mean: cold ones, repeats, histories that say nothing."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""At which place of its list does each sample's target come? Beam search answers, or an exact ranking of the catalog."""
+"""At which place of its list does each target come? Beam search answers, or an exact ranking of the catalog."""
 
 import collections
 import dataclasses
