@@ -1,4 +1,4 @@
-"""Constrained beam search alone, against what else one could do, at catalogues of 1e3 to 1e6 items of 4 codes.
+"""Constrained beam search alone, against what else one could do, at catalogs of 1e3 to 1e6 items of 4 codes.
 
     python -m benchmarks.decode [--items 1000 10000 100000 1000000]
 
@@ -7,8 +7,8 @@ Three ways to search from a prompt that has been run, on the mini model of `benc
   mask    all logits of the vocabulary each step, and a mask from a Python dictionary of prefixes, per beam, as the
           trainers on Hugging Face do.
   dense   the trie, with each depth's children of a code from a table [V, V] of pairs, and all logits: it fits only
-          while V is small, and knows pairs of codes, not paths, so that it can leave the catalogue.
-Prints a table and, last, one JSON object: milliseconds a batch, and the largest catalogue's time over the smallest's.
+          while V is small, and knows pairs of codes, not paths, so that it can leave the catalog.
+Prints a table and, last, one JSON object: milliseconds a batch, and the largest catalog's time over the smallest's.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.measure import median, seconds
 from benchmarks.setup import Bench, model_config, rl_config
-from benchmarks.shapes import SHAPES, Shape, catalogue
+from benchmarks.shapes import SHAPES, Shape, make_catalog
 from wpauc_jax.decode import Ranker
 from wpauc_jax.models import Params, PromptCache, Prompts, SuffixCache
 
@@ -116,7 +116,7 @@ def measure(shape: Shape, repeats: int) -> Row:
     params = bench.new_state().params
     batch = bench.batch(0)
     cache = jax.jit(bench.policy.prefill)(params, Prompts(batch.prompts.tokens, batch.prompts.lengths))
-    items, masked = catalogue(shape), MaskedSearch(bench, shape.levels)
+    items, masked = make_catalog(shape), MaskedSearch(bench, shape.levels)
     row = {"items": float(shape.items), "trie_ms": 1e3 * trie_seconds(bench, cache, params, repeats)}
     for name, masks in (("mask_ms", python_masks), ("dense_ms", pair_masks)):
         legal = masks(items, shape.vocab)

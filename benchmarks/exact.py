@@ -1,4 +1,4 @@
-"""Exact scores of a whole catalogue against the RL step of as many users.
+"""Exact scores of a whole catalog against the RL step of as many users.
 
     python -m benchmarks.exact                      # the mini shape: 8 users, 3,686 items
     python -m benchmarks.exact --set='{"items": 10000}' --block-size=512

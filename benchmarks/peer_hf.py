@@ -18,7 +18,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks.memory import release_memory
-from benchmarks.shapes import EOS, KL_COEF, LEARNING_RATE, MAX_GRAD_NORM, SHAPES, Shape, catalogue, prompts
+from benchmarks.shapes import EOS, KL_COEF, LEARNING_RATE, MAX_GRAD_NORM, SHAPES, Shape, make_catalog, prompts
 
 
 class PrefixConstraint(LogitsProcessor):
@@ -50,7 +50,7 @@ class Peer:
         self.reference.load_state_dict(self.policy.state_dict())
         self.reference.requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LEARNING_RATE)
-        self.constraint = LogitsProcessorList([PrefixConstraint(catalogue(shape), shape.prompt)])
+        self.constraint = LogitsProcessorList([PrefixConstraint(make_catalog(shape), shape.prompt)])
 
     def step(self, tokens: torch.Tensor) -> dict[str, float]:
         """Seconds of one step on prompts [B, T]."""

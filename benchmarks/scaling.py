@@ -1,4 +1,4 @@
-"""How an RL step's time grows with the group, the prompt, the catalogue and the batch.
+"""How an RL step's time grows with the group, the prompt, the catalog and the batch.
 
     python -m benchmarks.scaling --plot=docs/figures/scaling.png
 
@@ -28,7 +28,7 @@ LABELS = {"group": "candidates G", "prompt": "prompt tokens T", "items": "items"
 
 
 def step_seconds(name: str, value: int, repeats: int) -> float:
-    """Median seconds of a step of the mini shape with one field replaced; catalogues have 4 codes an item."""
+    """Median seconds of a step of the mini shape with one field replaced; catalogs have 4 codes an item."""
     changes: dict[str, Any] = {"levels": 4, name: value}
     shape = dataclasses.replace(SHAPES["mini"], **changes)
     runner = Runner(Bench(shape, model_config(shape), rl_config(shape)))

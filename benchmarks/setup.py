@@ -1,4 +1,4 @@
-"""What the benchmarks of one shape share: settings, model, catalogue, batches and the step's programs."""
+"""What the benchmarks of one shape share: settings, model, catalog, batches and the step's programs."""
 
 import functools
 import runpy
@@ -12,7 +12,7 @@ import optax
 from benchmarks.flops import StepFlops, step_flops
 from benchmarks.measure import median, seconds
 from benchmarks.memory import release_memory
-from benchmarks.shapes import EOS, FIRST_CODE, KL_COEF, LEARNING_RATE, MAX_GRAD_NORM, Shape, catalogue, prompts
+from benchmarks.shapes import EOS, FIRST_CODE, KL_COEF, LEARNING_RATE, MAX_GRAD_NORM, Shape, make_catalog, prompts
 from wpauc_jax.batches.types import PromptBatch, RlBatch
 from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.config import Config, ModelConfig, OptimConfig, RlConfig, from_config_dict
@@ -32,7 +32,7 @@ class Bench:
 
     def __init__(self, shape: Shape, model: ModelConfig, config: RlConfig, *, trim: bool = True):
         self.shape, self.config = shape, config
-        self.trie = build_trie(catalogue(shape).tolist(), eos=EOS, trim=trim)
+        self.trie = build_trie(make_catalog(shape).tolist(), eos=EOS, trim=trim)
         self.policy, _ = init(model)
         self.ranker = Ranker(self.policy, self.trie, SCORING)
         self.optimizer = make_optimizer(config.optim, total_steps=1000)

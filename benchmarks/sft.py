@@ -3,7 +3,7 @@
     python -m benchmarks.sft
     python -m benchmarks.sft --users 50000 --max-history 20
 
-Sequences of 5 items and more, geometric, 15 in the mean, over the mini shape's catalogue and model. Both ways take
+Sequences of 5 items and more, geometric, 15 in the mean, over the mini shape's catalog and model. Both ways take
 turns in one run, with about as many tokens in a batch. Useful tokens are those of pieces, not padding. `waits` is the
 share of a run's time in which the loop stood waiting for the pipeline's next batch.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.measure import median
 from benchmarks.setup import model_config
-from benchmarks.shapes import SHAPES, catalogue
+from benchmarks.shapes import SHAPES, make_catalog
 from wpauc_jax.batches.packing import Packing
 from wpauc_jax.batches.pipeline import sft_batches
 from wpauc_jax.batches.prompts import PromptBuilder
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
 
-    codes = catalogue(SHAPE) - catalogue(SHAPE).min(axis=0)
+    codes = make_catalog(SHAPE) - make_catalog(SHAPE).min(axis=0)
     catalog = catalog_from_codes(codes, [SHAPE.codes] * SHAPE.levels)
     dataset = sequences(options.users)
     packed = sft_rows(dataset, PromptBuilder(catalog, options.max_history), np.diff(dataset.offsets))

@@ -1,4 +1,4 @@
-"""The named shapes that benchmarks run at, and synthetic catalogues and prompts for them. Needs NumPy alone."""
+"""The named shapes that benchmarks run at, and synthetic catalogs and prompts for them. Needs NumPy alone."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ SHAPES = {
 }
 
 
-def catalogue(shape: Shape, seed: int = 0) -> np.ndarray:
+def make_catalog(shape: Shape, seed: int = 0) -> np.ndarray:
     """Distinct items int64[I, levels] as token ids, without the end token; the first code is skewed as in real data."""
     if shape.items > shape.codes**shape.levels:
         raise ValueError(f"{shape.levels} levels of {shape.codes} codes hold fewer than {shape.items} items")

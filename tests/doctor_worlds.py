@@ -10,7 +10,8 @@ from wpauc_jax.catalog.items import catalog_from_codes
 from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.data.dataset import Dataset, positions, train_rows
 from wpauc_jax.data.splits import chronological, leave_one_out
-from wpauc_jax.doctor import catalogue, population, prompts, splits
+from wpauc_jax.doctor import catalog as catalog_checks
+from wpauc_jax.doctor import population, prompts, splits
 
 ITEMS, USERS, LENGTH, LIMIT = 16, 10, 6, 4
 SEED = 1  # a draw in which every item occurs in training
@@ -69,14 +70,14 @@ def every_finding(dataset, catalog=CATALOG, builder=BUILDER) -> list:
         population.repeated_targets(dataset, LIMIT),
         population.shared_histories(dataset, LIMIT),
         population.items_without_title(dataset),
-        catalogue.catalogue_fits(dataset, catalog),
-        catalogue.tokens_are_sound(dataset, catalog),
-        catalogue.sequences_are_unique(dataset, catalog),
-        catalogue.items_are_reachable(dataset, catalog, build_trie(catalog.sequences())),
-        catalogue.items_are_reachable(dataset, catalog, build_trie(catalog.sequences(), trim=False)),
+        catalog_checks.catalog_fits(dataset, catalog),
+        catalog_checks.tokens_are_sound(dataset, catalog),
+        catalog_checks.sequences_are_unique(dataset, catalog),
+        catalog_checks.items_are_reachable(dataset, catalog, build_trie(catalog.sequences())),
+        catalog_checks.items_are_reachable(dataset, catalog, build_trie(catalog.sequences(), trim=False)),
         *(
-            catalogue.shared_labels(dataset, labels, "label")
-            for labels in (catalogue.code_labels(catalog), catalogue.title_labels(dataset))
+            catalog_checks.shared_labels(dataset, labels, "label")
+            for labels in (catalog_checks.code_labels(catalog), catalog_checks.title_labels(dataset))
             if labels is not None
         ),
         prompts.targets_are_bound_by_id(dataset, batches),

@@ -1,9 +1,10 @@
-"""Is B better than A? Two evaluations on the same samples, by paired bootstrap over users.
+"""Is B better than A? Compares two evaluations on the same samples, by a paired bootstrap over users.
 
     python -m wpauc_jax.compare A.npz B.npz
     python -m wpauc_jax.compare A1.npz,A2.npz,A3.npz B1.npz,B2.npz,B3.npz
 
-Several files, separated by commas, are runs of one method with several seeds: each sample then counts with its mean.
+Several files with commas between them are runs of one method with several seeds. A sample then counts with its mean
+over these runs.
 """
 
 import argparse

@@ -83,7 +83,7 @@ MODES: dict[str, Callable[[Config, pathlib.Path], int | None]] = {
 _ELSEWHERE = {"compile_check"}  # for devices that are not here: such a mode makes a mesh of its own
 
 
-# Who writes in the work directory is alone there; who only reads does not do so while another one writes.
+# By `mode`. A mode that writes in the work directory is alone there. A mode that reads waits for no writer: it refuses.
 LOCKS = {
     **dict.fromkeys(("all", "prepare", "sft", "rl", "evaluate"), taken),
     **dict.fromkeys(("recommend", "export"), respected),
@@ -105,7 +105,7 @@ def _say(text: str) -> None:
 
 
 def _train(config: Config, folder: pathlib.Path, *stages: str) -> Workspace:
-    """config.json says how the directory was trained: other modes leave it alone, and so does a run that is refused."""
+    """Trains stages. config.json says how the directory was trained: other modes and refused runs do not change it."""
     work = open_workspace(config, folder, _say)
     if not (folder / "config.json").exists():
         _write_json(folder / "config.json", dataclasses.asdict(config))

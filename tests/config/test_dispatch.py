@@ -8,7 +8,7 @@ from tests.config.test_fields import FIELDS
 from wpauc_jax import modes
 from wpauc_jax.config import run as config_run
 
-CHOICES = {name: field.metadata["choices"] for name, (_, field, _) in FIELDS.items() if "choices" in field.metadata}
+CHOICES = [name for name, (_, field, _) in FIELDS.items() if "choices" in field.metadata]
 
 # The dict that has an entry for each value of a setting.
 DICTS = {
@@ -23,8 +23,15 @@ DICTS = {
     "catalog.ids": "wpauc_jax.catalog.build.IDS",
     "prompt.style": "wpauc_jax.batches.prompts.STYLES",
     "prompt.history": "wpauc_jax.batches.prompts.HISTORIES",
+    "model.family": "wpauc_jax.models.policy.FAMILIES",
+    "model.rope_scaling.kind": "wpauc_jax.models.rope.SCALING",
+    "model.layers": "wpauc_jax.models.layers.LAYERS",
+    "model.remat": "wpauc_jax.models.layers.REMAT",
+    "model.gather": "wpauc_jax.models.policy.GATHERED",
     "model.attention": "wpauc_jax.models.decoder.CAUSAL_ATTENTION",
     "model.new_rows": "wpauc_jax.stages.first_model.NEW_ROWS",
+    "sft.optim.schedule": "wpauc_jax.training.optim.SCHEDULES",
+    "rl.optim.schedule": "wpauc_jax.training.optim.SCHEDULES",
     "sft.faults.action": "wpauc_jax.training.loop.FAULT_ACTIONS",
     "sft.loss": "wpauc_jax.training.sft.SFT_SCORING",
     "rl.faults.action": "wpauc_jax.training.loop.FAULT_ACTIONS",
@@ -51,25 +58,33 @@ REASONS = {
     "export.dtype": "the names are NumPy's",
 }
 
+# Further dicts that must have an entry for each value of a setting.
+ALSO = {"model.rope_scaling.kind": ["wpauc_jax.models.hf_config._ROPE_PARAMETERS"]}
+
 
 def entries(dotted):
     module, _, name = dotted.rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
+def choices(name):
+    return set(FIELDS[name][1].metadata["choices"])
+
+
 @pytest.mark.parametrize("name", CHOICES)
 def test_every_value_has_an_entry(name):
     assert (name in DICTS) != (name in REASONS), f"{name} needs a dict with an entry a value, or a reason"
     if name in DICTS:
-        assert set(entries(DICTS[name])) == set(CHOICES[name]) - BEFORE.get(name, set())
+        for where in (DICTS[name], *ALSO.get(name, [])):
+            assert set(entries(where)) == choices(name) - BEFORE.get(name, set()), where
 
 
 def test_no_line_is_out_of_date():
     assert {*DICTS, *REASONS} <= set(CHOICES)
-    assert all(values <= set(CHOICES[name]) for name, values in BEFORE.items())
+    assert all(values <= choices(name) for name, values in BEFORE.items())
 
 
 def test_every_mode_is_a_function_and_says_who_else_may_be_at_work():
     """compile_check has no work directory."""
-    assert set(config_run.MODES) == set(CHOICES["mode"]) == set(modes.MODES)
-    assert set(modes.LOCKS) == set(CHOICES["mode"]) - {"compile_check"}
+    assert set(config_run.MODES) == choices("mode") == set(modes.MODES)
+    assert set(modes.LOCKS) == choices("mode") - {"compile_check"}

@@ -23,6 +23,7 @@ ALL = [
     "amazon.py:industrial",
     "amazon.py:office",
     "amazon.py:toys",
+    "own.py",
     "qwen2_5.py:0.5B-title",
     "qwen2_5.py:7B-sid-yelp",
     "smollm2.py",
@@ -128,7 +129,7 @@ def test_a_wrong_argument_lists_the_names(name, known):
         parse(name)
 
 
-@pytest.mark.parametrize("name", ["quickstart.py:small", "yelp.py:small"])
+@pytest.mark.parametrize("name", ["quickstart.py:small", "own.py:small", "yelp.py:small"])
 def test_an_argument_where_there_is_none_is_refused(name):
     with pytest.raises(flags.IllegalFlagValueError, match="takes no argument, got 'small'"):
         parse(name)

@@ -23,7 +23,8 @@ from wpauc_jax.catalog.items import catalog_from_codes
 from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.config import CatalogConfig
 from wpauc_jax.data.dataset import positions
-from wpauc_jax.doctor import catalogue, population, splits
+from wpauc_jax.doctor import catalog as catalog_checks
+from wpauc_jax.doctor import population, splits
 from wpauc_jax.doctor.tables import baseline_table, length_table
 
 
@@ -163,7 +164,7 @@ def test_a_missing_title():
 
 def test_a_catalogue_of_other_data():
     other = catalog_from_codes(CODES[:-1], [4, 4])
-    finding = only(catalogue.catalogue_fits(clean_dataset(), other), is_problem=True)
+    finding = only(catalog_checks.catalog_fits(clean_dataset(), other), is_problem=True)
     assert finding.text.startswith("the catalog has 15 items, the data 16")
 
 
@@ -186,18 +187,18 @@ def with_tokens(item: int, tokens: list[int], length: int | None = None):
     ],
 )
 def test_tokens_that_cannot_be(catalog, text):
-    found = catalogue.tokens_are_sound(clean_dataset(), catalog)
+    found = catalog_checks.tokens_are_sound(clean_dataset(), catalog)
     assert text in [finding.text for finding in found]
     assert all(finding.references == ("item 'i3' 'Title 3'",) for finding in found)
 
 
 def test_two_items_with_one_sequence():
     twin = with_tokens(3, CATALOG.tokens[7].tolist())
-    finding = only(catalogue.sequences_are_unique(clean_dataset(), twin), is_problem=True)
+    finding = only(catalog_checks.sequences_are_unique(clean_dataset(), twin), is_problem=True)
     assert finding.text.startswith("items whose sequence equals another's: 1")
     assert finding.references == ("item 'i3' 'Title 3'", "item 'i7' 'Title 7'")
     prefix = with_tokens(3, CATALOG.tokens[8][:1].tolist())
-    finding = only(catalogue.sequences_are_unique(clean_dataset(), prefix), is_problem=True)
+    finding = only(catalog_checks.sequences_are_unique(clean_dataset(), prefix), is_problem=True)
     assert finding.text.startswith("items whose sequence begins another's: 1")
 
 
@@ -206,7 +207,9 @@ def test_an_item_that_the_trie_lacks_or_spells_otherwise(trim):
     dataset = clean_dataset()
     swapped = CATALOG.sequences()
     swapped[3], swapped[7] = swapped[7], swapped[3]
-    finding = only(catalogue.items_are_reachable(dataset, CATALOG, build_trie(swapped, trim=trim)), is_problem=True)
+    finding = only(
+        catalog_checks.items_are_reachable(dataset, CATALOG, build_trie(swapped, trim=trim)), is_problem=True
+    )
     hit = int(np.isin(dataset.item[positions(dataset, "test")], [3, 7]).sum())
     assert finding.text.startswith(
         f"items that their tokens do not lead to in the trie: 2; they are the targets of {hit} of 10"
@@ -220,7 +223,9 @@ def test_a_fourth_code_that_only_the_trie_knows():
     codes[3] = codes[7]
     full = catalog_from_codes(codes, [4, 4])
     cut = dataclasses.replace(full, tokens=full.tokens[:, :2], lengths=np.minimum(full.lengths, 2))
-    finding = only(catalogue.items_are_reachable(clean_dataset(), cut, build_trie(full.sequences())), is_problem=True)
+    finding = only(
+        catalog_checks.items_are_reachable(clean_dataset(), cut, build_trie(full.sequences())), is_problem=True
+    )
     assert finding.references == ("item 'i3' 'Title 3'", "item 'i7' 'Title 7'")
 
 
@@ -228,12 +233,12 @@ def test_semantic_ids_of_another_numbering(tmp_path):
     dataset = clean_dataset()
     numbered = dataclasses.replace(dataset, item_ids=[str(i) for i in range(ITEMS)])
     config = CatalogConfig(ids="file", path=str(tmp_path / "info.txt"))
-    assert "is gone" in only(catalogue.ids_are_of_these_items(numbered, config), is_problem=False).text
+    assert "is gone" in only(catalog_checks.ids_are_of_these_items(numbered, config), is_problem=False).text
     lines = [f"<a_{i}>\t{title}\t{i}\n" for i, title in enumerate(dataset.titles)]
     (tmp_path / "info.txt").write_text("".join(lines))
-    assert catalogue.ids_are_of_these_items(numbered, config) == []
+    assert catalog_checks.ids_are_of_these_items(numbered, config) == []
     (tmp_path / "info.txt").write_text("".join([lines[0], *(line.replace("Title", "Other") for line in lines[1:3])]))
-    finding = only(catalogue.ids_are_of_these_items(numbered, config), is_problem=True)
+    finding = only(catalog_checks.ids_are_of_these_items(numbered, config), is_problem=True)
     assert finding.text.startswith("2 of 3 (66.7%) items have another title in ")
     assert finding.text.endswith("it calls item '1' 'Other 1'")
     assert finding.references == ("item '1' 'Title 1'", "item '2' 'Title 2'")
@@ -244,31 +249,31 @@ def test_items_that_share_a_code_or_a_title():
     popular, other = (int(i) for i in dataset.item[positions(dataset, "test")][:2])
     codes = CODES.copy()
     codes[popular] = codes[other]
-    labels = catalogue.code_labels(catalog_from_codes(codes, [4, 4]))
+    labels = catalog_checks.code_labels(catalog_from_codes(codes, [4, 4]))
     test = dataset.item[positions(dataset, "test")]
     both, alone = np.isin(test, [popular, other]).sum(), max((test == popular).sum(), (test == other).sum())
-    group, effect = catalogue.shared_labels(dataset, labels, "semantic id")
+    group, effect = catalog_checks.shared_labels(dataset, labels, "semantic id")
     assert group.text.startswith("items that share their semantic id with another: 2, of which 1 beyond the first")
     assert f"Recall@1 {both / 10:.4f} if scored by semantic id, {alone / 10:.4f} if scored by item id" in effect.text
     assert not group.is_problem and not effect.is_problem
     titles = list(dataset.titles)
     titles[popular] = titles[other]
     retitled = dataclasses.replace(dataset, titles=titles)
-    by_title = catalogue.shared_labels(retitled, catalogue.title_labels(retitled), "title")
+    by_title = catalog_checks.shared_labels(retitled, catalog_checks.title_labels(retitled), "title")
     assert [finding.text.replace("title", "semantic id") for finding in by_title] == [group.text, effect.text]
     nameless = dataclasses.replace(dataset, titles=["", "", *dataset.titles[2:]])
-    assert catalogue.shared_labels(nameless, catalogue.title_labels(nameless), "title") == []
+    assert catalog_checks.shared_labels(nameless, catalog_checks.title_labels(nameless), "title") == []
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_titles_that_do_not_end_or_end_twice(style):
     catalog = STYLES[style].catalog
     open_ended = dataclasses.replace(catalog, lengths=catalog.lengths - (np.arange(ITEMS) == 3))
-    found = [finding.text for finding in catalogue.tokens_are_sound(clean_dataset(), open_ended)]
+    found = [finding.text for finding in catalog_checks.tokens_are_sound(clean_dataset(), open_ended)]
     assert "items that do not end in the token that ends an item, or hold it before: 1" in found
     tokens = catalog.tokens.copy()
     tokens[5, 0] = catalog.end
-    found = catalogue.tokens_are_sound(clean_dataset(), dataclasses.replace(catalog, tokens=tokens))
+    found = catalog_checks.tokens_are_sound(clean_dataset(), dataclasses.replace(catalog, tokens=tokens))
     assert only(found, is_problem=True).references == ("item 'i5' 'Title 5'",)
 
 
@@ -279,7 +284,7 @@ def test_the_tables():
     assert lines[2].split() == ["train", "30", "3", "3", "5", "7", "7", "7", "9", "44.4%", "0.0%"]  # 5 of 9 is tokens
     assert lines[4].split() == ["test", "10", "9", "9", "9", "9", "9", "9", "9", "0.0%", "100.0%"]
     repeat = changed("item", LENGTH - 1, dataset.item[LENGTH - 2])
-    table = baseline_table(repeat, {"item id": None, "title": catalogue.title_labels(repeat)}, LIMIT)
+    table = baseline_table(repeat, {"item id": None, "title": catalog_checks.title_labels(repeat)}, LIMIT)
     found = {line[:18].strip() + " " + line[20:29].strip(): line[29:].split() for line in table.splitlines()[2:]}
     assert list(found) == [
         *("popularity item id", "popularity title"),

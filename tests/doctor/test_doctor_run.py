@@ -23,7 +23,8 @@ from wpauc_jax.config import (
     SyntheticConfig,
 )
 from wpauc_jax.decode.search import Candidates
-from wpauc_jax.doctor import catalogue, checkpoints, examine
+from wpauc_jax.doctor import catalog as catalog_checks
+from wpauc_jax.doctor import checkpoints, examine
 from wpauc_jax.evaluation.ranks import Ranks
 from wpauc_jax.stages.workspace import Workspace, open_workspace
 from wpauc_jax.training.checkpoint import BestCheckpoint
@@ -164,9 +165,9 @@ def sure(found):
 def test_lists_that_no_search_may_give(work, true_lists, monkeypatch, change, text):
     params, search = true_lists
     monkeypatch.setattr(Workspace, "search", lambda self, width: search)
-    assert checkpoints.lists_are_of_the_catalogue(work, "sft", params) == []
+    assert checkpoints.lists_are_of_the_catalog(work, "sft", params) == []
     monkeypatch.setattr(Workspace, "search", lambda self, width: spoilt(search, change))
-    findings = checkpoints.lists_are_of_the_catalogue(work, "sft", params)
+    findings = checkpoints.lists_are_of_the_catalog(work, "sft", params)
     mine = [finding for finding in findings if finding.text.endswith(f"{text}: 1")]
     assert len(mine) == 1 and mine[0].is_problem
     assert mine[0].references[0].endswith("test)")
@@ -269,7 +270,7 @@ def test_industrial_is_well_but_not_with_the_ids_of_another_numbering(tmp_path, 
     assert examination.findings["splits are apart in time"] == []
     assert "with another: 49, of which 36 beyond the first" in texts(examination, "items share a title")
     # MiniOneRec's files number the same items in another order.
-    (finding,) = catalogue.ids_are_of_these_items(work.dataset, CatalogConfig(**industrial_sids))
+    (finding,) = catalog_checks.ids_are_of_these_items(work.dataset, CatalogConfig(**industrial_sids))
     assert finding.is_problem and finding.text.startswith("3,5") and "it calls item '0' 'SUPCO SPP6" in finding.text
     assert finding.references[0].startswith("item '0' 'Acetal Copolymer Round Rod")
 

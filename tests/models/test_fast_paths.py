@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.flops import step_flops
-from benchmarks.shapes import Shape, catalogue
+from benchmarks.shapes import Shape, make_catalog
 from tests.worlds import (
     TINY,
     beam_search,
@@ -231,10 +231,10 @@ def test_useful_flops_count_the_algorithm():
 
 def test_benchmark_catalogues_are_distinct_and_inside_the_vocabulary():
     shape = Shape("toy", layers=1, width=2, heads=1, kv_heads=1, head_dim=2, ffn=3, vocab=800, users=1)
-    items = catalogue(shape)
+    items = make_catalog(shape)
     assert len(np.unique(items, axis=0)) == shape.items == len(items)
     assert items.min() >= 16 and items.max() < shape.vocab
     with pytest.raises(ValueError, match="hold fewer than 3686 items"):
-        catalogue(dataclasses.replace(shape, codes=8))
+        make_catalog(dataclasses.replace(shape, codes=8))
     with pytest.raises(ValueError, match="need a vocabulary of 784 ids"):
-        catalogue(dataclasses.replace(shape, vocab=700))
+        make_catalog(dataclasses.replace(shape, vocab=700))

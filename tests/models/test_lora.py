@@ -136,7 +136,7 @@ def test_only_what_was_added_is_trained(tied, adapter, rows):
 
 def test_something_must_be_trained():
     policy, params = tiny_policy(dataclasses.replace(TINY, freeze=True))
-    with pytest.raises(ConfigError, match="leaves nothing to train: the catalogue adds no token"):
+    with pytest.raises(ConfigError, match="leaves nothing to train: the catalog adds no token"):
         split_params(policy, params, first_row=24, num_rows=0)
 
 

@@ -1,3 +1,4 @@
 """Prepared data and a catalog become batches of arrays.
 
-Here are prompts, packing and pipelines; nothing here runs on a device."""
+Prompts, packing, pipelines and the types of batches belong here. Models and anything that runs on a device do not.
+"""

@@ -1,4 +1,7 @@
-"""Chat templates rendered once for a work directory: one that reads the clock gives the same prompt tomorrow."""
+"""A work directory keeps the chat template that it has rendered first.
+
+Some templates read the clock. Without this, a run would have another prompt tomorrow.
+"""
 
 import json
 import pathlib
@@ -75,5 +78,5 @@ def _write(path: pathlib.Path, chats: list[dict[str, Any]], say: Callable[[str],
     try:
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps({"chats": chats}, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:  # a finished run may lie where nothing can be written
+    except OSError as error:  # a finished run may lie on a disk that cannot be written to
         say(f"{path} cannot be written ({error.strerror}): a chat template that reads the clock is rendered anew")

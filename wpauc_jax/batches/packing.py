@@ -1,8 +1,8 @@
-"""Several short pieces in one row of tokens, so that little of a batch is padding.
+"""Packing puts several short pieces into one row of tokens, so that little of a batch is padding.
 
-Best-fit decreasing over the histogram of lengths (in the manner of Krell et al., arXiv 2107.02027): the work depends on
-the number of distinct lengths and not on that of the pieces. Which lengths share a row is fixed; which pieces of these
-lengths do, and in which order rows come, is drawn anew each epoch.
+The method is best-fit decreasing over the histogram of lengths, in the manner of Krell et al., arXiv 2107.02027. Its
+work depends on the number of distinct lengths, not on the number of pieces. It fixes which lengths share a row. Each
+epoch draws anew which pieces of these lengths share it, and in which order the rows come.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""SFT's rows: which stretch of a user's training sequence each holds, and which of its items are targets."""
+"""Pieces: the stretches of users' training sequences that SFT learns from, and which of their items are targets."""
 
 import dataclasses
 

@@ -1,12 +1,13 @@
-"""Batches for SFT, RL and evaluation: Grain pipelines over flat positions and over rows of packed pieces.
+"""Batches for SFT, RL and evaluation, made by Grain pipelines.
 
-The element that Grain counts is a whole batch, built by a few NumPy calls: its overhead per element would otherwise
-cost more than a small model's step. A batch is a pure function of (seed, its number). So an iterator's state is one
-number, the same in every process: each makes only the rows of the global batch that its devices hold, and the batch
-is the same for any number of processes.
+The element that Grain counts is a whole batch, which a few NumPy calls build. If an element were one row, Grain's work
+for each element would cost more than a small model's step.
 
-Where a batch of prompts may have several widths (`prompt.widths`), prompts of like length share a batch: of an
-evaluation all, in training those of a window of batches. Each width is compiled once.
+A batch depends on the seed and on its number, and on nothing else. So the state of an iterator is one number, and it is
+the same in every process. Each process makes only those rows of the batch that its devices hold.
+
+`prompt.widths` may give a batch of prompts several widths. Then prompts of about the same length share a batch. An
+evaluation sorts all its prompts by length. Training sorts those of a window of batches. Each width is compiled once.
 """
 
 import dataclasses
@@ -199,7 +200,9 @@ def _like_lengths(
     dataset: Dataset, builder: PromptBuilder, samples: np.ndarray, batch_size: int, seed: int
 ) -> Callable[[int], np.ndarray]:
     """Batch number to samples: those of a window of batches are sorted by length, then its batches are shuffled."""
-    batches = max(1, min(_WINDOW, len(samples) // batch_size))  # no more than an epoch: no sample twice in a batch
+    batches = max(
+        1, min(_WINDOW, len(samples) // batch_size)
+    )  # at most an epoch, so that no sample is twice in a batch
     drawn = _shuffled(samples, batches * batch_size, seed, None)
 
     @functools.lru_cache(maxsize=2)

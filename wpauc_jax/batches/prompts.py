@@ -1,9 +1,11 @@
-"""The one prompt builder: SFT, RL, evaluation and recommendation all take their token sequences from it.
+"""The one prompt builder. SFT, RL, evaluation and recommendation all take their token sequences from it.
 
-A prompt is `head`, then each item of the history, the latest last, then what opens the answer; the answer itself has no
-place in it. An item of the history is `lead`, its tokens and a line's end. What opens the answer is `tail` and `lead`,
-so that an answer goes on exactly as an item of the history does. Each part is tokenised on its own: no merge crosses a
-border, and an item has the same tokens wherever it stands.
+A prompt begins with `head`. Then come the items of the history, the latest last. Then comes what opens the answer. The
+answer itself has no place in a prompt.
+
+Each item of the history is `lead`, the item's tokens and the end of a line. The answer is opened by `tail` and `lead`,
+so it goes on exactly as an item of the history does. Each part is tokenised on its own. So no merge crosses a border,
+and an item has the same tokens wherever it stands.
 """
 
 import dataclasses
@@ -54,7 +56,7 @@ Titles = Sequence[Sequence[int]] | None  # tokens, one list an item; None: items
 
 
 def _as_answered(titles: Titles) -> Titles:
-    """A history shows items as they are answered, whether or not they have titles."""
+    """A history shows items in the way in which they are answered, whether they have titles or not."""
     return None
 
 

@@ -1,4 +1,4 @@
-"""SFT's rows: pieces of the users' sequences, several to a row of tokens, each seeing only itself."""
+"""Rows of SFT: each holds several pieces of users' sequences, and each piece sees only itself."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,6 +1,7 @@
-"""Items as token sequences, and the trie over them.
+"""Items become sequences of tokens, and a trie holds these sequences.
 
-Here are semantic ids, titles and the tokenizer; prompts, which hold items of a history, are in `batches`.
+Semantic ids, titles, the tokenizer and the trie belong here. Prompts do not: they stand in `batches`, since they show
+the items of a history.
 """
 
 from wpauc_jax.catalog.build import build_catalog

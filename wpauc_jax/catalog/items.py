@@ -1,9 +1,12 @@
-"""The catalog: every item as a token sequence that no other item equals, continues or begins.
+"""The catalog: every item is a sequence of tokens. No other item has the same sequence, or begins with it.
 
-Semantic ids take new tokens, level by level, so that a token tells its level. Items whose codes coincide (or begin
-another item's) get one more code, from a level of its own. The new tokens stand behind the vocabulary of a language
-model; a model from scratch has no other ones: its ids are 0 padding, 1 beginning of the prompt, and from 3 on codes.
-A code that the language model's tokenizer knows by its name already, as <a_12>, is that token and no new one.
+Semantic ids take new tokens. Each level has tokens of its own, so a token tells its level. If the codes of two items
+are the same, or if those of one begin those of the other, the items get one more code. That code has a level of its
+own.
+
+The new tokens stand behind the vocabulary of a language model. A model from scratch has no other tokens: 0 is padding,
+1 begins a prompt, and the codes begin at 3. If the tokenizer of a language model knows a code by its name, such as
+<a_12>, the code is that token and not a new one.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""A tokenizer's rules without its added tokens: under these every text is text, whatever it spells."""
+"""A tokenizer's rules without its added tokens. Under these rules every text is text, whatever it spells."""
 
 import re
 from typing import Any

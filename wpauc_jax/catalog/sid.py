@@ -17,7 +17,7 @@ _NAME = re.compile(r"<[^<>]+>")
 
 
 def residual_kmeans(points: np.ndarray, levels: int, codes: int, seed: int) -> np.ndarray:
-    """Codes int32[I, levels]: each level clusters what the centres of the levels above leave of the points.
+    """Codes int32[I, levels]. Each level clusters what is left of the points without the centres of the levels above.
 
     A level has never more clusters than distinct residuals. The same input gives the same codes
     on one machine, if only one thread computes.

@@ -1,4 +1,7 @@
-"""The catalog of a work directory: built once, kept in catalog.npz and catalog.json, refused where it does not fit."""
+"""The catalog of a work directory. It is built once and kept in catalog.npz and catalog.json.
+
+A catalog that does not fit the settings or the data is refused.
+"""
 
 import dataclasses
 import json

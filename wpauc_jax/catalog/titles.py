@@ -1,4 +1,4 @@
-"""Titles as items: the language model's own tokens, made unique, and ended by a token of their own."""
+"""Titles as items: an item is the tokens of its title. Numbers make equal titles distinct, and one token ends each."""
 
 import collections
 from collections.abc import Sequence

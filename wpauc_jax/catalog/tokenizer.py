@@ -1,4 +1,4 @@
-"""The tokenizer of a language model: what titles and prompts need of Hugging Face's."""
+"""The tokenizer of a language model, as far as titles and prompts need it."""
 
 import functools
 import hashlib
@@ -113,7 +113,7 @@ class Tokenizer:
         return self._chats[instruction]
 
     def remember(self, instruction: str, chat: Chat) -> None:
-        """From now on `chat` gives this for the instruction: a template may read the clock, and a run goes on later."""
+        """From now on `chat` gives this for the instruction. A template may read the clock; a run may go on later."""
         self._chats[instruction] = chat
 
     @property

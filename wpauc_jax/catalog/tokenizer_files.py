@@ -1,4 +1,4 @@
-"""A tokenizer's files, read without running any code of theirs; what is wrong with them is said in one line."""
+"""Reads the files of a tokenizer. It runs no code from them, and says in one line what is wrong with them."""
 
 import json
 import os

@@ -1,8 +1,8 @@
-"""The catalog as a trie on the device: which tokens may follow a prefix, and which item a path ends in.
+"""The catalog as a trie on the device: which tokens may follow a prefix, and in which item a path ends.
 
-Nodes are numbered breadth first and, within a depth, in the lexicographic order of their paths. Then the children
-of a node are consecutive numbers, and one array of offsets is the whole structure (compressed sparse rows whose
-column indices are the row numbers of the next depth). A walk carries node numbers, never token strings.
+Nodes are numbered by depth, and within a depth by the lexicographic order of their paths. So the children of a node
+have consecutive numbers, and one array of offsets is the whole structure. It is a compressed sparse matrix whose column
+indices are the row numbers of the next depth. A walk carries numbers of nodes, never strings of tokens.
 """
 
 import dataclasses

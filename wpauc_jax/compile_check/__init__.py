@@ -1,3 +1,4 @@
 """What a run would cost on a machine that is not here.
 
-Here a step is compiled for a TPU topology and its program is read; nothing runs."""
+Compiling a step for a named TPU and reading the compiled program belong here. Nothing that runs a step does.
+"""

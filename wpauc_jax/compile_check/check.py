@@ -1,7 +1,7 @@
-"""Ahead of time: does a run fit a TPU that is not here, what does it send, and how long would a step take?
+"""Does a run fit a TPU that is not here, what does it send, and how long would a step take?
 
-The SFT, RL and evaluation programs are compiled for a named topology by libtpu, from shapes alone: no parameter is
-made and no device is needed. The catalog is a random one of semantic ids of the configured size.
+libtpu compiles the programs of SFT, RL and evaluation for a named topology. It needs shapes alone: no parameter is made
+and no device is used. The catalog is a random one of semantic ids, of the size that the settings say.
 """
 
 import collections

@@ -1,8 +1,8 @@
-"""What a compiled program moves, read from its HLO text: collectives and memory traffic, loops counted.
+"""What a compiled program moves: its collectives and its memory traffic, read from its HLO text.
 
-XLA's own cost analysis counts the body of a loop once, and a model's layers are a loop. Here every computation is
-weighted by how often it runs. Floating-point operations are counted in the traced program, where matrix products are
-still what they are.
+XLA's own cost analysis counts the body of a loop once, and a model's layers are a loop. This module weights every
+computation by how often it runs. It counts floating-point operations in the traced program, where matrix products are
+not yet rewritten.
 """
 
 import collections

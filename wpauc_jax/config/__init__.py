@@ -1,6 +1,7 @@
 """Every setting of a run, as frozen dataclasses that check themselves.
 
-What a setting does is decided where it is read; nothing here reads a file or computes.
+Fields, their defaults, their bounds and the command line belong here. What a setting does does not: the folder that
+reads the setting decides it.
 """
 
 from wpauc_jax.config.data import CatalogConfig, DataConfig, PromptConfig, SyntheticConfig

@@ -1,6 +1,7 @@
 """What the command line says: flags, a configuration file, and changes to its settings.
 
-Everything that cannot be understood is a ConfigError of one line; where a name is mistyped, it holds the nearest ones.
+If a word cannot be understood, a ConfigError of one line says so. If a name is mistyped, that line shows the names that
+are nearest.
 """
 
 import dataclasses

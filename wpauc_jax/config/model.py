@@ -48,8 +48,8 @@ class LoraConfig(Checked, section="model.lora."):
 class ModelConfig(Checked, section="model."):
     """A decoder of the Qwen2 and Llama families: they differ in `attention_bias` and `rope_scaling`."""
 
-    # A Hugging Face folder or hub id, whose config.json then gives the shape. Empty: a model from scratch.
     family: str = choice("decoder")  # the kind of network: a name in models.FAMILIES
+    # A Hugging Face folder or hub id, whose config.json then gives the shape. Empty: a model from scratch.
     pretrained: str = a_path()
     num_layers: int = at_least(4, 1, 1000)  # blocks of attention and FFN
     width: int = at_least(128, 1, 262_144)  # numbers that a token is in the residual stream

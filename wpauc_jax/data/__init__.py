@@ -1,4 +1,5 @@
-"""Raw files become a prepared directory here: fetching, readers, filters, splits, tables; by Polars, Arrow and NumPy.
+"""Raw files become a prepared directory.
 
-Tokens, prompts and batches come in later folders. Nothing here knows of a model or of a device.
+Fetching, readers, filters, splits and tables belong here; they use Polars, Arrow and NumPy. Tokens, prompts, models and
+devices do not.
 """

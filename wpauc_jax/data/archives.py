@@ -1,4 +1,4 @@
-"""Public data sets by name: where their files are, how a copy is known to be whole, on what terms they may be used."""
+"""Public data sets by name: where their files are, how to tell that a copy is whole, and on what terms to use them."""
 
 import dataclasses
 import pathlib

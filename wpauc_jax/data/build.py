@@ -1,4 +1,4 @@
-"""The second stage of preparation: records to sorted, filtered, split interactions and their items."""
+"""The second stage of preparation: it sorts, filters and splits the records, and keeps the items that are left."""
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,7 @@
-"""A prepared directory in memory: every user's interactions in time order, in flat arrays.
+"""A prepared directory in memory: every user's interactions in the order of time, in flat arrays.
 
-A sample is a flat position p: its target is `item[p]`, its user the one whose range holds p, its history what
-stands before p in that range. One sample, one id; nothing is looked up by text.
+A sample is a flat position p. Its target is `item[p]`. Its user is the one whose range holds p. Its history is what
+stands before p in that range. A sample has this one id, and nothing is looked up by its text.
 """
 
 import dataclasses

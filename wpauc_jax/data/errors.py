@@ -1,4 +1,4 @@
-"""What is wrong with data, in words: the error, the rows left out, and excerpts for messages."""
+"""How data are said to be wrong: the error, the rows that are left out, and excerpts for messages."""
 
 import collections
 from collections.abc import Iterable

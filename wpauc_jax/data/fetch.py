@@ -1,8 +1,8 @@
-"""Fetches public data sets into a cache: several addresses, resumed where a connection broke, checked before use.
+"""Fetches public data sets into a cache.
 
-A file gets its final name only when it is whole: its published checksum is right, or where none is published, the
-checksums inside the gzip or zip file. What arrived so far waits in a file `.NAME.part`. Nothing is unpacked, imported
-or installed.
+A data set may have several addresses. A download goes on where the connection broke. A file gets its final name only
+when it is whole. That means that its published checksum is right. If none is published, the checksums inside the gzip
+or zip file must be right. Until then the bytes wait in a file `.NAME.part`. Nothing is unpacked, imported or installed.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""Which interactions stay: repeats, k-core, and items by their titles."""
+"""Filters decide which interactions stay: by repeats, by k-core, and by the items' titles."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Files as bytes: read, unpacked and hashed."""
+"""Reads files as bytes, unpacks and hashes them."""
 
 import gzip
 import hashlib

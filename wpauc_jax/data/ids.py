@@ -1,9 +1,12 @@
-"""Raw ids to numbers at any size: in the order of appearance while files are read, in the order of the ids at the end.
+"""Turns raw ids into numbers, however many there are.
 
-The text of an id is kept once. What tells ids apart while rows stream by is a hash table in NumPy, looked up for a
-whole block at a time: an id's home in it comes from one 64-bit hash, and what stands there is a second one, of another
-seed. Ids that share one of the two are told apart. Two would be taken for one if the second hashes were equal and the
-homes next to each other: among ten million ids, with a probability below 10^-12.
+While files are read, ids are numbered in the order in which they appear. At the end they are numbered in the order of
+the ids.
+
+The text of an id is kept once. A hash table in NumPy tells ids apart while rows stream by, a whole block at a time. One
+64-bit hash says where an id belongs in the table, and a second one, of another seed, stands there. Two ids are told
+apart if one of the two hashes differs. They would be taken for one only if the second hashes were equal and the places
+were neighbours. Among ten million ids the probability of that is below 10^-12.
 """
 
 import numpy as np

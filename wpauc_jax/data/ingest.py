@@ -1,7 +1,7 @@
-"""The first stage of preparation: a data set's blocks to integer columns, its items to files, and both kept.
+"""The first stage of preparation: it reads a data set block by block and writes integer columns and items to files.
 
-What a row keeps is two numbers and a time; after the last block its numbers become those of the ids in their order. The
-result is written into the folder of the stage, so that a run that is stopped later does not read the data set again.
+Two numbers and a time are kept of each row. After the last block the numbers are changed to those of the sorted ids.
+The result stays in the folder of the stage. If a run is stopped later, it does not read the data set again.
 """
 
 import dataclasses

@@ -1,4 +1,7 @@
-"""Whether descriptions of items go by the ids of the interactions: the share that has a title, and why it is low."""
+"""Do the descriptions of items use the same ids as the interactions?
+
+The module reports the share of items that have a title, and says why it is low.
+"""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Stable sorting of many rows by integer keys: NumPy's vectorised sort of 64-bit words does the work."""
+"""Sorts many rows by integer keys, keeping the order of equal rows. NumPy's sort of 64-bit words does the work."""
 
 import numpy as np
 

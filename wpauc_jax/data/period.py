@@ -1,4 +1,4 @@
-"""Which dates a data set covers, and whether they are such as people write: times in the wrong unit show here."""
+"""Which dates a data set covers, and whether they are plausible. Times in a wrong unit show here."""
 
 import numpy as np
 

@@ -1,11 +1,11 @@
-"""Raw interactions to a prepared directory: read, filter, split, number, hash.
+"""Raw interactions become a prepared directory: they are read, filtered, split, numbered and hashed.
 
-Users and items are numbered in the order of their raw ids (numbers before words, numbers by value), a user's
-interactions are sorted by time, and equal times keep the order of the file. So the result does not depend on the
-order of the lines as far as times tell them apart, and the same input gives the same bytes.
+Users and items are numbered in the order of their raw ids. Numbers come before words, and numbers go by their value. A
+user's interactions are sorted by time, and equal times keep the order of the file. So the order of the lines matters
+only where times are equal, and the same input gives the same bytes.
 
-A prepared directory appears whole or not at all. What was read from the files waits beside it in a hidden folder until
-then, so that a run that is stopped goes on there.
+A prepared directory appears whole or not at all. Until then, what was read from the files waits beside it in a hidden
+folder. If a run is stopped, the next one goes on from there.
 """
 
 import contextlib

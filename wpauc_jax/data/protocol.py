@@ -1,13 +1,14 @@
 """The four data sets of the paper, by the protocol of the paper and its peers.
 
-1. A window of dates, UTC. Reviews of any rating count.
-2. Items need a title, without markup, of at most 20 words.
-3. The 5-core of what is left: users and items with fewer than 5 interactions go, until none has.
-4. A sample is an interaction with the up to 10 before it of its user. Of all samples on the common time line the first
-   80% are for training, the next 10% for validation, the rest for test. What a user meets again counts again.
+1. Interactions come from a window of dates, in UTC. The value of a rating does not matter.
+2. An item needs a title of at most 20 words. Markup is removed from titles.
+3. Users and items with fewer than 5 interactions are removed, until none is left (the 5-core).
+4. A sample is an interaction with up to 10 earlier ones of its user. All samples stand on one time line. The first 80%
+   are for training, the next 10% for validation, and the rest for test. A repeated item counts again.
 
-The windows are those of the peers' published files, whose script goes back a year at a time until enough items are
-left. Their Industrial set begins in 1996, whatever the name of a copy says: it holds reviews of 2006.
+The windows are those of the files that the peers published. Their script goes back a year at a time until there are
+enough items. Their Industrial set begins in 1996, although the name of one copy says otherwise: it holds reviews of
+2006.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The files that a prepared directory was made from: what they were, and whether they still are."""
+"""The files that a prepared directory was made from: what they were, and whether they have changed since."""
 
 import pathlib
 from collections.abc import Sequence

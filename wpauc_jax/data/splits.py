@@ -1,4 +1,4 @@
-"""Train, valid and test: one code a row, in rows sorted by user (0 .. U-1, none absent) and time."""
+"""Splits rows into train, valid and test. Rows are sorted by user (0 .. U-1, none absent) and by time."""
 
 from collections.abc import Callable, Mapping
 

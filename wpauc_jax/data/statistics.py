@@ -1,4 +1,4 @@
-"""What a prepared data set is, in numbers, and as the table that papers print."""
+"""A prepared data set in numbers, and as the table that papers print."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A prepared directory on disk: shards of interactions, items, users, a manifest; whole or absent."""
+"""A prepared directory on disk: shards of interactions, items, users and a manifest. It is whole or absent."""
 
 import json
 import os

@@ -54,7 +54,7 @@ class RawData:
     rejects: the rows left out while the blocks were read.
     time_unit: what times count since 1970, a key of times.PER_SECOND; "rows": times are numbers of rows, which are in
         the order of time; "order": times only order one user's interactions.
-    published: whether the data set comes with its splits and its catalogue: interactions have the column split int8
+    published: whether the data set comes with its splits and its catalog: interactions have the column split int8
         (0 train, 1 valid, 2 test), and an item without an interaction is an item.
     repeated_items: whether the format is known to describe items more than once; then the first description counts.
     notes: what the user should know about how the files were understood, a line each.

@@ -1,7 +1,7 @@
-"""Text that is not quite text, by one rule for every format: halves of surrogate pairs, and words for nothing.
+r"""Text that needs mending, by one rule for every format: halves of surrogate pairs, and words for a missing value.
 
-A character beyond the first 65,536 is two halves in UTF-16. JSON may write one half alone (`\\ud83d`), and so may bytes
-(ED A0 BD). In titles and texts a lone half becomes U+FFFD. In ids it is refused, since two ids could become one.
+A character beyond the first 65,536 is two halves in UTF-16. JSON may write one half alone (`\ud83d`), and so may bytes
+(ED A0 BD). In titles and texts a lone half becomes U+FFFD. In ids it is refused, because two ids could become one.
 """
 
 import re

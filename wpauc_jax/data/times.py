@@ -1,8 +1,8 @@
 """Times: the one conversion that every reader uses, from what stands in files to whole numbers since 1970.
 
-A time is a whole number of the unit that a data set counts in, rounded down, and what is left of it in nanoseconds.
-So nothing is lost, however fine a file is, and a coarse file costs nothing. Dates are dates: `data.time_unit` says what
-numbers count, and never scales a date. A date without an offset is taken as UTC.
+A time is a whole number of the data set's unit, rounded down, and a rest in nanoseconds. So nothing is lost if a file
+is fine, and nothing is spent if it is coarse. `data.time_unit` says what numbers count. It never scales a date. A date
+without an offset is taken as UTC.
 """
 
 import polars as pl

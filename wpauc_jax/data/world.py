@@ -1,15 +1,17 @@
-"""A world whose law is known: items with topics and titles, users of several kinds, and the best ranking there is.
+"""A world whose law is known: items with topics and titles, users of several kinds, and the best possible ranking.
 
-A user is of one kind, which it keeps. Its next item, after item i, is
-  with probability `follow`, the successor of i: the items of a topic stand in one circle;
-  otherwise an item of a topic: with probability `stay` the topic of i, else one drawn from the taste of the kind.
-Of a topic's items the k-th most popular is drawn in proportion to (k + 1) ** -skew. The first item is drawn from the
-stationary law of this chain, so that the last items of a history have the law of a whole one. Then
+A user is of one kind and keeps it. After item i its next item is drawn like this. With probability `follow` it is the
+successor of i: the items of a topic stand in one circle. Otherwise it is an item of some topic: with probability `stay`
+the topic of i, else a topic drawn from the taste of the kind. Among a topic's items the k-th most popular is drawn in
+proportion to (k + 1) ** -skew.
+
+The first item is drawn from the stationary law of this chain. So the last items of a history have the law of a whole
+history. Then
 
     p(next | history) = sum over kinds of p(kind | history) p(next | last item, kind)
 
-is exact for a history of any length, its start unknown. No ranking beats sorting by it, in Recall@K, NDCG@K or WPAUC,
-for any K or window (one target a list), whatever is trained on however much data.
+is exact for a history of any length, although its start is not known. No ranking is better than sorting by it, in
+Recall@K, NDCG@K or WPAUC, for any K or window, if a list has one target.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """From prompts to items.
 
-Here are search, sampling, exact scores and groups; rewards and losses are not known here.
+Search, sampling, exact scores and the groups that RL learns from belong here. Rewards and losses do not.
 """
 
 from wpauc_jax.decode.ranker import Candidates, Ranker

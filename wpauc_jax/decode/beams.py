@@ -9,7 +9,7 @@ from wpauc_jax.runtime.sharding import by_user
 
 
 def top(scores: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """The `count` largest of each user's row, with their places; XLA's own would gather all users first."""
+    """The `count` largest of each user's row, with their places. XLA's own top-k would gather all users first."""
     return by_user(functools.partial(jax.lax.top_k, k=count))(scores)
 
 

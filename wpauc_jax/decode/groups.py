@@ -1,4 +1,4 @@
-"""The group of candidates that a user learns from: which negatives, and whether the target is among them."""
+"""The group of candidates that RL learns from: which negatives it has, and whether the target is among them."""
 
 from collections.abc import Callable
 

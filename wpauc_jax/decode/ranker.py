@@ -1,8 +1,10 @@
-"""The ranker: a model's functions, the items as a trie and a scoring rule, in one value that searches and scores.
+"""The ranker: one value that holds a model's functions, the trie of the items and a scoring rule.
 
-The policy is a distribution over the catalog, and search and scores use the same rule. Only the head's rows that occur
-at a depth of the trie are multiplied. Parameters and what a prompt leaves behind (`PromptCache`) are arguments, so that
-one ranker serves rollout, update, reference and evaluation.
+It searches and it scores, both by the same rule. The policy is a distribution over the catalog. At each depth of the
+trie only those rows of the output head are multiplied that occur there.
+
+Parameters and what a prompt leaves behind (`PromptCache`) are arguments. So one ranker serves rollout, update,
+reference and evaluation.
 """
 
 import dataclasses
@@ -32,7 +34,7 @@ class Candidates:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["trie"], meta_fields=["policy", "scoring"])
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ranker:
-    """Who ranks. A pytree whose arrays are the trie's, so that a program takes it as an argument.
+    """What ranks items. It is a pytree whose arrays are the trie's, so a program can take it as an argument.
 
     Raises ValueError for a scoring rule that does not exist.
     """

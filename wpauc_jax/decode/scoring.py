@@ -1,7 +1,7 @@
-"""Scoring rules: among which tokens a step's probability is shared.
+"""Scoring rules: which tokens share the probability of a step.
 
-Under `constrained` a step is a softmax over the trie's children, so the probabilities of all items sum to 1. Under
-`vocab` it is a softmax over the whole vocabulary, of which only the legal tokens are looked at.
+Under `constrained` a step is a softmax over the trie's children. Then the probabilities of all items sum to 1. Under
+`vocab` it is a softmax over the whole vocabulary, and only the legal tokens are looked at.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""From prompts to items in one call each, for those who have a policy and a trie: see `Ranker` for what they do."""
+"""From prompts to items in one call, for callers who have a policy and a trie. See `Ranker` for what each call does."""
 
 import jax
 

@@ -1,6 +1,6 @@
-"""Checks of data, catalog, prompts and checkpoints of a work directory.
+"""The doctor examines the data, the catalog, the prompts and the checkpoints of a work directory.
 
-A check finds and reports; it mends nothing.
+Checks and the page that shows what they found belong here. Repairs do not: a check finds and reports.
 """
 
 from wpauc_jax.doctor.examination import Examination, examine

@@ -43,7 +43,7 @@ def parameters_load(work: Workspace, stage: str) -> tuple[Params | None, list[Fi
     return None, [problem(f"arrays of {stage}'s parameters with a value that is not finite: {len(broken)}", broken[:3])]
 
 
-def lists_are_of_the_catalogue(work: Workspace, stage: str, params: Params) -> list[Finding]:
+def lists_are_of_the_catalog(work: Workspace, stage: str, params: Params) -> list[Finding]:
     """Beams hold distinct items of the catalog in descending order, as many as asked for, with their true scores."""
     size, width = work.config.eval.batch_size, work.config.eval.num_beams
     samples = positions(work.dataset, "test")[: min(_ROWS, size)]

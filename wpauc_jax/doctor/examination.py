@@ -1,4 +1,4 @@
-"""All checks in their order, and the page they make."""
+"""Runs all checks in their order, and makes the page that shows what they found."""
 
 import dataclasses
 import functools
@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from wpauc_jax.doctor import catalogue, checkpoints, population, prompts, splits
+from wpauc_jax.doctor import catalog as catalog_checks
+from wpauc_jax.doctor import checkpoints, population, prompts, splits
 from wpauc_jax.doctor.findings import Finding
 from wpauc_jax.doctor.tables import baseline_table, length_table
 from wpauc_jax.stages.run import best_folder
@@ -60,9 +61,9 @@ def examine(work: Workspace) -> Examination:
         return Examination(head, findings, {})
     findings |= _run(_split_checks(work))
     findings |= _run(_population_checks(work))
-    of_catalogue = _run(_catalogue_checks(work))
-    findings |= of_catalogue
-    if not _sound(of_catalogue):
+    of_catalog = _run(_catalog_checks(work))
+    findings |= of_catalog
+    if not _sound(of_catalog):
         return Examination(head, findings, {})
     findings |= _run(_label_checks(work))
     findings |= _run(_trie_checks(work))
@@ -101,17 +102,18 @@ def _population_checks(work: Workspace) -> Iterator[Check]:
     yield "items without a title", lambda: population.items_without_title(dataset)
 
 
-def _catalogue_checks(work: Workspace) -> Iterator[Check]:
+def _catalog_checks(work: Workspace) -> Iterator[Check]:
     dataset, catalog = work.dataset, work.catalog
-    yield "the catalog is of this data", lambda: catalogue.catalogue_fits(dataset, catalog)
-    yield "items' tokens are sound", lambda: catalogue.tokens_are_sound(dataset, catalog)
-    yield "items' sequences are unique", lambda: catalogue.sequences_are_unique(dataset, catalog)
+    yield "the catalog is of this data", lambda: catalog_checks.catalog_fits(dataset, catalog)
+    yield "items' tokens are sound", lambda: catalog_checks.tokens_are_sound(dataset, catalog)
+    yield "items' sequences are unique", lambda: catalog_checks.sequences_are_unique(dataset, catalog)
 
 
 def _label_checks(work: Workspace) -> Iterator[Check]:
-    yield "semantic ids are of these items", lambda: catalogue.ids_are_of_these_items(work.dataset, work.config.catalog)
+    settings = work.config.catalog
+    yield "semantic ids are of these items", lambda: catalog_checks.ids_are_of_these_items(work.dataset, settings)
     for name, labels in _labels(work).items():
-        yield f"items share a {name}", functools.partial(catalogue.shared_labels, work.dataset, labels, name)
+        yield f"items share a {name}", functools.partial(catalog_checks.shared_labels, work.dataset, labels, name)
 
 
 def _trie_checks(work: Workspace) -> Iterator[Check]:
@@ -119,7 +121,7 @@ def _trie_checks(work: Workspace) -> Iterator[Check]:
     for rule in sorted(rules):
         yield (
             f"items are reachable by their tokens ({rule})",
-            functools.partial(catalogue.items_are_reachable, work.dataset, work.catalog, work.ranker(rule).trie),
+            functools.partial(catalog_checks.items_are_reachable, work.dataset, work.catalog, work.ranker(rule).trie),
         )
 
 
@@ -156,14 +158,17 @@ def _checkpoint_findings(work: Workspace) -> dict[str, list[Finding]]:
         found[f"{stage}: the checkpoint is of this run"] = checkpoints.checkpoint_is_of_this_run(work, stage)
         params, found[f"{stage}: the parameters are usable"] = checkpoints.parameters_load(work, stage)
         if params is not None:
-            lists = checkpoints.lists_are_of_the_catalogue(work, stage, params)
+            lists = checkpoints.lists_are_of_the_catalog(work, stage, params)
             found[f"{stage}: lists hold items of the catalog"] = lists
     return found
 
 
 def _labels(work: Workspace) -> dict[str, np.ndarray]:
     """By which identities other than its id an item can be scored."""
-    labels = {"semantic id": catalogue.code_labels(work.catalog), "title": catalogue.title_labels(work.dataset)}
+    labels = {
+        "semantic id": catalog_checks.code_labels(work.catalog),
+        "title": catalog_checks.title_labels(work.dataset),
+    }
     return {name: label for name, label in labels.items() if label is not None}
 
 

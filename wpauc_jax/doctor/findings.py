@@ -1,4 +1,4 @@
-"""What a check finds, and how a row, an item or a user is named in it."""
+"""What a check finds, and how it names a row, an item or a user."""
 
 import dataclasses
 from collections.abc import Iterable

@@ -1,4 +1,7 @@
-"""Checks of what the model is shown: targets bound by id, prompts without their answer, one prompt in every stage."""
+"""Checks of what the model is shown.
+
+Is a target bound by its id? Is no answer in its own prompt? Do all stages have the same prompt?
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 

@@ -1,4 +1,7 @@
-"""The examination's tables: what needs no training, scored by each identity of an item; and how long prompts are."""
+"""The tables of an examination.
+
+One shows how well rankings without training do under each identity of an item. One shows how long prompts are.
+"""
 
 import numpy as np
 

@@ -1,3 +1,4 @@
 """How good lists are.
 
-Here are ranks, their comparison, baselines without training, tables and plots; nothing here trains."""
+Ranks, their comparison, baselines without training, tables and plots belong here. Training and work directories do not.
+"""

@@ -1,8 +1,11 @@
-"""Rankings that need no training, to hold a model against: popularity, the last items again, what follows the last.
+"""Rankings that need no training. A trained model is compared with them.
 
-Each ranks the whole catalog. Two identities of an item can differ: peers judge a list by semantic id or by title,
-and items that share one are then one. `labels` int[I] says which items are the same; a list then names each label
-once, at the place of its first item, and the rank is that of the target's label. Without labels items are themselves.
+They rank by popularity, by the last items of the history, by what follows the last item, and by the true law of a
+synthetic world. Each ranks the whole catalog.
+
+What counts as one item can differ. Some papers judge a list by semantic ids or by titles; then all items with the same
+one count as one. `labels` int[I] says which items count as one. A list then names each label once, at the place of its
+first item, and the rank is that of the target's label. Without labels every item counts for itself.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Is one evaluation better than another on the same samples? A paired bootstrap over users."""
+"""Is one evaluation better than another on the same samples? A paired bootstrap over users answers."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Where does each sample's target come? By constrained beam search, or exactly, among all items of the catalog."""
+"""At which place of its list does each target come? Beam search answers, or an exact ranking of the catalog."""
 
 import collections
 import dataclasses

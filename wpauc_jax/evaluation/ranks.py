@@ -1,4 +1,4 @@
-"""Where each sample's target came in a ranked list: the result of an evaluation, from which every metric follows."""
+"""Ranks: the place of each sample's target in the list of its user. Every metric follows from them."""
 
 import dataclasses
 import os

@@ -1,6 +1,6 @@
-"""Policies: a decoder as pure functions over a pytree of parameters, pretrained weights in and out, adapters.
+"""Language models as pure functions over a tree of parameters.
 
-Nothing here knows of items, losses or files of a run.
+Model families, pretrained weights in and out, and adapters belong here. Items, losses and the files of a run do not.
 """
 
 from wpauc_jax.models.cache import PromptCache, Prompts, SuffixCache

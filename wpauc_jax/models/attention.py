@@ -13,7 +13,7 @@ _BLOCK = 96  # queries of a prompt that are run together; a block sees no key be
 def causal_attention(
     q_BTNH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array, segments_BT: jax.Array | None = None
 ) -> jax.Array:
-    """Each token attends to itself and what stands before it, in its own segment of the row -> [B, T, N, H].
+    """Each token attends to itself and to the tokens before it in its segment of the row -> [B, T, N, H].
 
     Prompts are padded on the right, so that a real token never sees padding.
     """

@@ -1,4 +1,4 @@
-"""Prompts, and what a decoder keeps of them and of the candidates behind them."""
+"""Prompts, and what a decoder keeps of prompts and of the candidates that follow them."""
 
 import dataclasses
 import functools

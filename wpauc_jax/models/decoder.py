@@ -1,7 +1,8 @@
-"""A decoder-only language model of the Qwen2 and Llama families in Flax NNX.
+"""A decoder-only language model of the Qwen2 and Llama families, in Flax NNX.
 
-Grouped-query attention, rotary positions, RMSNorm, SwiGLU; layers follow one another, or are stacked and scanned. The
-module is split once into structure and parameters (`wpauc_jax.models.policy`); nothing outside this package sees it.
+It has grouped-query attention, rotary positions, RMSNorm and SwiGLU. `wpauc_jax.models.layers` says how its layers are
+kept and run. `wpauc_jax.models.policy` splits the module into structure and parameters. Nothing outside this folder
+sees the module itself.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from wpauc_jax.models.attention import causal_attention, group_attention, prompt
 from wpauc_jax.models.cache import PromptCache, Prompts, SuffixCache
 from wpauc_jax.models.family import Family, vocabulary_table
 from wpauc_jax.models.kernels import cudnn_attention, splash_attention
+from wpauc_jax.models.layers import LAYERS, REMAT
 from wpauc_jax.models.log_partition import log_partition
 from wpauc_jax.models.matmul import project, rows_times_kernel
 from wpauc_jax.models.rope import rope, rope_table
@@ -25,27 +27,7 @@ from wpauc_jax.runtime.sharding import constrain
 
 CAUSAL_ATTENTION = {"xla": causal_attention, "cudnn": cudnn_attention, "splash": splash_attention}
 
-# What `model.remat` keeps of a layer for the backward pass; the rest is computed once more.
-REMAT = {"layer": None, "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
-
 VOCABULARY_BLOCK = 8192  # rows of the head that `Decoder.log_partition` multiplies at a time
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def unstacked(tree: Any, count: int) -> list[Any]:
-    """Leaves [L, ...] as `count` = L trees of leaves [...]. Autodiff would add up L zero-padded stacks instead."""
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(count)]
-
-
-def _unstacked_forward(tree: Any, count: int) -> tuple[list[Any], None]:
-    return unstacked(tree, count), None
-
-
-def _unstacked_backward(_count: int, _residuals: None, cotangents: list[Any]) -> tuple[Any]:
-    return (jax.tree.map(lambda *leaves: jnp.stack(leaves), *cotangents),)
-
-
-unstacked.defvjp(_unstacked_forward, _unstacked_backward)
 
 
 class Attention(nnx.Module):
@@ -173,7 +155,7 @@ class Decoder(Family):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
         self.embed = vocabulary_table(config, rngs)
-        self.layers: Any = {"unrolled": _sequence, "scanned": _stack}[config.layers](config, rngs)
+        self.layers: Any = LAYERS[config.layers].make(functools.partial(Layer, config), config.num_layers, rngs)
         self.norm = RMSNorm(config)
         self.head = None if config.tie_embeddings else vocabulary_table(config, rngs)
 
@@ -191,10 +173,7 @@ class Decoder(Family):
     def fresh(cls, config: ModelConfig, key: jax.Array) -> dict[str, Any]:
         """Parameters drawn from `key`, the same ones however layers run; inside jit, what is not used is not drawn."""
         params = super().fresh(dataclasses.replace(config, layers="scanned"), key)
-        if config.layers == "scanned":
-            return params
-        layers = unstacked(params["layers"], config.num_layers)
-        return params | {"layers": {str(index): layer for index, layer in enumerate(layers)}}
+        return params | {"layers": LAYERS[config.layers].from_stack(params["layers"], config.num_layers)}
 
     def hidden(self, tokens_BT: jax.Array, segments_BT: jax.Array | None) -> jax.Array:
         """A plain causal pass: [B, T, D], normalised, ready for the head; each segment of a row is on its own."""
@@ -212,7 +191,7 @@ class Decoder(Family):
             x, (keys, values) = self._run(lambda layer, x, _: layer.prompt(x, turns), x, None, stop=last_layer)
             kept = ((keys,), (values,))
         body = self._checkpointed(lambda layer, x, _: layer.last_token(x, turns, prompts.lengths))
-        x, final = body(self._layer(last_layer), x, None)
+        x, final = body(LAYERS[self.config.layers].layer(self.layers, last_layer), x, None)
         keys, values = (jnp.concatenate([*side, one[None]]) for side, one in zip(kept, final, strict=True))
         return PromptCache(keys, values, prompts.lengths, self.norm(x))
 
@@ -254,33 +233,12 @@ class Decoder(Family):
 
     def _run(self, body, x: jax.Array, xs, *, stop: int | None = None):
         """Runs `body(layer, x, xs of the layer) -> (x, out)` over the layers before `stop`; outs are stacked."""
-        body = self._checkpointed(body)
-        if self.config.layers == "unrolled":
-            count, outs = stop or self.config.num_layers, []
-            for index, layer_xs in enumerate(unstacked(xs, count)):
-                x, out = body(self._layer(index), x, layer_xs)
-                outs.append(out)
-            return x, jax.tree.map(lambda *sides: jnp.stack(sides), *outs)
-        graphdef, state = nnx.split(self.layers)
-        state = jax.tree.map(lambda leaf: leaf[:stop], state)
-        return jax.lax.scan(lambda x, inputs: body(nnx.merge(graphdef, inputs[0]), x, inputs[1]), x, (state, xs))
-
-    def _layer(self, index: int) -> Layer:
-        if self.config.layers == "unrolled":
-            return self.layers[str(index)]
-        graphdef, state = nnx.split(self.layers)
-        return nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[index], state))
+        run = LAYERS[self.config.layers].run
+        return run(self.layers, self._checkpointed(body), x, xs, stop or self.config.num_layers)
 
     def _checkpointed(self, body):
         """`body(layer, x, xs)`, its activations recomputed in the backward pass where the settings ask for it."""
-        if self.config.remat == "none":
-            return body
-
-        @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0, policy=REMAT[self.config.remat])
-        def pure(graphdef, state, x, xs):
-            return body(nnx.merge(graphdef, state), x, xs)
-
-        return lambda layer, x, xs: pure(*nnx.split(layer), x, xs)
+        return REMAT[self.config.remat](body)
 
 
 def _by_head(*sides_BTKH: jax.Array) -> list[jax.Array]:
@@ -347,23 +305,3 @@ class RMSNorm(nnx.Module):
         normal = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.config.norm_eps)
         scale = self.scale[...].reshape((1,) * (x.ndim - 1) + (-1,))
         return (normal * scale).astype(self.config.dtype)
-
-
-def _sequence(config: ModelConfig, rngs: nnx.Rngs) -> nnx.Dict:
-    """`num_layers` layers by their numbers."""
-    return nnx.Dict({str(index): Layer(config, rngs) for index in range(config.num_layers)})
-
-
-def _stack(config: ModelConfig, rngs: nnx.Rngs) -> Layer:
-    """`num_layers` layers as one module whose parameters have the axis "layers" before their own."""
-
-    @nnx.split_rngs(splits=config.num_layers)
-    @nnx.vmap(in_axes=0, out_axes=0)
-    def create(rngs: nnx.Rngs) -> Layer:
-        return Layer(config, rngs)
-
-    layers = create(rngs)
-    for _, part in nnx.iter_graph(layers):
-        if isinstance(part, nnx.Variable):
-            part.set_metadata(axes=("layers", *part.get_metadata("axes")))
-    return layers

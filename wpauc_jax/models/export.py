@@ -1,4 +1,4 @@
-"""A policy as a Hugging Face folder: what `transformers` loads, and `load_pretrained` gives back bit for bit."""
+"""Writes a policy as a Hugging Face folder. `transformers` loads it, and `load_pretrained` gives back the same bits."""
 
 import json
 import pathlib

@@ -1,8 +1,8 @@
 """What a model family is: a Flax module with four functions, and axes on each of its parameters.
 
-A parameter is made as `nnx.Param(value, axes=(...))`, with a name of `RULES` in `runtime.sharding` for each axis. From
-there on the names go with the array. They decide where it lies on the mesh, and its moments with it; whether weight
-decay acts on it; whether it is a table that grows with the vocabulary.
+A parameter is made as `nnx.Param(value, axes=(...))`. Each axis has a name of `RULES` in `runtime.sharding`. From there
+on the names go with the array. They decide where the array and its moments lie on the mesh. They decide whether weight
+decay acts on it, and whether it is a table that grows with the vocabulary.
 """
 
 import abc

@@ -1,4 +1,4 @@
-"""Hugging Face's names of a checkpoint's tensors, and where each of them belongs in a decoder's parameters."""
+"""The names of tensors in a Hugging Face checkpoint, and which parameter of a decoder each of them is."""
 
 import dataclasses
 import re

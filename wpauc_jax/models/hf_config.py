@@ -1,14 +1,14 @@
-"""A model's settings as Hugging Face writes them: config.json read and checked, and written; settings of generation.
+"""The settings of a model as Hugging Face writes them: reads, checks and writes config.json and generation_config.json.
 
-Two families, which differ in nothing but a bias and the rotary frequencies: Qwen2 / Qwen2.5, and Llama 3 / SmolLM2.
-Every setting is checked as it is read, before anything is made of it: these files come from anywhere.
+There are two families: Qwen2 with Qwen2.5, and Llama 3 with SmolLM2. They differ only in a bias and in the rotary
+frequencies. These files may come from anybody. So every setting is checked as it is read, before it is used.
 """
 
 import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from wpauc_jax.config import ModelConfig, RopeScalingConfig
@@ -235,13 +235,17 @@ def _rope(stored: Stored) -> tuple[float, RopeScalingConfig]:
     theta = Stored(stored.path, {"rope_theta": rope.get("rope_theta", stored.get("rope_theta"))})
     base = theta.number("rope_theta", 1e4, low=1, high=1e15)
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "llama3"):
-        raise stored.error(f"rope_type={shown(kind)} is not supported; default and llama3 are")
+    if not isinstance(kind, str) or kind not in _ROPE_TYPES:
+        raise stored.error(f"rope_type={shown(kind)} is not supported; {' and '.join(_ROPE_TYPES)} are")
     unknown = sorted(set(rope.values) - _ROPE)
     if unknown or rope.get("partial_rotary_factor", 1) != 1:
         name = unknown[0] if unknown else "partial_rotary_factor"
         raise stored.error(f"{name}={shown(rope.get(name))} of the rotary positions is not supported")
-    return base, _llama3(stored, rope) if kind == "llama3" else RopeScalingConfig()
+    return base, _ROPE_TYPES[kind](stored, rope)
+
+
+def _unscaled(stored: Stored, rope: Stored) -> RopeScalingConfig:
+    return RopeScalingConfig()
 
 
 def _llama3(stored: Stored, rope: Stored) -> RopeScalingConfig:
@@ -261,15 +265,26 @@ def _llama3(stored: Stored, rope: Stored) -> RopeScalingConfig:
     return RopeScalingConfig("llama3", factor, low, high, length)
 
 
+# By rope_type: (config.json, its part on rotary positions) -> settings.
+_ROPE_TYPES = {"default": _unscaled, "llama3": _llama3}
+
+
 def _rope_parameters(config: ModelConfig) -> dict[str, Any]:
-    scaling = config.rope_scaling
-    if scaling.kind == "none":
-        return {"rope_type": "default", "rope_theta": config.rope_theta}
+    return _ROPE_PARAMETERS[config.rope_scaling.kind](config.rope_scaling) | {"rope_theta": config.rope_theta}
+
+
+def _llama3_parameters(scaling: RopeScalingConfig) -> dict[str, Any]:
     return {
-        "rope_type": scaling.kind,
-        "rope_theta": config.rope_theta,
+        "rope_type": "llama3",
         "factor": scaling.factor,
         "low_freq_factor": scaling.low_freq_factor,
         "high_freq_factor": scaling.high_freq_factor,
         "original_max_position_embeddings": scaling.original_length,
     }
+
+
+# By `model.rope_scaling.kind`: what config.json says of it.
+_ROPE_PARAMETERS: dict[str, Callable[[RopeScalingConfig], dict[str, Any]]] = {
+    "none": lambda scaling: {"rope_type": "default"},
+    "llama3": _llama3_parameters,
+}

@@ -1,7 +1,7 @@
 """Causal attention by a vendor's kernel: cuDNN on NVIDIA GPUs, Splash (a Pallas kernel) on TPUs.
 
-They take the place of `attention.causal_attention` for the prompt, where `model.attention` asks for them. The group's
-attention is two matrix products and a merge in any case; see `wpauc_jax.models.attention`.
+`model.attention` chooses one of them for the prompt, in place of `attention.causal_attention`. The attention of a group
+is two matrix products and a merge in any case: see `wpauc_jax.models.attention`.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""The log of a softmax's partition sum over a large vocabulary, without an array of logits [..., V]."""
+"""The log of a softmax's partition sum over a large vocabulary. No array of logits [..., V] is ever made."""
 
 import functools
 

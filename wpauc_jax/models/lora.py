@@ -1,6 +1,6 @@
-"""Low-rank adapters (Hu et al., arXiv 2106.09685) on a policy: put on, and merged into the maps that they stand beside.
+"""Low-rank adapters (Hu et al., arXiv 2106.09685): added to a policy, and merged into its linear maps.
 
-An adapted map is y = x W + x A B. A starts random and B at 0, so that the policy starts unchanged.
+An adapted map is y = x W + x A B. A starts random and B starts at 0, so the policy starts unchanged.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ def add_adapter(policy: Policy, params: Params, lora: LoraConfig, seed: int = 0)
     """The policy with a fresh adapter of `lora.rank` > 0; its other parameters are `params`, not copied."""
     adapted, _ = make_policy(dataclasses.replace(policy.config, lora=lora))
 
-    @jax.jit  # where what is not the adapter's is not computed
+    @jax.jit  # inside jit, only the adapter is computed
     def create(key: jax.Array) -> dict[tuple[str, ...], jax.Array]:
         fresh = flatten_dict(adapted.fresh(key))
         return {path: leaf for path, leaf in fresh.items() if is_adapter(adapted.axes[path])}

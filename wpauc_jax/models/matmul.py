@@ -1,8 +1,8 @@
-"""The matrix product of a linear map: rows times kernel, added up in float32 whatever the type of the factors.
+"""The matrix product of a linear map. It adds up in float32, whatever the type of the factors is.
 
-That is what matrix units compute anyway. It has to be said, in both directions, since XLA's CPU backend otherwise
-converts bfloat16 factors to float32 first and leaves the processor's bfloat16 unit idle. Leading axes are flattened to
-rows for the gradient's sake too: XLA's CPU backend is slow at one that contracts two axes.
+Matrix units do so anyway. XLA's CPU backend does not unless it is told, in the forward and in the backward pass: it
+converts bfloat16 factors to float32 first and leaves the bfloat16 unit of the processor idle. Leading axes are
+flattened to rows, since that backend is slow at a gradient that contracts two axes.
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
-"""Which parameters training changes: all, or only what was added to a pretrained model.
+"""Which parameters training changes: all of them, or only what was added to a pretrained model.
 
-Training, its moments, its reference and its checkpoints hold the trained part alone; the frozen part is there once.
+The training state, its moments, its reference and its checkpoints hold only the trained part. The frozen part is held
+once, beside them.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ _ROWS_AXES = ("new_rows", "width")
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["first_row"])
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """The parameters that training leaves alone. A table of which some rows are trained is here as a whole."""
+    """The parameters that training does not change. Where some rows of a table are trained, it is here as a whole."""
 
     params: Params
     first_row: int = 0  # where the trained rows of a table begin
@@ -59,7 +60,7 @@ def split_params(policy: Policy, params: Params, *, first_row: int = 0, num_rows
         return params, ALL_TRAINED
     if not config.lora.rank and not num_rows:
         raise ConfigError(
-            "model.freeze=True leaves nothing to train: the catalogue adds no token, and model.lora.rank is 0"
+            "model.freeze=True leaves nothing to train: the catalog adds no token, and model.lora.rank is 0"
         )
     flat, axes = flatten_dict(params), dict(policy.axes)
     trained = {path: leaf for path, leaf in flat.items() if is_adapter(axes[path])}

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +19,11 @@ from wpauc_jax.runtime.sharding import RULES, gather_parameters, state_specs
 
 Params = Any  # a nested dict of arrays: `Parameters`, which know their axes
 
+# By `model.family`.
 FAMILIES: dict[str, type[Family]] = {"decoder": Decoder}
+
+# By `model.gather`: (parameters, the type of the computation) -> the parameters that the passes of a step take.
+GATHERED: dict[str, Callable[[Params, str], Params]] = {"pass": lambda params, _: params, "step": gather_parameters}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Policy:
 
     def gathered(self, params: Params) -> Params:
         """Parameters for all passes of one step, made whole over the mesh's fsdp axis if `model.gather` says so."""
-        return gather_parameters(params, self.config.dtype) if self.config.gather == "step" else params
+        return GATHERED[self.config.gather](params, self.config.dtype)
 
     def prefill(self, params: Params, prompts: Prompts) -> PromptCache:
         """Runs each user's prompt once; see `PromptCache`."""

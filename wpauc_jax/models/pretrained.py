@@ -1,7 +1,8 @@
-"""A Hugging Face checkpoint onto the devices, tensor by tensor.
+"""Loads a Hugging Face checkpoint onto the devices, tensor by tensor.
 
-Each stored tensor goes straight to its shards and there, where layers are stacked, into its place. Files are mapped,
-and of one tensor at a time a process copies the parts that its devices hold: nothing more is on the host.
+Each stored tensor goes straight to its shards. If layers are stacked, it goes to its place in the stack. Files are
+mapped into memory. A process copies only the parts that its devices hold, and of one tensor at a time. So the host
+never holds more.
 """
 
 import dataclasses
@@ -120,7 +121,7 @@ class _Tensors:
             raise PretrainedError(f"{folder} holds no whole safetensors checkpoint ({error})") from error
         inside = {name: set(file.keys()) for name, file in self._files.items()}
         self._of = {tensor: self._files[name] for name, tensors in inside.items() for tensor in tensors}
-        for tensor, name in index.items():  # what says where a tensor is that lies in two files
+        for tensor, name in index.items():  # if a tensor lies in two files, this says which one counts
             if tensor not in inside[name]:
                 raise PretrainedError(f"{folder / _INDEX}: {name} has no tensor {shown(tensor)}")
             self._of[tensor] = self._files[name]
@@ -228,7 +229,7 @@ def _load(stored: _Tensors, path: str, shape: tuple[int, ...], dtype: str | None
     stack = jnp.zeros(shape, kind, device=sharding)
     for part in parts:
         stack = put(stack, stored.read(part.name, _of_stored(sharding, part)), part.layer, transposed=part.transposed)
-        stack.block_until_ready()  # else the host would run ahead, with a piece in hand for each layer
+        stack.block_until_ready()  # otherwise the host would run ahead and hold a piece for each layer
     return stack
 
 

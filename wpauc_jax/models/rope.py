@@ -11,9 +11,11 @@ def rope_frequencies(config: ModelConfig) -> np.ndarray:
     """Radians a position float32[H / 2], one frequency for each pair of a head's dimensions."""
     half = config.head_dim // 2
     frequencies = config.rope_theta ** (-np.arange(half, dtype=np.float32) / half)
-    if config.rope_scaling.kind == "llama3":
-        frequencies = _llama3(frequencies, config.rope_scaling)
-    return frequencies.astype(np.float32)
+    return SCALING[config.rope_scaling.kind](frequencies, config.rope_scaling).astype(np.float32)
+
+
+def _unscaled(frequencies: np.ndarray, scaling: RopeScalingConfig) -> np.ndarray:
+    return frequencies
 
 
 def _llama3(frequencies: np.ndarray, scaling: RopeScalingConfig) -> np.ndarray:
@@ -25,6 +27,10 @@ def _llama3(frequencies: np.ndarray, scaling: RopeScalingConfig) -> np.ndarray:
     span = scaling.high_freq_factor - scaling.low_freq_factor
     kept = np.clip((turns - scaling.low_freq_factor) / span, 0.0, 1.0)
     return frequencies * (kept + (1.0 - kept) / scaling.factor)
+
+
+# By `model.rope_scaling.kind`: (frequencies, settings) -> frequencies.
+SCALING = {"none": _unscaled, "llama3": _llama3}
 
 
 def rope_table(config: ModelConfig, length: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A vocabulary that grows: rows for new tokens in the input table and, where it has its own, in the output head."""
+"""Makes a vocabulary larger: the input table gets rows for new tokens, and so does an output head of its own."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The ground a run stands on.
+"""The ground that a run stands on.
 
-Here are files, hashes, processes, the mesh, signals and progress. Nothing here knows of items, models or losses.
+Files, hashes, locks, processes, the mesh of devices, signals and progress belong here. Items, models and losses do not.
 """

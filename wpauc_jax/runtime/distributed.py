@@ -1,8 +1,8 @@
 """Several processes as one run: how they find each other, who speaks, and who goes first.
 
-A process is told by flags, or finds in the environment that a launcher made, where process 0 listens, how many
-processes there are and which of them it is. Nothing is guessed: an environment that announces several processes but
-does not say all of it is an error.
+A process must know three things: where process 0 listens, how many processes there are, and which of them it is. Flags
+say so, or the environment that a launcher has made. Nothing is guessed. An environment that announces several processes
+and does not say all three is an error.
 """
 
 import contextlib
@@ -124,7 +124,7 @@ def main_process_first(what: str) -> Iterator[None]:
 
 
 def leave(code: int) -> int:
-    """Lets go of the other processes after an error that has been printed; gives back `code`, or ends with it.
+    """Leaves the other processes after an error that has been printed. Returns `code`, or ends the process with it.
 
     Where all met the error they leave together. One that met it alone would wait here for minutes, and the others in a
     collective for it: after ten seconds it is gone, and they fail.

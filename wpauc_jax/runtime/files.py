@@ -1,4 +1,4 @@
-"""Files that are whole or absent: nothing half-written is ever left under a final name."""
+"""Files that are whole or absent. Nothing half-written is ever left under a final name."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""A folder sealed with the hashes of its files, so that damage is found before anything is read from it."""
+"""Seals a folder with the hashes of its files. So damage is found before anything is read from it."""
 
 import hashlib
 import json

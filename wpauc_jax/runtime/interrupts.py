@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM end a run in one line, wherever they come.
+"""Ctrl-C and SIGTERM end a run in one line, whenever they come.
 
-Python raises KeyboardInterrupt in the main thread, but only once that thread is back in Python: a compilation or a
-collective may hold it for minutes. So a second thread sees every signal at once. It gives the main thread some seconds
-to put things away, and then ends the process. Nothing is lost by that: whatever is on disk is whole at every moment.
+Python raises KeyboardInterrupt in the main thread, once that thread is back in Python. A compilation or a collective
+may keep it away for minutes. So a second thread sees every signal at once. It gives the main thread some seconds to put
+things away, and then ends the process. Nothing is lost by that: whatever is on disk is whole at every moment.
 
-SIGTERM in training is `termination`'s, which saves first. Outside of it, it ends the run like Ctrl-C.
+While a stage trains, `termination` handles SIGTERM and saves first. At all other times SIGTERM acts like Ctrl-C.
 """
 
 import contextlib

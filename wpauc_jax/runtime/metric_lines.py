@@ -1,4 +1,4 @@
-"""What a run tells on disk: a line of metrics for each step, as JSON and for TensorBoard."""
+"""Metric lines: what a run writes to disk about each step, as JSON and for TensorBoard."""
 
 import contextlib
 import json
@@ -78,7 +78,7 @@ class MetricWriter:
     def close(self) -> None:
         """Closes the file."""
         if self._enabled:
-            with contextlib.suppress(OSError):  # `write` has raised it; it leaves only what it could not write
+            with contextlib.suppress(OSError):  # `write` has raised this error; only what it could not write is missing
                 self._file.close()
         if self._events:
             self._events.close()

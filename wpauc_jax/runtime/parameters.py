@@ -1,7 +1,7 @@
 """Parameters that know their axes: a nested dict of arrays, and the logical name of each axis of each array.
 
-The names are part of the tree's structure. So whatever is mapped from parameters has them too: gradients, moments, a
-reference, shardings. Nothing has to guess them from an array's name.
+The names are part of the tree's structure. Gradients, moments, a reference and shardings are mapped from parameters, so
+they have the names, too. Nothing has to guess them from the name of an array.
 """
 
 from collections.abc import Callable, Iterator, Mapping

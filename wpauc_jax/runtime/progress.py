@@ -1,4 +1,4 @@
-"""What a run tells on the terminal: how far it is, how fast, and how long it still takes."""
+"""Progress: what a run shows on the terminal. How far is it, how fast, and how long will it still take?"""
 
 import math
 import sys

@@ -1,12 +1,14 @@
 """One mesh of devices with the axes data, fsdp and tensor, and where each part of a run lies on it.
 
-Arrays are described by logical axes ("batch", "heads"); `RULES` says once which mesh axes cut each of them. Those of
-parameters, of their moments and of the reference stand on themselves (see `wpauc_jax.runtime.parameters`). Users are
-cut over data and fsdp together, and a user's group of candidates stays whole. Parameters, their moments and the
-reference are cut over fsdp along the model's width and over tensor along heads, FFN width and vocabulary. XLA's
-partitioner (GSPMD) derives the collectives; the constraints here tell it where activations belong.
+Arrays are described by logical axes such as "batch" and "heads". `RULES` says once which axes of the mesh cut each
+logical axis. Parameters, their moments and the reference carry their logical axes with them (see
+`wpauc_jax.runtime.parameters`).
 
-The mesh is ambient (`jax.set_mesh`). Without one every function here leaves arrays on the one device they are on.
+Users are cut over data and fsdp together. The candidates of one user stay together. Parameters, their moments and the
+reference are cut over fsdp along the model's width. They are cut over tensor along heads, FFN width and vocabulary.
+XLA's partitioner (GSPMD) derives the collectives. The constraints in this module tell it where activations belong.
+
+The mesh is ambient (`jax.set_mesh`). Without a mesh, every function here leaves arrays on the device on which they are.
 """
 
 import functools

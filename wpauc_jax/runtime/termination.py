@@ -1,4 +1,4 @@
-"""SIGTERM, the notice of pre-emption, as something that a loop can look at."""
+"""SIGTERM announces that a machine will be taken away. Here it becomes a flag that a loop can look at."""
 
 import itertools
 import signal

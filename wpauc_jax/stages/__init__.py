@@ -1,3 +1,5 @@
 """What a mode does with a work directory.
 
-Here data, catalog, model and checkpoints of one run come together; the formulas and programs themselves are below."""
+Whatever brings data, catalog, model and checkpoints of one run together belongs here. Formulas, search and the training
+loop do not: they stand in the folders before this one.
+"""

@@ -1,4 +1,4 @@
-"""Rankings of a workspace's samples that need no training, by name: what the evaluation holds a model against."""
+"""Baselines by name: rankings of a workspace's samples without training. An evaluation shows some beside the model."""
 
 import dataclasses
 from collections.abc import Callable

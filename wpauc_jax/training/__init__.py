@@ -1,4 +1,5 @@
-"""Steps, and the loop that takes them.
+"""Training steps, and the loop that takes them.
 
-Here are states, losses on batches, the optimizer and checkpoints. `stages` decides where a run keeps its files.
+States, the losses of batches, the optimizer and checkpoints belong here. Where a run keeps its files does not: `stages`
+decides it.
 """

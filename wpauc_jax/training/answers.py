@@ -1,4 +1,4 @@
-"""The loss of given answers under the plain language model: what alignment tasks add to SFT."""
+"""The loss of given answers under the plain language model. SFT adds it for alignment tasks."""
 
 import jax
 import jax.numpy as jnp

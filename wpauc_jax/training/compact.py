@@ -1,4 +1,4 @@
-"""The gradient of an RL step from the groups that have one: `rl.dead_groups=compact`."""
+"""The gradient of an RL step, computed only from groups that have one: `rl.dead_groups=compact`."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ def compact_gradient(
     cache = ranker.prefill(params, batch.prompts)
     groups = Groups(rolled_out(ranker, params, cache, batch, key, config), batch.target, None)
     everyone, metrics = group_sums(ranker, params, cache, groups, config=config)
-    order = jnp.argsort(~groups.alive)  # stable: the living first
+    order = jnp.argsort(~groups.alive)  # the sort is stable, and living groups come first
 
     def gradient_of(size: int) -> Callable[[Params], Params]:
         def loss(trained: Params) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Batches for the loop, read one ahead."""
+"""Batches for the loop. One batch is always read ahead."""
 
 import copy
 import dataclasses
@@ -53,10 +53,10 @@ class Feed:
             self._ahead = None if fed is None else Placed(number, fed.ids, self._place(fed.batch))
 
     def position(self) -> Any:
-        """Where the data stand, the batch read ahead not counted, as JSON values."""
+        """The position in the data, as JSON values. The batch that is read ahead does not count."""
         return copy.deepcopy(self._iterator.get_state()) if self._ahead is None else self._before_ahead
 
     def go_to(self, position: Any) -> None:
-        """Goes to where the data stood."""
+        """Goes back to such a position."""
         self._ahead = None
         self._iterator.set_state(position)

@@ -1,4 +1,4 @@
-"""The groups that RL learns from: rolled out without gradients, then weighted and scored with them."""
+"""The groups that RL learns from: a rollout finds them without gradients, and the update scores them with gradients."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ from wpauc_jax.training.state import Metrics
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["items", "target", "ref_logps"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """What a rollout leaves to be learned from."""
+    """What the update needs of a rollout."""
 
     items: jax.Array  # int32[B, G], -1 where not valid
     target: jax.Array  # int32[B]
@@ -35,7 +35,7 @@ class Groups:
 
     @property
     def alive(self) -> jax.Array:
-        """bool[B]: a hit and a miss are in the group. Another one's advantages are 0, and so is its policy gradient."""
+        """bool[B]: whether a group has a hit and a miss. Any other group's advantages and policy gradient are 0."""
         hit = self.items == self.target[:, None]
         return hit.any(axis=1) & ((self.items >= 0) & ~hit).any(axis=1)
 
@@ -60,7 +60,7 @@ def rolled_out(
 def group_sums(
     ranker: Ranker, params: Params, cache: PromptCache, groups: Groups, *, config: RlConfig
 ) -> tuple[PolicySums, Metrics]:
-    """The loss of groups behind prompts that have been run, differentiable in both parameters and cache; metrics."""
+    """The loss of the groups, and metrics. It is differentiable in the parameters and in the cache of the prompts."""
     items, trie = groups.items, ranker.trie
     logps = ranker.score(params, cache, items)
     valid = items >= 0
@@ -122,7 +122,7 @@ WEIGHTING: dict[str, Callable[[RlConfig, jax.Array, jax.Array, jax.Array], jax.A
 
 
 def _group_metrics(scores: jax.Array, hit: jax.Array, valid: jax.Array, weights: jax.Array, num_items: int) -> Metrics:
-    """What a run is watched by. Entropy over the catalog is bracketed: the group's share of it is known exactly."""
+    """Metrics that show how a run goes. The entropy over the catalog has two bounds; the group's part is exact."""
     found = hit.any(axis=1)
     negative = valid & ~hit
     mass = jnp.where(valid, jnp.exp(scores), 0.0)

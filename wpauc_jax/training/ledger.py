@@ -1,4 +1,4 @@
-"""Metrics of the loop's steps: read one step late, watched and written."""
+"""Metrics of the loop's steps. They are read one step late, checked for faults and written."""
 
 import time
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _NAMED = 64  # of a batch's samples and users, so many are named in a message
 
 
 class Ledger:
-    """Reads metrics one step late, has them watched and writes them."""
+    """Reads metrics one step late, checks them for faults and writes them."""
 
     def __init__(
         self, name: str, watch: Watch, writer: MetricWriter, progress: Progress, rows_per_step: int, unit: str
@@ -33,11 +33,11 @@ class Ledger:
         self._waiting = (done, batch, metrics)
 
     def restart_clock(self) -> None:
-        """Leaves out of the rate what was not training."""
+        """Starts the clock anew, so that the rate counts training alone."""
         self._clock = time.perf_counter()
 
     def read(self) -> None:
-        """Writes what waits. Raises FaultError naming step, batch and samples."""
+        """Writes the metrics that wait. Raises FaultError, which names the step, the batch and the samples."""
         if self._waiting is None:
             return
         (done, batch, metrics), self._waiting = self._waiting, None
@@ -64,7 +64,7 @@ def _mean(value: Any) -> np.ndarray:
 
 
 def _who(ids: RowIds) -> str:
-    """Which rows a batch held, as far as it says so."""
+    """Which rows a batch held, if the batch has their ids."""
     named = {"samples": ids.sample, "users": ids.user}
     return "".join(f"; {name} {_listed(numbers)}" for name, numbers in named.items() if numbers is not None)
 

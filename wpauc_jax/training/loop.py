@@ -1,18 +1,18 @@
 """The one training loop, for SFT and RL.
 
-The order in an iteration is fixed: evaluate, save, next batch, step, write.
-- Evaluate comes before save, so that a checkpoint knows what the validation at its step found.
-- Save comes before the iterator moves, so that a resumed run draws the very batch that would have come next. (The loop
-  holds one batch ahead; what is saved is the iterator's position before that batch.)
-- Write comes last and one step late: the metrics of a step are read while the next one runs, so that reading never
-  leaves the device idle. A loss that is not finite is found then, before anything is saved from it.
+An iteration has a fixed order: evaluate, save, take the next batch, step, write.
+- The loop evaluates before it saves. So a checkpoint knows what the validation at its step has found.
+- It saves before the iterator moves. So a resumed run draws the very batch that would have come next. The loop has
+  already read one batch ahead; the position that it saves is the one before that batch.
+- It writes last, and one step late. The metrics of a step are read while the next step runs, so reading never leaves
+  the device idle. Then it also sees whether a loss is not finite, before anything that follows from it is saved.
 
-Everything that decides what comes next is in a checkpoint: the state, the iterator's position, and the record of
-validations that early stopping looks at. Randomness is a function of the seed and the step. So a run that is killed at
-any moment and started again takes the same steps and ends with the same parameters, bit for bit.
+A checkpoint holds everything that decides what comes next: the state, the iterator's position, and the validations that
+early stopping looks at. Randomness depends on the seed and the step alone. So a run may be killed at any moment. When
+it starts again, it takes the same steps and ends with the same parameters, bit for bit.
 
-A fault that is rolled back is such a resumption, too: the run goes on from a checkpoint before the fault, takes the
-sound steps again, and passes over the batches that led to it.
+A rollback works in the same way. The run goes on from a checkpoint before the fault. It takes the good steps again, and
+it leaves out the batches that led to the fault.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ from wpauc_jax.training.watch import FaultError, Watch
 
 
 class State(Protocol):
-    """What the loop asks of a training state: a pytree with a count of updates and parameters."""
+    """What the loop needs of a training state: a pytree that has a count of updates, and parameters."""
 
     @property
     def step(self) -> jax.Array:
@@ -158,27 +158,30 @@ def fit(
                 FAULT_ACTIONS[plan.faults.action].take(fault, plan.faults, checkpoints, skips)
                 stage.notes.append(f"{fault}. Rolled back; the batches that led to it are passed over")
             except BaseException:
-                with contextlib.suppress(CheckpointError):  # what is being saved counts on the writers that end now
+                with contextlib.suppress(CheckpointError):  # a save in progress needs the writers, which end now
                     checkpoints.wait()
                 raise
 
 
 def _stop(fault: FaultError, config: FaultConfig, checkpoints: Checkpoints, skips: Skips) -> NoReturn:
-    """Raises the fault, with what can be done about it."""
+    """Raises the fault again. The message adds what the user can do."""
     raise FaultError(
         f"{_help(fault, checkpoints)} faults.action=rollback passes over such batches.", fault.step
     ) from fault
 
 
 def _roll_back(fault: FaultError, config: FaultConfig, checkpoints: Checkpoints, skips: Skips) -> None:
-    """Removes the checkpoints from the fault on and notes its batches, or raises the fault with what can be done."""
+    """Goes back before the fault: removes later checkpoints and notes which batches to leave out.
+
+    If that is not possible, it raises the fault again. The message adds what the user can do.
+    """
     steps, help = checkpoints.steps(), _help(fault, checkpoints)
     after = max(fault.step - config.rollback_steps, 0)
     if len(skips.faults) >= config.max_rollbacks:
         raise FaultError(f"{help} It comes after {len(skips.faults)} rollbacks, as many as allowed.", fault.step)
     if min(steps, default=after + 1) > after:
         raise FaultError(f"{help} To take {config.rollback_steps} steps back, an older one is needed.", fault.step)
-    checkpoints.rewind(after)  # before the file is written: a kill in between has lost nothing
+    checkpoints.rewind(after)  # this comes first: a kill between the two lines loses nothing
     skips.add(fault.step, after, str(fault))
 
 
@@ -190,10 +193,12 @@ def _help(fault: FaultError, checkpoints: Checkpoints) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class FaultAction:
-    """What is done about a fault."""
+    """What the loop does when a step goes wrong."""
 
-    take: Callable[[FaultError, FaultConfig, Checkpoints, Skips], None]  # raises where the stage cannot go on
-    needs_a_start: bool  # whether the state before the first step is saved, to go back to
+    take: Callable[
+        [FaultError, FaultConfig, Checkpoints, Skips], None
+    ]  # it raises FaultError if the stage cannot go on
+    needs_a_start: bool  # whether the state before the first step is saved, so that one can go back to it
 
 
 # By `faults.action`.
@@ -209,7 +214,7 @@ def _result(state: S, done: int, plan: Plan, record: Record) -> FitResult[S]:
 
 @dataclasses.dataclass
 class _Stage:
-    """What a stage's runs share: the first one, and those that go on after a fault was rolled back."""
+    """What all runs of a stage share. The first run is one; each rollback begins another."""
 
     name: str
     plan: Plan
@@ -224,7 +229,7 @@ class _Stage:
     notes: list[str] = dataclasses.field(default_factory=list)  # what to tell when the progress bar is there
 
     def run(self, state: S, feed: Feed) -> FitResult[S]:
-        """From the newest checkpoint, or from `state`, to the end. Raises FaultError where a step goes wrong."""
+        """Trains from the newest checkpoint, or from `state`, to the end. Raises FaultError if a step goes wrong."""
         plan, name = self.plan, self.name
         restored = self.checkpoints.restore(state, self._best_is_damaged)
         if restored:
@@ -264,7 +269,7 @@ class _Stage:
             ledger.add(done, batch, metrics)
 
     def _best_is_damaged(self, record: Mapping[str, Any]) -> str | None:
-        """A checkpoint counts on the best parameters found by then."""
+        """What is wrong with the best parameters that a checkpoint refers to, or None if they are whole."""
         step = record["best_step"]
         fault = self.best.damage(step) if step >= 0 else None
         return f"it needs {self.best.directory / str(step)}, of which {fault}" if fault else None
@@ -296,7 +301,7 @@ class _Keeper:
         return finished
 
     def _evaluate(self, state: State, done: int) -> bool:
-        """False if a validation that is due could not be done because of SIGTERM."""
+        """Validates if that is due. False if SIGTERM came before the validation was done."""
         evaluate = self.stage.evaluate
         if evaluate is None or done not in self.stage.plan.eval_steps or done <= self.record.evaluated:
             return True
@@ -307,7 +312,7 @@ class _Keeper:
         return True
 
     def _save(self, state: State, done: int, feed: Feed, finished: bool) -> None:
-        """A checkpoint is whole only once what it counts on is on disk; that is waited for in the background."""
+        """Saves a checkpoint. It refers to the best parameters, so it becomes whole only when these are on disk."""
         best, checkpoints = self.stage.best, self.stage.checkpoints
         if finished:
             if self.record.best_step < 0:

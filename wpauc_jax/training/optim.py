@@ -1,4 +1,6 @@
-"""AdamW with a schedule and a global-norm clip, from the settings."""
+"""The optimizer that the settings ask for: AdamW, a learning-rate schedule and a limit on the gradient's norm."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,13 @@ import optax
 from wpauc_jax.config import OptimConfig
 from wpauc_jax.runtime.parameters import Parameters
 
+# By `optim.schedule`: (the highest learning rate, steps behind the warm-up) -> how it falls.
+SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "cosine": optax.cosine_decay_schedule,
+    "linear": lambda peak, steps: optax.linear_schedule(peak, 0.0, steps),
+    "constant": lambda peak, steps: optax.constant_schedule(peak),
+}
+
 
 def learning_rate_schedule(config: OptimConfig, total_steps: int) -> optax.Schedule:
     """Linear warm-up from 0, then cosine or linear decay to 0, or a constant."""
@@ -14,11 +23,7 @@ def learning_rate_schedule(config: OptimConfig, total_steps: int) -> optax.Sched
     warmup_steps = min(round(warmup), total_steps)
     rest = max(total_steps - warmup_steps, 1)
     peak = config.learning_rate
-    decay = {
-        "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
-        "linear": lambda: optax.linear_schedule(peak, 0.0, rest),
-        "constant": lambda: optax.constant_schedule(peak),
-    }[config.schedule]()
+    decay = SCHEDULES[config.schedule](peak, rest)
     return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup_steps, 1)), decay], [warmup_steps])
 
 
@@ -35,7 +40,7 @@ def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTrans
 
 
 def _clip(max_norm: float) -> optax.GradientTransformation:
-    """`optax.clip_by_global_norm` with a factor in place of a division, which XLA would store: one more gradient."""
+    """`optax.clip_by_global_norm`, but it multiplies by a factor. XLA would store a division as one more gradient."""
 
     def clip(grads: optax.Updates, _: optax.Params | None) -> optax.Updates:
         factor = max_norm / jnp.maximum(optax.tree.norm(grads), max_norm)
@@ -45,5 +50,5 @@ def _clip(max_norm: float) -> optax.GradientTransformation:
 
 
 def _decayed(params: Parameters) -> Parameters:
-    """Where weight decay acts: on arrays of more than one axis, apart from that of stacked layers."""
+    """Where weight decay acts: on arrays that have more than one axis. The axis of stacked layers does not count."""
     return params.map(lambda path, leaf, axes: len(axes) - ("layers" in axes) > 1)

@@ -1,9 +1,10 @@
-"""Reinforcement learning: a step in which decoding, rewards and objectives meet, and nowhere else.
+"""Reinforcement learning. Here, and nowhere else, one step brings search, rewards and objectives together.
 
-A step runs each prompt once: the pass whose keys and values the rollout reads is the pass that the update
-differentiates, since with one update per rollout the policy that rolls out is the policy that is updated. The rollout
-sees both under stop_gradient, the suffix of the G candidates is scored once more with gradients, and autodiff pulls the
-keys' and values' cotangents back through the one prompt pass.
+A step runs each prompt once. There is one update for each rollout, so the policy that is updated is the policy that
+rolled out. So the rollout and the update can use the same pass over the prompt.
+
+The rollout reads the keys and values of that pass under stop_gradient. Then the G candidates are scored once more, with
+gradients. Autodiff adds up what flows back to the keys and values, and pulls it through the one prompt pass.
 """
 
 import dataclasses

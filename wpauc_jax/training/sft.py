@@ -39,8 +39,8 @@ def make_sft_step(
 ) -> Step:
     """Supervised fine-tuning of the parameters that are not `frozen`; see `sft_loss`. The state is donated.
 
-    To the mean loss on histories that of each alignment task is added, times its weight in `tasks`; the batch holds
-    the task's rows.
+    The loss is the mean loss on histories, plus the mean loss of each alignment task times its weight in `tasks`. The
+    batch holds the rows of the tasks.
     """
 
     @functools.partial(jax.jit, donate_argnums=0)

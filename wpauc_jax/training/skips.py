@@ -1,4 +1,4 @@
-"""Which batches a run passes over after faults that were rolled back; a file, so that a resumed run does so too."""
+"""Which batches a run leaves out after rollbacks. A file holds them, so that a resumed run leaves them out, too."""
 
 import json
 import pathlib
@@ -32,7 +32,7 @@ class Skips:
         return sum(count for after, count in self._batches.items() if after <= done)
 
     def add(self, step: int, after: int, fault: str) -> None:
-        """From `after` updates on, pass over all that was drawn up to the batch of update `step`, which went wrong."""
+        """Update `step` went wrong: leaves out its batch, and all before it that came behind `after` updates."""
         drawn = {done: count for done, count in self._batches.items() if after <= done < step}
         self._batches = {done: count for done, count in self._batches.items() if done not in drawn}
         self._batches[after] = step - after + sum(drawn.values())

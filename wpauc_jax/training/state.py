@@ -1,4 +1,4 @@
-"""What a step changes, and a step as a value: a compiled program bound to what it leaves alone."""
+"""The training state that a step changes, and the step itself: a compiled program with what it leaves alone."""
 
 import dataclasses
 import functools

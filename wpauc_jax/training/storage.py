@@ -1,7 +1,7 @@
-"""A folder of checkpoints with Orbax, each of them written whole, sealed with the hashes of its files, and checked.
+"""A folder of checkpoints, written with Orbax. Each checkpoint is written whole, sealed with hashes, and checked.
 
-Each step's folder is written under a temporary name, sealed (`integrity`) and renamed when whole: a kill leaves a whole
-checkpoint or none, and damage that comes later is found before anything is read.
+A step's folder is written under a temporary name. It is sealed (`integrity`) and renamed when it is whole. If the run
+is killed, a whole checkpoint is left or none. Damage that comes later is found before anything is read.
 """
 
 import contextlib
@@ -79,12 +79,14 @@ class CheckpointFolder:
         if error is None:
             self.close()
             return
-        with contextlib.suppress(CheckpointError):  # the error on its way is the one to hear of
+        with contextlib.suppress(CheckpointError):  # another error is on its way, and it is the one that matters
             self.close()
 
     def _save(self, step: int, before_seal: Callable[[], object] = lambda: None, **items: Any) -> None:
         self.wait()
-        if step in self._orbax.all_steps():  # Orbax would refuse; a kill in between leaves the checkpoint before it
+        if (
+            step in self._orbax.all_steps()
+        ):  # Orbax would refuse to overwrite; a kill here leaves the checkpoint before this one
             self._orbax.delete(step)
         self._saving, self._before_seal = step, before_seal
         with self._explained():
@@ -130,7 +132,7 @@ def read_arrays(path: pathlib.Path, like: Tree) -> Tree:
 
 
 def told_to_all(question: Callable[[], str | None]) -> str | None:
-    """Process 0's answer, in every process: they must agree, and one of them reading the files is enough."""
+    """The answer of process 0, in every process. They must agree, and it is enough that one reads the files."""
     answer = question() if jax.process_index() == 0 else None
     return answer if not multihost_utils.broadcast_one_to_all(np.int32(bool(answer))) else answer or "see process 0"
 

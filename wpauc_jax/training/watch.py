@@ -1,4 +1,4 @@
-"""Is training still sound? Faults that end a step's branch, and warnings that do not."""
+"""Is training still sound? A fault ends the run or takes it back; a warning is only printed."""
 
 import collections
 import statistics

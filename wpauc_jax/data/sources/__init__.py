@@ -1,4 +1,8 @@
-"""Readers: from files as users have them to one interactions table and one items table."""
+"""Readers turn files as users have them into one table of interactions and one of items.
+
+A format's reader and what several readers share belong here. What happens to the rows afterwards does not: it stands in
+`data`.
+"""
 
 import dataclasses
 import pathlib

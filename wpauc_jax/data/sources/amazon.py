@@ -1,13 +1,15 @@
-"""Amazon Reviews of 2014, 2018 and 2023 (McAuley Lab): one object a line, plain or gzip.
+"""Amazon Reviews of 2014, 2018 and 2023 (McAuley Lab): a line holds one object; files are plain or gzip.
 
-Reviews have `reviewerID`, `asin`, `unixReviewTime` in seconds (2014, 2018) or `user_id`, `parent_asin`, `timestamp` in
-milliseconds (2023). Metadata have `asin` or `parent_asin`, `title`, and of these what there is: `brand` or `store`,
-`categories` or `category`, `features` or `feature`, `description`; in 2014 as Python literals, not JSON. The metadata
-of `X.json.gz`, `X_5.json.gz`, `reviews_X.json.gz`, `reviews_X_5.json.gz` or `X.jsonl.gz` are the file beside it that is
-called `meta_X` with any of these endings.
+Reviews of 2014 and 2018 have `reviewerID`, `asin`, and `unixReviewTime` in seconds. Reviews of 2023 have `user_id`,
+`parent_asin`, and `timestamp` in milliseconds.
 
-The tables of 2023 are read as well: `X.csv` with `user_id`, `parent_asin`, `rating` and `timestamp`, and the benchmark
-files `X.train.csv`, `X.valid.csv` and `X.test.csv`, with or without `history`, as published splits.
+Metadata have `asin` or `parent_asin`, and `title`. They may also have `brand` or `store`, `categories` or `category`,
+`features` or `feature`, and `description`. In 2014 a line is a Python literal, not JSON. Reviews lie in `X.json.gz`,
+`X_5.json.gz`, `reviews_X.json.gz`, `reviews_X_5.json.gz` or `X.jsonl.gz`. Their metadata lie beside them, in `meta_X`
+with any of these endings.
+
+The tables of 2023 are read, too. `X.csv` has `user_id`, `parent_asin`, `rating` and `timestamp`. The benchmark files
+`X.train.csv`, `X.valid.csv` and `X.test.csv` are published splits, with or without a column `history`.
 """
 
 import dataclasses

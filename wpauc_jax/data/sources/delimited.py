@@ -1,8 +1,8 @@
-"""Delimited text of any size as blocks of a table.
+"""Reads delimited text of any size as blocks of a table.
 
-A block is parsed by Polars. Where Polars or a check refuses it, the block is gone through line by line in Python: that
-finds the lines at fault, and under data.bad_rows='skip' keeps the others. So only bad blocks are slow, and memory
-holds a few blocks, however long the file.
+Polars parses a block. If Polars or a check refuses the block, Python goes through it line by line. It finds the lines
+that are wrong. Under data.bad_rows='skip' it keeps the others. So only bad blocks are slow. Memory holds a few blocks,
+however long the file is.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""data.source=auto: the format of a file or folder, by its names, its header and its first lines."""
+"""data.source=auto: finds the format of a file or folder by its names, its header and its first lines."""
 
 import pathlib
 import zipfile

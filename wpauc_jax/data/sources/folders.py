@@ -1,4 +1,4 @@
-"""What lies in a folder: data, what stands beside data, parts of one table, and train, valid and test of one set."""
+"""What lies in a folder: data, files that are no data, the parts of one table, or train, valid and test of one set."""
 
 import pathlib
 import re

@@ -1,17 +1,18 @@
-"""The published splits of MiniOneRec and ReRe: three CSV files of samples and one info file of items.
+"""The published splits of MiniOneRec and ReRe: three CSV files of samples, and one info file of items.
 
-Layout, plain or gzip: `train`, `valid` and `test`, each a file `NAME.csv` in a folder of that name, or itself called
-`train.csv` and so on; and the items in a folder `info` as `NAME.txt`, or in `info.txt`. A line of `info` is, between
-tabs, semantic id, title and item number (MiniOneRec) or title and item number (ReRe). A row of a CSV file is a sample:
-`user_id`, `history_item_id` (a list of at most ten item numbers, oldest first) and `item_id` (the target); with
-`timestamp` and `history_timestamp` (ReRe; seconds) the rows have times, without them the order of rows is the order
-of time. Titles and semantic ids in the rows are those of `info` and are not read. `NAME.item.json`, in the folder
-`index` or beside `info`, may add a description to each item.
+All files are plain or gzip. `train`, `valid` and `test` are each a file `NAME.csv` in a folder of that name, or the
+files `train.csv` and so on. The items are in `NAME.txt` in a folder `info`, or in `info.txt`.
 
-Each user's rows are one time line: a row's history is the end of what the rows before it hold. So the time line is
-rebuilt from the rows, its samples are exactly the published rows, with the published histories, and every item of
-`info` belongs to the catalogue whether or not a row names it. Interactions that only a first row's history knows are
-training interactions; there is more than one of them for a user only where `train` is missing.
+A line of `info` has fields between tabs: semantic id, title and item number (MiniOneRec), or title and item number
+(ReRe). A row of a CSV file is a sample. It has `user_id`, `history_item_id` (a list of at most ten item numbers, oldest
+first) and `item_id` (the target). In ReRe it also has `timestamp` and `history_timestamp`, in seconds. Without them the
+order of rows is the order of time. Rows repeat titles and semantic ids of `info`; these are not read.
+`NAME.item.json`, in the folder `index` or beside `info`, may add a description to each item.
+
+The rows of a user are one time line, because the history of a row is the end of what the rows before it hold. The
+reader rebuilds this time line. So its samples are the published rows with the published histories. Every item of `info`
+is in the catalog, whether a row names it or not. Interactions that only the history of a first row knows are for
+training. A user has more than one of them only if `train` is missing.
 """
 
 import ast

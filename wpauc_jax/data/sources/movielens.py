@@ -1,9 +1,10 @@
-"""MovieLens as GroupLens publishes it: 100K, 1M (and 10M), 20M and later (25M, 32M, latest); a folder or a zip.
+"""MovieLens as GroupLens publishes it: 100K, 1M, 10M, 20M, 25M, 32M and latest, as a folder or a zip file.
 
-100K: `u.data` has user, item, rating and unix seconds between tabs; `u.item` has item, title with year, dates, address
-and 19 genre flags between bars, in latin-1. 1M: `ratings.dat` and `movies.dat` with `::` between fields, genres between
-bars, in latin-1 (1M) or UTF-8 (10M). 25M: `ratings.csv` and `movies.csv` with a header and quotes, UTF-8. The copy of
-100K in RecBole's atomic files is read as well. Ratings are not used: a rating is an interaction.
+100K has `u.data` with user, item, rating and unix seconds between tabs. Its `u.item` has item, title with year, dates,
+address and 19 genre flags between bars, in latin-1. 1M and 10M have `ratings.dat` and `movies.dat` with `::` between
+fields and bars between genres, in latin-1 (1M) or UTF-8 (10M). Later sets have `ratings.csv` and `movies.csv` with a
+header and quotes, in UTF-8. The copy of 100K in RecBole's atomic files is read, too. The value of a rating is not used:
+each rating is an interaction.
 """
 
 import dataclasses

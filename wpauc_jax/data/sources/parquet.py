@@ -1,6 +1,6 @@
-"""Parquet files as blocks of a table, with the checks that delimited text gets.
+"""Reads Parquet files as blocks of a table, with the checks that delimited text gets.
 
-Arrow's own reader takes them apart: on a damaged file it fails in words, where Polars' may end the whole process.
+Arrow reads them. If a file is damaged, Arrow fails with a message, while Polars may end the whole process.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""Quotes in delimited text, strictly: which records there are, and where a quote is not one.
+"""Quotes in delimited text, read strictly: where records begin and end, and where a quote is wrong.
 
-A field that begins with a double quote ends at the next single one; two in a row stand for one inside. Behind the
-closing quote comes the separator or the end of the line, and nothing else. A field that does not begin with a quote
-holds quotes as text. Most blocks are proved sound by NumPy at once. The others are gone through record by record.
+A field that begins with a double quote ends at the next single one. Two quotes in a row stand for one inside the field.
+Behind the closing quote comes the separator or the end of the line, and nothing else. If a field does not begin with a
+quote, its quotes are text. NumPy proves most blocks sound at once. The others are gone through record by record.
 """
 
 import dataclasses

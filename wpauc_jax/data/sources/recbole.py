@@ -1,12 +1,12 @@
-"""RecBole atomic files: tab-separated, a typed header `name:type`, optionally gzip. A quote is text.
+"""RecBole's atomic files: fields between tabs, and a header of `name:type`; plain or gzip. A quote is text.
 
-`.inter` needs a user and an item; without a time the order of lines is the order of time. `.item` is optional; its
-title is the field `data.title_column`, or the first one whose name ends in `title`; its text is all its fields of type
-`token` or `token_seq`, in the order of the header. Other fields are ignored. `data.user_column` and so on name the
-fields, with or without the type.
+An `.inter` file needs a user and an item. Without a time the order of lines is the order of time. An `.item` file may
+stand beside it. Its title is the field `data.title_column`, or else the first field whose name ends in `title`. Its
+text is all fields of type `token` or `token_seq`, in the order of the header. Other fields are not read.
+`data.user_column` and so on name the fields, with or without the type.
 
-Benchmark files are `NAME.train.inter`, `NAME.valid.inter` and `NAME.test.inter`. Their rows are interactions, or, with
-a field `item_id_list`, samples: the items before, and the item to predict.
+Benchmark files are `NAME.train.inter`, `NAME.valid.inter` and `NAME.test.inter`. Their rows are interactions. If they
+have a field `item_id_list`, their rows are samples: the items before, and the item to predict.
 """
 
 import pathlib

@@ -1,8 +1,8 @@
-"""Published samples, each a history and the item that came next, as the time line of each user.
+"""Published samples become the time line of each user. A sample is a history and the item that came next.
 
-A user's samples overlap: a history is the end of what the samples before it hold. So each interaction is there once,
-the samples of the time line are the published ones, and their histories the published ones. Interactions that only the
-first sample's history knows are training interactions.
+The samples of a user overlap, because a history is the end of what the samples before it hold. The time line has each
+interaction once. Its samples and their histories are the published ones. Interactions that only the history of the
+first sample knows are for training.
 """
 
 import dataclasses

@@ -1,8 +1,9 @@
 """Text files of sequences, as published with S3-Rec and SASRec: a line is a user and then items, oldest first.
 
-Tokens stand between spaces or tabs, plain or gzip. S3-Rec has one line a user with all its items, SASRec one line an
-interaction, in the order of time; a user's lines are joined in the order of the file. There are no times and no titles:
-a time is the place in the user's sequence, which says nothing across users.
+Tokens stand between blanks or tabs, and files are plain or gzip. S3-Rec has one line for each user, with all its items.
+SASRec has one line for each interaction, in the order of time. The lines of a user are joined in the order of the file.
+There are no times and no titles. The place in the user's sequence serves as time, so times of two users cannot be
+compared.
 """
 
 import math

@@ -1,13 +1,15 @@
-"""Tables whose columns are named in the settings: CSV, Parquet or JSON lines; a file, or a folder of part files.
+"""Tables whose columns the settings name: CSV, Parquet or JSON lines, as one file or a folder of part files.
 
-`data.user_column` and `data.item_column` are needed. `data.time_column` holds numbers of `data.time_unit` since 1970,
-or dates; an empty setting says that there are no times and the order of rows is the order of time. Titles come from a
-second table, `data.items_path`, with `data.item_column` and `data.title_column`; all its columns but the id together
-are the text for embeddings. Where there is none, a column `data.title_column` of the interactions has the titles.
+`data.user_column` and `data.item_column` must be there. `data.time_column` holds numbers of `data.time_unit` since
+1970, or dates. If the setting is empty, there are no times, and the order of rows is the order of time.
 
-CSV: UTF-8, plain or gzip, separated by commas, or by tabs or semicolons where the header has these and no comma; double
-quotes hold a field together. A file without a header is read by the numbers of its columns, which count from 0 where
-one of them is 0, and else from 1.
+Titles come from a second table, `data.items_path`, with `data.item_column` and `data.title_column`. All its columns but
+the id are the text for embeddings. Without such a table, a column `data.title_column` of the interactions has the
+titles.
+
+CSV is UTF-8, plain or gzip. Commas separate fields; if the header has tabs or semicolons and no comma, these do. Double
+quotes hold a field together. The columns of a file without a header are named by their numbers. The numbers count from
+0 if one of them is 0, and otherwise from 1.
 """
 
 import dataclasses

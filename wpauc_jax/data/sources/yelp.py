@@ -1,8 +1,8 @@
 """The Yelp Open Dataset: a folder with `yelp_academic_dataset_review.json` and `yelp_academic_dataset_business.json`.
 
-One JSON object a line, plain or gzip. A review has `user_id`, `business_id` and `date` as `2018-07-07 22:09:11`, taken
-as UTC. A business has `business_id`, `name`, `address`, `city`, `state` and `categories`; its title is the name with
-the address behind it, as branches of a chain share a name.
+A line holds one JSON object; files are plain or gzip. A review has `user_id`, `business_id` and `date`, such as
+`2018-07-07 22:09:11`, which is taken as UTC. A business has `business_id`, `name`, `address`, `city`, `state` and
+`categories`. Its title is the name with the address behind it, because the branches of a chain share a name.
 """
 
 import pathlib

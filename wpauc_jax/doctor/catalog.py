@@ -1,4 +1,4 @@
-"""Checks of the catalog and its trie: is every item reachable, under the tokens it is taught by, and alone there?"""
+"""Checks of the catalog and its trie. Can every item be reached by the tokens that it is taught by, and it alone?"""
 
 import itertools
 import pathlib
@@ -13,7 +13,7 @@ from wpauc_jax.data.sources.minionerec import parse_info
 from wpauc_jax.doctor.findings import Finding, items, note, problem, share
 
 
-def catalogue_fits(dataset: Dataset, catalog: Catalog) -> list[Finding]:
+def catalog_fits(dataset: Dataset, catalog: Catalog) -> list[Finding]:
     """The catalog has a sequence for each item of the data."""
     if catalog.num_items == dataset.num_items:
         return []

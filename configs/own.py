@@ -1,0 +1,52 @@
+"""Your own data from one CSV file: a template to copy and change.
+
+    python -m wpauc_jax.main --config=configs/own.py --config.data.path=events.csv --workdir=runs/own
+
+The file has a line for each interaction, under the header user_id,item_id,timestamp and, if there are titles, title:
+
+    user_id,item_id,timestamp,title
+    ann,b17,1714003200,Green tea
+    ann,c4,1714089600,Teapot
+
+A time is in seconds since 1970 or a date such as 2024-04-25 10:30:00. If your columns have other names, set
+`data.user_column`, `data.item_column`, `data.time_column` and `data.title_column`. Titles stand in the answers, and
+semantic ids are made of them. Without titles the ids are made of which items occur together; a line says so.
+
+Expect a table of Recall and NDCG for popularity, SFT and RL at the end. The settings are those of the quickstart, which
+fit about a hundred thousand interactions. A larger set deserves a larger model and more codes. Let
+`--config.mode=doctor` examine the data before you trust the numbers.
+"""
+
+from ml_collections import ConfigDict
+
+from wpauc_jax.config import (
+    CatalogConfig,
+    Config,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    RlConfig,
+    SftConfig,
+    to_config_dict,
+)
+
+# The file itself is given on the command line. Users and items with fewer than 5 interactions are left out (`k_core`).
+DATA = DataConfig(max_history=20)
+CATALOG = CatalogConfig(levels=3, codes=64)
+MODEL = ModelConfig(num_layers=2, width=64, num_heads=4, num_kv_heads=2, head_dim=16, ffn_width=176)
+SFT = SftConfig(batch_size=16, epochs=6, evals=6, optim=OptimConfig(learning_rate=3e-3))
+RL = RlConfig(
+    rows="latest",
+    holdout=0.1,
+    batch_size=64,
+    epochs=1,
+    evals=4,
+    optim=OptimConfig(learning_rate=1e-4, max_grad_norm=0.3),
+)
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    if arg:
+        raise ConfigError(f"configs/own.py takes no argument, got {arg!r}")
+    return to_config_dict(Config(data=DATA, catalog=CATALOG, model=MODEL, sft=SFT, rl=RL))
