@@ -74,11 +74,13 @@ def test_an_unknown_topology_is_refused(change, message):
 
 
 def test_the_stand_in_catalogue_has_the_size_asked_for():
-    trie = check._trie(CONFIG, CONFIG.model, "constrained")
+    trie = check.stand_in_trie(CONFIG, CONFIG.model, "constrained")
     assert trie.num_items == 300 and trie.depth == 2
     assert all(rows.min() >= 128 - 64 and rows.max() < 128 for rows in trie.rows)
     with pytest.raises(ConfigError, match=r"compile_check\.num_items=600 is more than half"):
-        check._trie(dataclasses.replace(CONFIG, compile_check=CompileCheckConfig(num_items=600)), CONFIG.model, "vocab")
+        check.stand_in_trie(
+            dataclasses.replace(CONFIG, compile_check=CompileCheckConfig(num_items=600)), CONFIG.model, "vocab"
+        )
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")

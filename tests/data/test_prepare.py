@@ -252,6 +252,13 @@ def test_a_failed_or_killed_write_leaves_no_directory(tmp_path, monkeypatch):
     assert prepared(tmp_path, WORLD).num_users == 3
 
 
+def test_what_a_kill_at_the_very_end_left_beside_the_directory_goes(tmp_path):
+    prepared(tmp_path, WORLD)
+    left = write(tmp_path / ".prepared.reading" / "left", "by a run that was killed after the directory was there")
+    prepared(tmp_path, WORLD)
+    assert not left.parent.exists()
+
+
 @pytest.mark.parametrize("protocol", ["leave_one_out", "chronological"])
 @pytest.mark.parametrize("fraction", [0.0, 0.2, 0.5, 0.9])
 def test_train_rows_partition_the_training_samples(protocol, fraction):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evaluation.test_ranks import make_ranks
-from wpauc_jax.evaluation.bootstrap import _bootstrap_means, paired_bootstrap
+from wpauc_jax.evaluation.bootstrap import bootstrap_means, paired_bootstrap
 from wpauc_jax.evaluation.ranks import Ranks, RanksError
 
 
@@ -14,7 +14,7 @@ def test_bootstrap_draws_equal_drawing_users_one_by_one():
     rng = np.random.default_rng(1)
     count = rng.integers(1, 4, 40)
     total = rng.integers(-2, 3, 40).astype(float)
-    draws = _bootstrap_means(total, count, 40_000, seed=0)
+    draws = bootstrap_means(total, count, 40_000, seed=0)
     picked = rng.integers(0, 40, (40_000, 40))
     plain = total[picked].sum(1) / count[picked].sum(1)
     spread = plain.std()

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from wpauc_jax.runtime.files import atomic_folder, atomic_path, is_same_file
+from wpauc_jax.runtime.files import atomic_folder, atomic_path, is_same_file, scratch_folder
 
 GONE = 2**22 + 7  # above the largest process id of Linux
 
@@ -37,6 +37,16 @@ def test_a_failed_one_leaves_the_old_file_and_nothing_else(tmp_path):
         temporary.write_text("ne")
         raise RuntimeError("half way")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_scratch_folder_goes_and_so_does_a_killed_processs(tmp_path):
+    left = tmp_path / f".fetch.{GONE}"
+    left.mkdir()
+    (left / "half").write_text("ne")
+    with scratch_folder(tmp_path, "fetch", 0o700) as folder:
+        assert list(tmp_path.iterdir()) == [folder] and stat.S_IMODE(folder.stat().st_mode) == 0o700
+        (folder / "a").write_text("new")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path):

@@ -13,6 +13,7 @@ from wpauc_jax.training.checkpoint import (
     BestCheckpoint,
     Checkpoints,
     changed_settings,
+    drop_leftovers,
     finished_step,
     load_best,
     load_params,
@@ -179,6 +180,19 @@ def test_an_older_one_that_a_kill_left_half_removed_goes(tmp_path):
         assert checkpoints.restore(make_state()).step == 2
         assert checkpoints.records() == {2: {"at": 2}}
     assert not (tmp_path / "1").exists()
+
+
+@pytest.mark.parametrize(("reach", "wanted"), [(1, {"4", "6"}), (5, {"2", "4", "6"})])
+def test_older_ones_that_a_kill_after_a_save_left_go(tmp_path, reach, wanted):
+    with Checkpoints(tmp_path / "run", keep=9, meta=META) as checkpoints:
+        for step in (1, 2, 4, 6):
+            checkpoints.save(step, make_state(step), POSITION)
+    shutil.copytree(tmp_path / "run", tmp_path / "at its end")
+    with Checkpoints(tmp_path / "run", reach=reach, meta=META) as checkpoints:
+        assert checkpoints.restore(make_state()).step == 6
+    drop_leftovers(tmp_path / "at its end", reach=reach)
+    for folder in ("run", "at its end"):
+        assert {path.name for path in (tmp_path / folder).iterdir()} == wanted
 
 
 def test_best_parameters_come_back_with_their_metrics(tmp_path):

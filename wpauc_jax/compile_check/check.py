@@ -86,7 +86,9 @@ def compile_check(config: Config, say: Callable[[str], None]) -> int:
     shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     say(f"{config.topology}: {len(devices)} chips of {_gib(chip.hbm)}; mesh {shape}; {_describe(config)}")
     model, fits = fitted(config.model, config.catalog.levels * config.catalog.codes + 1), True
-    tries = {scoring: _trie(config, model, scoring) for scoring in {config.scoring, SFT_SCORING[config.sft.loss]}}
+    tries = {
+        scoring: stand_in_trie(config, model, scoring) for scoring in {config.scoring, SFT_SCORING[config.sft.loss]}
+    }
     with jax.set_mesh(mesh):  # from here on nothing can be computed
         for program, trace in _programs(config, model, tries):
             try:
@@ -231,7 +233,7 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
     yield "evaluate", evaluation
 
 
-def _trie(config: Config, model: ModelConfig, scoring: str) -> Trie:
+def stand_in_trie(config: Config, model: ModelConfig, scoring: str) -> Trie:
     """A catalog of `compile_check.num_items` random semantic ids, whose tokens are the last of the vocabulary."""
     levels, codes, items = config.catalog.levels, config.catalog.codes, config.compile_check.num_items
     if items > codes**levels // 2:

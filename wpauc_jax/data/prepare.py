@@ -70,6 +70,7 @@ def _make_ready(config: DataConfig, folder: pathlib.Path, say: Progress) -> None
         raise ConfigError(f"data.dir={str(folder)!r} is a file; set it to a directory")
     if folder.is_dir() and any(folder.iterdir()):
         _check_reusable(config, folder, say)
+        shutil.rmtree(_reading(folder), ignore_errors=True)  # a run that was killed at its very end has left it
         say(f"using the prepared data in {folder}")
     else:
         prepare_new(config, folder, say)
@@ -78,7 +79,7 @@ def _make_ready(config: DataConfig, folder: pathlib.Path, say: Progress) -> None
 def prepare_new(config: DataConfig, folder: pathlib.Path, say: Progress) -> None:
     """Prepares `folder`, which does not exist or is empty, or goes on where a stopped run left off."""
     _check_used(config)
-    stage = folder.with_name(f".{folder.name}.reading")
+    stage = _reading(folder)
     path = None if config.source == "synthetic" else _path(config, say)
     with _naming(path):
         try:
@@ -96,7 +97,12 @@ def prepare_new(config: DataConfig, folder: pathlib.Path, say: Progress) -> None
     }
     write_prepared(folder, prepared, facts)
     say(statistics_table(prepared.statistics))
-    shutil.rmtree(stage)
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def _reading(folder: pathlib.Path) -> pathlib.Path:
+    """Where what was read from the files waits until `folder` is there."""
+    return folder.with_name(f".{folder.name}.reading")
 
 
 def _build(records: Records, config: DataConfig, say: Progress) -> Prepared:

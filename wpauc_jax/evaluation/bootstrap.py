@@ -40,7 +40,7 @@ def paired_bootstrap(
     )
     _, user = np.unique(reference.user[order], return_inverse=True)
     total = np.bincount(user, weights=values_b - values_a)
-    draws = _bootstrap_means(total, np.bincount(user), samples, seed)
+    draws = bootstrap_means(total, np.bincount(user), samples, seed)
     low, high = np.quantile(draws, (0.025, 0.975))
     side = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
     return PairedDifference(
@@ -54,7 +54,7 @@ def paired_bootstrap(
     )
 
 
-def _bootstrap_means(total: np.ndarray, count: np.ndarray, samples: int, seed: int) -> np.ndarray:
+def bootstrap_means(total: np.ndarray, count: np.ndarray, samples: int, seed: int) -> np.ndarray:
     """float64[samples]: sum of totals over sum of counts, of as many users as there are, drawn with replacement.
 
     Users with the same total and count are alike, so a draw is a multinomial over the few kinds of user: the same

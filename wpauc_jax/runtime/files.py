@@ -50,15 +50,24 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     if final.exists():
         raise FileExistsError(f"{final} exists; name another folder, or delete this one")
     final.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(final.parent, final.name, "")
-    temporary = _temporary(final.parent, final.name, "", os.getpid())
-    temporary.mkdir()
+    with scratch_folder(final.parent, final.name) as temporary, named_errors(final):
+        yield temporary
+        temporary.rename(final)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: str | os.PathLike[str], name: str, mode: int = 0o777) -> Iterator[pathlib.Path]:
+    """Yields an empty hidden folder in `parent`, which is gone when the block ends.
+
+    What a killed process left of one by the same name is removed.
+    """
+    _sweep(pathlib.Path(parent), name, "")
+    folder = _temporary(pathlib.Path(parent), name, "", os.getpid())
+    folder.mkdir(mode)
     try:
-        with named_errors(final):
-            yield temporary
-            temporary.rename(final)
+        yield folder
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
@@ -108,8 +117,8 @@ def _beside(final: pathlib.Path) -> Iterator[pathlib.Path]:
 @contextlib.contextmanager
 def _through(target: pathlib.Path, way: str | int) -> Iterator[pathlib.Path]:
     """Collects what the block writes, and then writes it to a pipe or device, or to what is open already."""
-    with tempfile.TemporaryDirectory(prefix="wpauc_jax-") as folder:
-        temporary = pathlib.Path(folder, f"content{target.suffix}")
+    with scratch_folder(tempfile.gettempdir(), "wpauc_jax", 0o700) as folder:
+        temporary = folder / f"content{target.suffix}"
         yield temporary
         sys.stdout.flush()  # what was printed before stands before it
         with named_errors(target), temporary.open("rb") as source:

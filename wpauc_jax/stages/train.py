@@ -14,7 +14,7 @@ from wpauc_jax.runtime.metric_lines import MetricWriter
 from wpauc_jax.runtime.sharding import batch_rows, place_batch
 from wpauc_jax.stages.run import best_folder
 from wpauc_jax.stages.workspace import Workspace
-from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, finished_step, load_params
+from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, drop_leftovers, finished_step, load_params
 from wpauc_jax.training.loop import Plan, fit
 from wpauc_jax.training.optim import make_optimizer
 from wpauc_jax.training.rl import make_rl_step
@@ -86,7 +86,11 @@ STAGES: dict[str, Callable[[Workspace], int]] = {"sft": run_sft, "rl": run_rl}
 
 
 def _finished_step(work: Workspace, stage: str, identity: Mapping[str, Any]) -> int | None:
-    return finished_step(work.folder / stage / "checkpoints", work.folder / stage / "best", identity)
+    done = finished_step(work.folder / stage / "checkpoints", work.folder / stage / "best", identity)
+    if done is not None and is_main_process():
+        settings: StageConfig = getattr(work.config, stage)
+        drop_leftovers(work.folder / stage / "checkpoints", reach=settings.faults.rollback_steps)
+    return done
 
 
 def _run(

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -53,9 +54,13 @@ class _Retention(ocp.checkpoint_managers.PreservationPolicy):
         self, checkpoints: Sequence[Any], *, context: ocp.checkpoint_managers.PreservationContext
     ) -> Sequence[bool]:
         steps = [checkpoint.step for checkpoint in checkpoints]
+        dropped = self.dropped(steps)
+        return [step not in dropped for step in steps]
+
+    def dropped(self, steps: Sequence[int]) -> set[int]:
+        """Those that do not stay."""
         kept = set(sorted(steps)[-self.keep :])
-        kept |= {max((step for step in steps if step <= max(steps) + 1 - self.reach), default=-1)}
-        return [step in kept for step in steps]
+        return set(steps) - kept - {max((step for step in steps if step <= max(steps) + 1 - self.reach), default=-1)}
 
 
 class Checkpoints(CheckpointFolder):
@@ -72,7 +77,8 @@ class Checkpoints(CheckpointFolder):
     def __init__(
         self, directory: str | os.PathLike[str], *, keep: int = 2, reach: int = 1, meta: Mapping[str, Any]
     ) -> None:
-        super().__init__(directory, ["state"], _Retention(keep, reach))
+        self._retention = _Retention(keep, reach)
+        super().__init__(directory, ["state"], self._retention)
         self._run = json.loads(json.dumps(meta))  # as it will be read back: tuples become lists
         self._records: dict[int, dict[str, Any]] = {}
 
@@ -140,6 +146,7 @@ class Checkpoints(CheckpointFolder):
         self._check_run(step, meta["run"])
         state = read_arrays(self.directory / str(step) / "state", state_like)
         self.rewind(step)
+        self._delete(self._retention.dropped(self.steps()))  # a run that was killed after a save may have left them
         self._read_older_records(step)
         self._records[step] = meta["record"]
         notes = [f"{fault}; it is removed, and the one before used" for fault in faults]
@@ -237,6 +244,17 @@ def finished_step(
         return None
     unsound = integrity.damage(pathlib.Path(best) / str(found["record"]["best_step"]))
     return None if unsound else int(newest.name)
+
+
+def drop_leftovers(directory: str | os.PathLike[str], *, keep: int = 2, reach: int = 1) -> None:
+    """Removes what `Checkpoints` with these numbers would not have kept.
+
+    For a stage at its end, which opens its checkpoints no more: a kill right after the last save may have left older
+    ones, whole or half removed.
+    """
+    steps = {int(path.name): path for path in pathlib.Path(directory).glob("*") if path.name.isdecimal()}
+    for step in _Retention(keep, reach).dropped(list(steps)):
+        shutil.rmtree(steps[step], ignore_errors=True)
 
 
 def changed_settings(directory: str | os.PathLike[str], meta: Mapping[str, Any]) -> list[str]:
