@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from wpauc_jax.objectives import catalogue_cross_entropy, tawin_loss
+from wpauc_jax.objectives import catalog_cross_entropy, tawin_loss
 
 USERS, ITEMS, GROUP, TRUE_RANK, RANK = 256, 100, 32, 32, 6
 CUTOFFS = (1, 3, 5, 10)
@@ -62,7 +62,7 @@ def recall(scores):
 
 
 def main(anchors=(0, 2, 4, 9), start_steps=1500, steps=1500):
-    start = train(Ranker(nnx.Rngs(0)), lambda *args: catalogue_cross_entropy(*args).mean(), start_steps, 1e-2)
+    start = train(Ranker(nnx.Rngs(0)), lambda *args: catalog_cross_entropy(*args).mean(), start_steps, 1e-2)
     before, best = recall(start(everyone)), recall(truth)
     print("recall / optimum  " + "".join(f"{f'@{k}':>8}" for k in CUTOFFS) + "   gains most at")
     print("start             " + "".join(f"{share:8.3f}" for share in before / best))

@@ -8,7 +8,7 @@ import pytest
 from wpauc_jax.objectives import (
     LlpaucMax,
     LlpaucMin,
-    catalogue_cross_entropy,
+    catalog_cross_entropy,
     llpauc_loss,
     opauc_cvar_loss,
     opauc_kl_loss,
@@ -109,7 +109,7 @@ def test_linear_kl_loss_is_softmax_at_its_temperature(x64):
         return opauc_kl_loss(positive, scores, temperature=temperature, surrogate="linear").mean() / temperature
 
     def by_softmax(scores):
-        return catalogue_cross_entropy(scores / temperature, np.array([target])).mean()
+        return catalog_cross_entropy(scores / temperature, np.array([target])).mean()
 
     np.testing.assert_allclose(by_kl(scores) + np.log(N), by_softmax(scores), rtol=1e-12)
     slopes = jax.jit(lambda scores: (jax.grad(by_kl)(scores), jax.grad(by_softmax)(scores)))(scores)
@@ -147,7 +147,7 @@ def test_softmax_dpo_does_not_overflow():
     np.testing.assert_allclose(loss.mean(), 1999 + np.log(2), rtol=1e-6)
 
 
-def test_catalogue_cross_entropy(x64):
+def test_catalog_cross_entropy(x64):
     scores = np.random.default_rng(5).normal(size=(4, 6))
     targets = np.array([2, -1, 5, 0])
     item_mask = np.ones((4, 6), bool)
@@ -156,9 +156,9 @@ def test_catalogue_cross_entropy(x64):
     where = np.array([True, True, True, False])
     first = np.log(np.sum(np.exp(scores[0, [0, 2, 3, 5]]))) - scores[0, 2]
     third = np.log(np.sum(np.exp(scores[2]))) - scores[2, 5]
-    result = catalogue_cross_entropy(scores, targets, item_mask=item_mask, where=where)
+    result = catalog_cross_entropy(scores, targets, item_mask=item_mask, where=where)
     np.testing.assert_allclose((result.sum, result.count), (first + third, 2), rtol=1e-12)
-    beyond = catalogue_cross_entropy(scores, np.array([6, 0, 0, 0]))
+    beyond = catalog_cross_entropy(scores, np.array([6, 0, 0, 0]))
     assert np.isnan(beyond.sum)
 
 
@@ -239,7 +239,7 @@ def test_llpauc_projection_and_masks(x64):
         (lambda: opauc_top_loss(np.zeros((1, 1)), np.zeros((2, 3)), beta=0.5), "leading axis"),
         (lambda: opauc_cvar_loss(np.zeros((2, 1)), np.zeros((2, 3)), np.zeros(2), beta=0.5), "thresholds has shape"),
         (lambda: opauc_kl_loss(np.zeros((2, 1)), np.zeros((2, 3)), temperature=0), "temperature=0"),
-        (lambda: catalogue_cross_entropy(np.zeros((2, 3)), np.zeros(3, int)), "targets has shape"),
+        (lambda: catalog_cross_entropy(np.zeros((2, 3)), np.zeros(3, int)), "targets has shape"),
         (lambda: llpauc_loss(np.zeros(3), np.zeros(3), LlpaucMin(), LlpaucMax(), alpha=1.5, beta=1), "alpha=1.5"),
         (
             lambda: softmax_dpo_loss(

@@ -70,7 +70,7 @@ def dpo(scores, is_positive, where):
 def cross_entropy(scores, is_positive, where):
     allowed = is_positive & where
     targets = jnp.where(jnp.any(allowed, -1), jnp.argmax(allowed, -1), -1)
-    return o.catalogue_cross_entropy(scores, targets, item_mask=where)
+    return o.catalog_cross_entropy(scores, targets, item_mask=where)
 
 
 def masked(function, **setting):
@@ -103,7 +103,7 @@ PER_BATCH = {
     "opauc_cvar_loss": opauc_of_halves(o.opauc_cvar_loss, beta=0.5),
     "opauc_kl_loss": opauc_of_halves(o.opauc_kl_loss, temperature=0.1),
     "softmax_dpo_loss": dpo,
-    "catalogue_cross_entropy": cross_entropy,
+    "catalog_cross_entropy": cross_entropy,
 }
 ALL = PER_GROUP | PER_BATCH
 

@@ -23,7 +23,7 @@ from wpauc_jax.objectives.metrics import (
 )
 from wpauc_jax.objectives.minimax import LlpaucMax, LlpaucMin, llpauc_loss
 from wpauc_jax.objectives.pairwise import (
-    catalogue_cross_entropy,
+    catalog_cross_entropy,
     opauc_cvar_loss,
     opauc_kl_loss,
     opauc_top_loss,
@@ -39,7 +39,7 @@ __all__ = [
     "PolicySums",
     "Total",
     "auc",
-    "catalogue_cross_entropy",
+    "catalog_cross_entropy",
     "descending_ranks",
     "group_advantages",
     "llpauc",

@@ -180,7 +180,7 @@ def softmax_dpo_loss(
     return total(jax.nn.softplus(margin), counted)
 
 
-def catalogue_cross_entropy(
+def catalog_cross_entropy(
     scores: Array, targets: Array, *, item_mask: Array | None = None, where: Array | None = None
 ) -> Total:
     """Softmax cross-entropy of the target item over the catalog.
