@@ -261,7 +261,7 @@ def test_histories_that_cannot_be_answered_leave_no_output(finished, tmp_path, l
 def test_a_group_larger_than_the_catalogue_is_refused(finished):
     config, folder = finished
     wide = dataclasses.replace(config, rl=dataclasses.replace(config.rl, group_size=ITEMS + 1))
-    with pytest.raises(ConfigError, match=f"rl.group_size={ITEMS + 1} is larger than the catalogue of {ITEMS} items"):
+    with pytest.raises(ConfigError, match=f"rl.group_size={ITEMS + 1} is larger than the catalog of {ITEMS} items"):
         run.MODES["rl"](wide, folder)
 
 
