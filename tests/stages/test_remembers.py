@@ -120,7 +120,6 @@ def test_later_modes_refuse_in_one_line_and_touch_nothing(folder, histories, mod
 def test_the_doctor_calls_it_a_problem(folder, histories, capsys):  # noqa: F811
     assert later("doctor", changed("model.norm_eps", 1e-3), folder, histories) == 1
     assert "model.norm_eps: 1e-06 then, 0.001 now" in " ".join(capsys.readouterr().out.split())
-    assert later("doctor", changed("eval.batch_size", 8), folder, histories) == 0
 
 
 def test_what_is_allowed_stands_in_every_output(folder, histories, capsys, tmp_path):  # noqa: F811
