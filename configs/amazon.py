@@ -1,7 +1,7 @@
 """Amazon reviews of 2018 by the paper's protocol, from the publisher's files: industrial, office or toys.
 
     python -m wpauc_jax.main --config=configs/amazon.py
-    python -m wpauc_jax.main --config=configs/amazon.py:office --workdir=runs/office
+    python -m wpauc_jax.main --config=configs/amazon.py:office --workdir=runs/amazon-office
 
 The first command takes industrial. A command fetches two files of the McAuley Lab, prepares them, trains and evaluates.
 

@@ -1,9 +1,10 @@
 """Four sets in RecBole's format, prepared by others: office, toys, industrial and yelp. Benchmarks and docs/ use them.
 
-    python -m wpauc_jax.main --config=configs/benchmarks.py:office --config.data.root=DATA --workdir=runs/office
+    python -m wpauc_jax.main --config=configs/benchmarks.py:office --config.data.root=DATA
 
-DATA is the folder that holds office/office.inter.gz, office/office.item.gz, toys/toys.inter.gz and so on. Nobody
-publishes these files as they are here: configs/amazon.py and configs/yelp.py begin with what the publishers offer.
+Without --workdir the run is kept in runs/benchmarks-office. DATA is the folder that holds office/office.inter.gz,
+office/office.item.gz, toys/toys.inter.gz and so on. Nobody publishes these files as they are here: configs/amazon.py
+and configs/yelp.py begin with what the publishers offer.
 
 office, toys and yelp have no clock: only the order of each user's items is known. Their last two items are for
 validation and test. industrial has a clock, so its rows are split 8:1:1 by time. The files are 5-core already.

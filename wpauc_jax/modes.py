@@ -3,26 +3,28 @@
 import dataclasses
 import json
 import pathlib
-import sys
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
 from wpauc_jax.compile_check.check import compile_check
-from wpauc_jax.config import Config
+from wpauc_jax.config import Config, ConfigError
+from wpauc_jax.data.prepare import prepare
 from wpauc_jax.doctor import examine
 from wpauc_jax.runtime.distributed import is_main_process
-from wpauc_jax.runtime.files import atomic_path
+from wpauc_jax.runtime.files import atomic_path, read_json, unless_read_only
 from wpauc_jax.runtime.lock import respected, taken, unlocked
 from wpauc_jax.runtime.sharding import make_mesh
 from wpauc_jax.stages.evaluate import evaluate_workspace
 from wpauc_jax.stages.export import export
-from wpauc_jax.stages.recommend import recommend
-from wpauc_jax.stages.recommender import latest_params, open_recommender
-from wpauc_jax.stages.run import open_run
+from wpauc_jax.stages.recommend import asked, recommend
+from wpauc_jax.stages.recommender import answering, recommender_of
+from wpauc_jax.stages.run import Run, home, open_prepared, open_run, with_model
+from wpauc_jax.stages.run import tell as _say
+from wpauc_jax.stages.sizes import check_sizes
 from wpauc_jax.stages.train import STAGES
-from wpauc_jax.stages.workspace import Workspace, open_workspace
+from wpauc_jax.stages.trained import is_trained
+from wpauc_jax.stages.workspace import Workspace, open_workspace, workspace_of
 
 
 def run_all(config: Config, folder: pathlib.Path) -> None:
@@ -44,16 +46,19 @@ def _rl_only(config: Config, folder: pathlib.Path) -> None:
 
 
 def _evaluate_only(config: Config, folder: pathlib.Path) -> None:
-    evaluate_workspace(open_workspace(config, folder, _say), _say)
+    evaluate_workspace(_sized_workspace(config, folder), _say)
 
 
 def _recommend_only(config: Config, folder: pathlib.Path) -> None:
-    recommend(open_recommender(config, folder, _say), config.recommend, folder, say=_say)
+    prepared = open_prepared(config, folder, _say)
+    histories = asked(prepared, say=_say)
+    recommender = recommender_of(Run(**with_model(prepared)), _say)
+    recommend(recommender, histories, config.recommend, folder, say=_say)
 
 
 def _export_only(config: Config, folder: pathlib.Path) -> None:
     run = open_run(config, folder, _say)
-    export(run, latest_params(run), say=_say)
+    export(run, answering(run, _say), say=_say)
 
 
 def _doctor(config: Config, folder: pathlib.Path) -> int:
@@ -83,6 +88,48 @@ MODES: dict[str, Callable[[Config, pathlib.Path], int | None]] = {
 _ELSEWHERE = {"compile_check"}  # for devices that are not here: such a mode makes a mesh of its own
 
 
+def _a_run(config: Config, folder: pathlib.Path) -> None:
+    """Raises ConfigError where no run was prepared in `folder`: a later mode does not make one."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} does not exist: mode={config.mode} needs a run's work directory; see --workdir")
+    if not any((folder / trace).exists() for trace in _TRACES):
+        raise ConfigError(
+            f"{folder} is no run's work directory (it has no catalog and nothing that was trained); give another "
+            "--workdir, or start with mode=prepare or mode=all"
+        )
+
+
+def _a_trained_stage(config: Config, folder: pathlib.Path) -> None:
+    if not any(is_trained(config, folder, stage) for stage in STAGES):
+        raise ConfigError(f"nothing is trained in {folder}: start with mode=all, or with mode=sft")
+
+
+def _the_other_sft(config: Config, folder: pathlib.Path) -> None:
+    if config.sft_from and not is_trained(config, folder, "sft"):
+        raise ConfigError(f"sft_from={config.sft_from!r} has no trained SFT; train it there with mode=sft first")
+
+
+def _an_sft(config: Config, folder: pathlib.Path) -> None:
+    if not is_trained(config, folder, "sft"):
+        best = home(config, folder, "sft") / "sft" / "best"
+        raise ConfigError(f"{best} holds no parameters: start with mode=sft, or set sft_from")
+
+
+# What must be there before a mode does anything, prepares and locks included.
+NEEDS: dict[str, tuple[Callable[[Config, pathlib.Path], None], ...]] = {
+    "all": (_the_other_sft,),
+    "prepare": (),
+    "sft": (),
+    "rl": (_the_other_sft, _an_sft),
+    "doctor": (_a_run,),
+    "evaluate": (_a_run,),
+    "recommend": (_a_run, _a_trained_stage),
+    "export": (_a_run, _a_trained_stage),
+}
+
+_TRACES = ("catalog.npz", "catalog.json", "data/manifest.json", "sft/best", "rl/best")
+
+
 # By `mode`. A mode that writes in the work directory is alone there. A mode that reads waits for no writer: it refuses.
 LOCKS = {
     **dict.fromkeys(("all", "prepare", "sft", "rl", "evaluate"), taken),
@@ -95,28 +142,37 @@ def run(config: Config, folder: pathlib.Path) -> int | None:
     """Does what `config.mode` says, on the mesh of all devices; the program ends with what it returns, None being 0."""
     if config.mode in _ELSEWHERE:
         return MODES[config.mode](config, folder)
+    for need in NEEDS[config.mode]:
+        need(config, folder)
     with LOCKS[config.mode](folder, _say), jax.set_mesh(make_mesh(config.mesh)):
         return MODES[config.mode](config, folder)
 
 
-def _say(text: str) -> None:
-    if is_main_process():
-        print(text, file=sys.stderr, flush=True)
-
-
 def _train(config: Config, folder: pathlib.Path, *stages: str) -> Workspace:
     """Trains stages. config.json says how the directory was trained: other modes and refused runs do not change it."""
-    work = open_workspace(config, folder, _say)
-    if not (folder / "config.json").exists():
-        _write_json(folder / "config.json", dataclasses.asdict(config))
+    work = _sized_workspace(config, folder, *stages)
+    path = folder / "config.json"
+    damaged = path.exists() and not read_json(path)
+    if damaged:
+        _say(f"{path} is damaged: it is made anew")
+    if damaged or not path.exists():
+        _keep_config(path, config)
     for stage in stages:
-        STAGES[stage](work)
-    _write_json(folder / "config.json", dataclasses.asdict(config))
+        STAGES[stage](work, _say)
+    _keep_config(path, config)
     return work
 
 
-def _write_json(path: pathlib.Path, content: Any) -> None:
-    if not is_main_process():
+def _sized_workspace(config: Config, folder: pathlib.Path, *stages: str) -> Workspace:
+    """The workspace, for which the catalog is large enough; that is seen before there is a model."""
+    prepared = open_prepared(config, folder, _say, read=prepare)
+    check_sizes(prepared, _say, trains=stages)
+    return workspace_of(prepared)
+
+
+def _keep_config(path: pathlib.Path, config: Config) -> None:
+    text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    if not is_main_process() or (path.exists() and path.read_bytes() == text.encode()):
         return
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with unless_read_only(path, _say), atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -74,7 +74,7 @@ def test_a_trained_run_is_well(work, trained, capsys):
 
 def test_a_checkpoint_of_other_data_or_another_catalogue(work):
     assert checkpoints.checkpoint_is_of_this_run(work, "sft") == []
-    other = dataclasses.replace(work, dataset=dataclasses.replace(work.dataset, fingerprint="other"))
+    other = dataclasses.replace(work, items=dataclasses.replace(work.dataset, fingerprint="other"))
     (finding,) = checkpoints.checkpoint_is_of_this_run(other, "sft")
     assert finding.is_problem and "data.fingerprint" in finding.text and "'other' now" in finding.text
     retokenised = dataclasses.replace(work.catalog, tokens=work.catalog.tokens[::-1])

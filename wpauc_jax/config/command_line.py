@@ -24,7 +24,7 @@ EXAMPLE = "python -m wpauc_jax.main --config=configs/quickstart.py --workdir=run
 _HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
 _OWN = {
     "config": "a file of configs/, and after a colon its argument",
-    "workdir": "where everything of this run is kept; the same again resumes it; without it, runs/NAME OF THE CONFIG",
+    "workdir": "where this run is kept; the same again resumes it; without it, runs/CONFIG or runs/CONFIG-ARGUMENT",
     "cluster": "what started several processes: auto, none, tpu, slurm, openmpi or jobset",
     "coordinator": "HOST:PORT for process 0 to listen on, the same for all processes",
     "num_processes": "how many processes this run has",
@@ -178,7 +178,8 @@ def _file(arguments: Sequence[str]) -> str:
 
 def _workdir(given: str | None, file: str) -> pathlib.Path:
     path, _, argument = file.partition(":")
-    text = given or f"runs/{argument or pathlib.Path(path).stem}"
+    name = pathlib.Path(path).stem
+    text = given or f"runs/{name}-{argument}" if argument else given or f"runs/{name}"
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
         raise ConfigError(f"--workdir={shown(text)} holds a character that is no text")
     if os.path.exists(text) and not os.path.isdir(text):

@@ -8,7 +8,7 @@ now counts as the new one.
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from wpauc_jax.config.run import Config
@@ -24,13 +24,15 @@ class _Absent:
 _ABSENT = _Absent()
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], *, only: bool = False) -> list[str]:
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, only: bool = False, leave_out: Collection[str] = ()
+) -> list[str]:
     """How two records differ, a line for each name: "sft.loss: 'lm' then, 'catalog' now".
 
-    With `only`, what `before` has beyond the names of `now` does not count.
+    With `only`, what `before` has beyond the names of `now` does not count. The names `leave_out` never do.
     """
     then, current = flat(before), flat(now)
-    names = sorted(current) if only else sorted(then | current)
+    names = (name for name in sorted(current if only else then | current) if name not in leave_out)
     pairs = {name: (value_of(then, name), value_of(current, name)) for name in names}
     return [f"{name}: {old!r} then, {new!r} now" for name, (old, new) in pairs.items() if old != new]
 

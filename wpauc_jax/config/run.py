@@ -34,6 +34,8 @@ class Config(Checked):
     # those that go on to an item; vocab: the whole vocabulary.
     scoring: str = choice("constrained", "vocab")
     sft_from: str = a_path()  # start RL from the SFT of this other work directory; empty: from this one's
+    # Go on where a setting of the model or of the ranking is another one than in training. What is written says so.
+    allow_changes: bool = False
     tensorboard: bool = False  # also write TensorBoard events, to WORKDIR/tensorboard
     topology: str = ""  # mode=compile_check: the TPU to compile for, as in v5e:4x4
     data: DataConfig = DataConfig()

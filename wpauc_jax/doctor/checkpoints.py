@@ -13,17 +13,18 @@ from wpauc_jax.evaluation.ranks import Ranks, RanksError
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.sharding import batch_rows, constrain_whole, place_batch
 from wpauc_jax.stages.run import best_folder
+from wpauc_jax.stages.trained import changes
 from wpauc_jax.stages.workspace import Workspace
-from wpauc_jax.training.checkpoint import CheckpointError, changed_settings, load_params
+from wpauc_jax.training.checkpoint import CheckpointError, load_params
 
 _ROWS = 32  # test samples that are searched
 _TOLERANCE = 1e-3  # of a log-probability computed in two ways, in bfloat16 too
 
 
 def checkpoint_is_of_this_run(work: Workspace, stage: str) -> list[Finding]:
-    """The newest resumable checkpoint was written with this data, catalog, model and scoring rule."""
-    changes = changed_settings(work.folder / stage / "checkpoints", work.identity())
-    return [problem(f"the checkpoint of {stage} was written by another run: {change}") for change in changes]
+    """The stage was trained with this data, catalog, prompt, model and scoring rule."""
+    found = changes(work, stage)
+    return [problem(f"the checkpoint of {stage} was written by another run: {change}") for change in found]
 
 
 def parameters_load(work: Workspace, stage: str) -> tuple[Params | None, list[Finding]]:

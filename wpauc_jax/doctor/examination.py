@@ -9,10 +9,11 @@ import numpy as np
 
 from wpauc_jax.doctor import catalog as catalog_checks
 from wpauc_jax.doctor import checkpoints, population, prompts, splits
-from wpauc_jax.doctor.findings import Finding
+from wpauc_jax.doctor.findings import Finding, note
 from wpauc_jax.doctor.tables import baseline_table, length_table
 from wpauc_jax.stages.run import best_folder
 from wpauc_jax.stages.train import STAGES
+from wpauc_jax.stages.trained import is_trained
 from wpauc_jax.stages.workspace import Workspace
 from wpauc_jax.training.sft import SFT_SCORING
 
@@ -153,7 +154,10 @@ def _prompt_checks(work: Workspace) -> Iterator[Check]:
 def _checkpoint_findings(work: Workspace) -> dict[str, list[Finding]]:
     found = {"ranks are of this data": checkpoints.ranks_are_of_this_data(work)}
     for stage in STAGES:
-        if not best_folder(work, stage).is_dir():
+        if not is_trained(work.config, work.folder, stage):
+            if (work.folder / stage).is_dir():
+                lost = f"{best_folder(work, stage)} holds no parameters, though {work.folder / stage} is there"
+                found[f"{stage}: the parameters are usable"] = [note(lost)]
             continue
         found[f"{stage}: the checkpoint is of this run"] = checkpoints.checkpoint_is_of_this_run(work, stage)
         params, found[f"{stage}: the parameters are usable"] = checkpoints.parameters_load(work, stage)

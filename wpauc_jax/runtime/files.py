@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import pathlib
 import platform
@@ -11,9 +12,11 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 _OPEN_FILE = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")  # what this process has open; /dev/stdout leads to one
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)  # what a place that cannot be written to answers
 _SHORT = 200  # bytes of a name that a temporary name keeps; a file system allows 255
 
 
@@ -99,6 +102,26 @@ def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.errno and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A JSON object that is derived from elsewhere: empty for a file that is missing or damaged."""
+    try:
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+@contextlib.contextmanager
+def unless_read_only(path: str | os.PathLike[str], say: Callable[[str], None]) -> Iterator[None]:
+    """For what can be made anew: where `path` cannot be written to at all, that is said, and no error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        say(f"{path} cannot be written ({os.strerror(error.errno)}): it is left as it is")
 
 
 @contextlib.contextmanager

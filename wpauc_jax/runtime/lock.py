@@ -19,7 +19,6 @@ Several processes of one run are one owner: process 0 takes the lock, the others
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import json
 import os
@@ -29,12 +28,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from wpauc_jax.runtime.distributed import is_main_process, main_process_first
-from wpauc_jax.runtime.files import named_errors, runs
+from wpauc_jax.runtime.files import READ_ONLY, named_errors, runs
 from wpauc_jax.runtime.interrupts import before_leaving
 
 NAME = ".lock"
 _TOLD_BY_SYSTEM = pathlib.Path("/proc/self")  # absent on macOS, where a process id alone must do
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class LockError(ValueError):
@@ -127,7 +125,7 @@ class _Lock:
                     self._judge(say)
                     self._write()
         except OSError as error:
-            if error.errno not in _READ_ONLY:
+            if error.errno not in READ_ONLY:
                 raise
             _refuse_if_held(self._path)
             say(f"{self._folder} cannot be written to: nothing new will be kept there")

@@ -1,10 +1,8 @@
-"""The evaluation of a work directory: ranks of the test split by every trained stage, a table, results.json, plots."""
+"""The evaluation of a work directory: ranks of the test split by every trained stage, results.json, a table, plots."""
 
 import dataclasses
 import hashlib
-import json
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,31 +14,44 @@ from wpauc_jax.evaluation.plots import plot_stages, plot_training
 from wpauc_jax.evaluation.ranks import Ranks
 from wpauc_jax.evaluation.report import Report, exact_table, write_results
 from wpauc_jax.runtime.distributed import is_main_process
+from wpauc_jax.runtime.files import read_json, unless_read_only
 from wpauc_jax.runtime.progress import Progress
 from wpauc_jax.stages.baselines import BASELINES
-from wpauc_jax.stages.run import best_folder
+from wpauc_jax.stages.recommender import tell_of_lost
+from wpauc_jax.stages.run import Say, best_folder
 from wpauc_jax.stages.train import STAGES
+from wpauc_jax.stages.trained import is_trained, refuse_changes
 from wpauc_jax.stages.workspace import Workspace
 from wpauc_jax.training.checkpoint import best_seal, load_best
 
 
-def evaluate_workspace(work: Workspace, say: Callable[[str], None]) -> None:
-    """Ranks of the whole test split by baselines and by every trained stage; table, results.json, plots.
+def evaluate_workspace(work: Workspace, say: Say) -> None:
+    """Ranks of the whole test split by baselines and by every trained stage; results.json, table, plots.
 
-    A stage whose parameters were evaluated before, in the same way, is not evaluated again.
+    A stage whose parameters were evaluated before, in the same way, is not evaluated again. Where the work directory
+    cannot be written to, the table is all there is.
+
+    Raises ConfigError where a stage was trained with other settings of the model or of the ranking.
     """
     config, rows = work.config, positions(work.dataset, "test")
+    stages = [stage for stage in STAGES if is_trained(config, work.folder, stage)]
+    changes = {stage: list(refuse_changes(work, stage, say, also=_beside(work, stage))) for stage in stages}
+    tell_of_lost(work, say)
+    if not stages:
+        say("no stage is trained here: what needs no training is ranked alone")
     found = {name: baseline.ranks(work, rows) for name, baseline in BASELINES.items() if baseline.shown(config)}
-    evaluated = _evaluated_before(work)
-    stages = [stage for stage in STAGES if best_folder(work, stage).is_dir()]
+    before = _results(work, say)
+    evaluated = _evaluated_before(work, before)
     new = [stage for stage in stages if stage not in evaluated]
+    ranks: dict[str, Ranks] = {}
     for stage in new:
-        facts = _evaluate_stage(work, stage, rows)
+        facts, made = _evaluate_stage(work, stage, rows, say)
         evaluated[stage] = facts | _evaluation_of(work, stage)
+        ranks |= made
     if not is_main_process():
         return
     for name in (name for stage in stages for name in _lists(work, stage)):
-        found[name] = Ranks.load(_ranks_path(work, name))
+        found[name] = ranks[name] if name in ranks else Ranks.load(_ranks_path(work, name))
     report = Report(
         found,
         recall_at=config.eval.recall_at,
@@ -48,17 +59,28 @@ def evaluate_workspace(work: Workspace, say: Callable[[str], None]) -> None:
         num_items=work.catalog.num_items,
         scoring=config.scoring,
     )
-    if new or not stages:
-        _write_report(work, report, evaluated)
-    else:
-        say("evaluated before, with the same parameters and settings")
-    print(report.table())
+    table = report.table()
     if config.eval.exact and stages:
-        print("\n" + exact_table({stage: evaluated[stage]["exact"] for stage in stages}))
+        table += "\n\n" + exact_table({stage: evaluated[stage]["exact"] for stage in stages})
+    renewed = bool(new) or before.get("stages", {}).keys() != report.stages.keys()
+    if not renewed:
+        say("evaluated before, with the same parameters and settings")
+    try:
+        if renewed:
+            _write_report(work, report, {stage: evaluated[stage] for stage in stages}, changes, before, say)
+    finally:  # the results are there, whatever becomes of the files
+        print(table)
+    if renewed or not _stages_plot(work).exists():
+        _plot(work, report, say)
 
 
-def _evaluate_stage(work: Workspace, stage: str, rows: np.ndarray) -> dict[str, Any]:
-    """Writes the ranks by a stage's best parameters; says at which step these were found, and what is exact."""
+def _beside(work: Workspace, stage: str) -> dict[str, Any]:
+    """What RL's row of the table depends on beside RL: the SFT row above it is that of its own SFT."""
+    return {"sft_from": work.config.sft_from} if stage == "rl" else {}
+
+
+def _evaluate_stage(work: Workspace, stage: str, rows: np.ndarray, say: Say) -> tuple[dict[str, Any], dict[str, Ranks]]:
+    """Keeps the ranks by a stage's best parameters; at which step these were found, and what is exact."""
     config = work.config.eval
     trained, best = load_best(best_folder(work, stage), work.first_params)
     params = work.frozen.join(trained)
@@ -66,12 +88,14 @@ def _evaluate_stage(work: Workspace, stage: str, rows: np.ndarray) -> dict[str, 
     with Progress(len(rows), f"test of {stage}", unit="users", enabled=is_main_process()) as progress:
         if not config.exact:
             search = work.search(config.num_beams)
-            _save(work, stage, evaluate(search, params, batches, on_batch=progress.update))
-            return {"step": best.step, "exact": {}}
+            ranks = evaluate(search, params, batches, on_batch=progress.update)
+            _save(work, stage, ranks, say)
+            return {"step": best.step, "exact": {}}, {stage: ranks}
         found = evaluate_exact(work.exact_search(), params, batches, on_batch=progress.update)
-    _save(work, stage, found.beams)
-    _save(work, f"{stage}-exact", found.ranks)
-    return {"step": best.step, "exact": found.metrics()}
+    made = dict(zip(_lists(work, stage), (found.beams, found.ranks), strict=True))
+    for name, ranks in made.items():
+        _save(work, name, ranks, say)
+    return {"step": best.step, "exact": found.metrics()}, made
 
 
 def _lists(work: Workspace, stage: str) -> list[str]:
@@ -79,8 +103,10 @@ def _lists(work: Workspace, stage: str) -> list[str]:
     return [stage, f"{stage}-exact"] if work.config.eval.exact else [stage]
 
 
-def _save(work: Workspace, name: str, ranks: Ranks) -> None:
-    if is_main_process():
+def _save(work: Workspace, name: str, ranks: Ranks, say: Say) -> None:
+    if not is_main_process():
+        return
+    with unless_read_only(_ranks_path(work, name), say):
         ranks.save(_ranks_path(work, name))
 
 
@@ -95,30 +121,68 @@ def _evaluation_of(work: Workspace, stage: str) -> dict[str, Any]:
     return {"parameters": best_seal(best_folder(work, stage)), "ranks": hashes}
 
 
-def _evaluated_before(work: Workspace) -> dict[str, dict[str, Any]]:
-    """What results.json says of the stages whose ranks are still theirs: same run, settings, parameters and files."""
+def _results(work: Workspace, say: Say) -> dict[str, Any]:
+    """What results.json holds; nothing where it is missing, or damaged, which is said."""
     path = work.folder / "results.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if "identity" not in before or differences(before["identity"], work.identity()):
+    results = read_json(path)
+    facts = results.get("evaluated"), results.get("stages"), results.get("identity")
+    if all(isinstance(part, dict) for part in facts):
+        return results
+    if path.exists():
+        say(f"{path} is damaged: it is made anew")
+    return {}
+
+
+def _evaluated_before(work: Workspace, before: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What results.json says of the stages whose ranks are still theirs: same run, settings, parameters and files."""
+    if not before or differences(before["identity"], work.identity()):
         return {}
-    known = {stage: facts for stage, facts in before["evaluated"].items() if stage in STAGES}
+    known = {stage: facts for stage, facts in before["evaluated"].items() if stage in STAGES and _is_whole(facts)}
     return {stage: facts for stage, facts in known.items() if facts == facts | _evaluation_of(work, stage)}
 
 
-def _write_report(work: Workspace, report: Report, evaluated: dict[str, dict[str, Any]]) -> None:
-    """results.json, the ranks of what needs no training, and plots."""
+def _is_whole(facts: Any) -> bool:
+    return isinstance(facts, dict) and type(facts.get("step")) is int and isinstance(facts.get("exact"), dict)
+
+
+def _write_report(
+    work: Workspace,
+    report: Report,
+    evaluated: dict[str, dict[str, Any]],
+    changes: dict[str, list[str]],
+    before: dict[str, Any],
+    say: Say,
+) -> None:
+    """results.json, and the ranks of what needs no training. Says where results of other settings give way."""
     for name in report.stages.keys() - {name for stage in evaluated for name in _lists(work, stage)}:
-        report.stages[name].save(_ranks_path(work, name))
+        _save(work, name, report.stages[name], say)
     run_facts = {
         "num_beams": work.config.eval.num_beams,
         "best_steps": {stage: facts["step"] for stage, facts in evaluated.items()},
         "exact": {stage: facts["exact"] for stage, facts in evaluated.items() if facts["exact"]},
+        "changes": {stage: found for stage, found in changes.items() if found},
         "data": work.dataset.fingerprint,
         "catalog": work.catalog.fingerprint,
         "config": dataclasses.asdict(work.config),
         "identity": work.identity(),
         "evaluated": evaluated,
     }
-    plot_training(work.folder / "metrics.jsonl", work.folder / "plots")
-    plot_stages(report.stages, work.folder / "plots" / "stages.png", recall_at=report.recall_at, ndcg_at=report.ndcg_at)
-    write_results(work.folder / "results.json", report.summary() | run_facts)
+    path = work.folder / "results.json"
+    other = differences(before["identity"], work.identity()) if before else []
+    if other:
+        say(f"{path} is rewritten: its results were of other settings ({'; '.join(other)})")
+    with unless_read_only(path, say):
+        write_results(path, report.summary() | run_facts)
+
+
+def _plot(work: Workspace, report: Report, say: Say) -> None:
+    """Pictures come last, and none of them is worth the results: one that cannot be made is told in a line."""
+    try:
+        plot_training(work.folder / "metrics.jsonl", work.folder / "plots")
+        plot_stages(report.stages, _stages_plot(work), recall_at=report.recall_at, ndcg_at=report.ndcg_at)
+    except Exception as error:
+        say(f"the plots could not be made ({type(error).__name__}: {error}); the results are there")
+
+
+def _stages_plot(work: Workspace) -> pathlib.Path:
+    return work.folder / "plots" / "stages.png"

@@ -9,17 +9,19 @@ import numpy as np
 
 from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.config import Config
-from wpauc_jax.models import Params, save_pretrained
+from wpauc_jax.models import save_pretrained
 from wpauc_jax.models.pretrained import local_folder
+from wpauc_jax.stages.recommender import Answering
 from wpauc_jax.stages.run import Run
 
 
-def export(run: Run, params: Params, *, say: Callable[[str], None]) -> pathlib.Path:
+def export(run: Run, answering: Answering, *, say: Callable[[str], None]) -> pathlib.Path:
     """Writes `export.path`; it appears whole or not at all.
 
     Beside the model: its tokenizer, with a token for each code of semantic ids; items.jsonl, one item a line with its
     raw id, title and tokens; trie.npz, the whole catalog as a trie (token, first_child, item: see
-    `wpauc_jax.catalog.trie`); prompt.json, the tokens that stand around the items of a history.
+    `wpauc_jax.catalog.trie`); prompt.json, the tokens that stand around the items of a history, and the stage whose
+    parameters these are.
 
     Raises FileExistsError where there is such a folder already.
     """
@@ -30,18 +32,18 @@ def export(run: Run, params: Params, *, say: Callable[[str], None]) -> pathlib.P
 
     def add_files(folder: pathlib.Path) -> None:
         _tokenizer(run).save_pretrained(folder)
-        _write_catalog(run, folder)
+        _write_catalog(run, answering, folder)
 
     save_pretrained(
         path,
         run.policy,
-        params,
+        answering.params,
         dtype=config.export.dtype,
         source=local_folder(pretrained) if pretrained else None,
         generation=generation,
         add_files=add_files,
     )
-    say(f"the model, its tokenizer and the catalog are in {path}")
+    say(f"the model of {answering.stage}, its tokenizer and the catalog are in {path}")
     return path
 
 
@@ -65,7 +67,7 @@ def search_settings(config: Config, catalog: Catalog) -> dict[str, Any]:
     }
 
 
-def _write_catalog(run: Run, folder: pathlib.Path) -> None:
+def _write_catalog(run: Run, answering: Answering, folder: pathlib.Path) -> None:
     with (folder / "items.jsonl").open("w", encoding="utf-8") as file:
         rows = zip(run.items.item_ids, run.items.titles, run.catalog.sequences(), strict=True)
         for item, (raw, title, tokens) in enumerate(rows):
@@ -75,6 +77,8 @@ def _write_catalog(run: Run, folder: pathlib.Path) -> None:
     np.savez(folder / "trie.npz", token=trie.token, first_child=trie.first_child, item=trie.item)
     form = run.builder.form
     prompt = {
+        **answering.facts(),
+        "step": answering.step,
         "head": form.head,
         "lead": form.lead,
         "tail": form.tail,

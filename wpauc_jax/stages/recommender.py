@@ -1,14 +1,14 @@
 """The recommender: a trained run's model, items and prompts, which turn histories into lists of items.
 
 It knows no interactions: a history is its input. It opens from a work directory, and holds the best parameters of the
-last stage that was trained.
+last stage that was trained; it says which stage that is.
 """
 
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from wpauc_jax.models import Params
 from wpauc_jax.runtime.sharding import batch_rows
 from wpauc_jax.stages.run import Run, Say, best_folder, open_run
 from wpauc_jax.stages.train import STAGES
-from wpauc_jax.training.checkpoint import load_params
+from wpauc_jax.stages.trained import is_trained, refuse_changes
+from wpauc_jax.training.checkpoint import load_best
 
 
 class Recommendation(NamedTuple):
@@ -33,6 +34,20 @@ class Recommendation(NamedTuple):
     score: float  # log-probability
 
 
+@dataclasses.dataclass(frozen=True)
+class Answering:
+    """The parameters that answer, and whose they are."""
+
+    stage: str
+    step: int  # updates done in that stage
+    params: Params  # all of them
+    changes: tuple[str, ...]  # how settings differ from those of training, which `allow_changes` has let pass
+
+    def facts(self) -> dict[str, Any]:
+        """What stands in the output, as JSON values."""
+        return {"stage": self.stage, **({"changes": list(self.changes)} if self.changes else {})}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recommender:
     """Histories in, lists out. Only items of the catalog can come out, each once in a list."""
@@ -40,11 +55,16 @@ class Recommender:
     catalog: Catalog
     builder: PromptBuilder
     ranker: Ranker
-    params: Params  # all of them
+    answering: Answering
     item_ids: Sequence[str]  # I raw ids
     titles: Sequence[str]  # I, "" where unknown
     num_beams: int  # the width of the search, where the list asked for is not longer
     batch_size: int
+
+    @property
+    def params(self) -> Params:
+        """All parameters."""
+        return self.answering.params
 
     def recommend(self, histories: Sequence[np.ndarray], k: int) -> list[list[Recommendation]]:
         """The `k` best items of each history by descending score, fewer only where the catalog has fewer.
@@ -59,7 +79,7 @@ class Recommender:
         A batch has one of few shapes (`prompt.widths`), so that few programs serve all. Every process of a run must
         ask, and gets all answers.
         """
-        search = self._search(max(self.num_beams, k))
+        search = self._search(min(max(self.num_beams, k), self.catalog.num_items))
         rows = batch_rows(self.batch_size)
         for number, batch in enumerate(history_batches(self.builder, histories, self.batch_size, rows=rows)):
             found = search(self.params, batch)
@@ -81,12 +101,17 @@ class Recommender:
 
 def open_recommender(config: Config, folder: pathlib.Path, say: Say) -> Recommender:
     """The recommender of a work directory. Raises FileNotFoundError where nothing is trained."""
-    run = open_run(config, folder, say)
+    return recommender_of(open_run(config, folder, say), say)
+
+
+def recommender_of(run: Run, say: Say) -> Recommender:
+    """The recommender of a run."""
+    config = run.config
     return Recommender(
         catalog=run.catalog,
         builder=run.builder,
         ranker=run.ranker(config.scoring),
-        params=latest_params(run),
+        answering=answering(run, say),
         item_ids=run.items.item_ids,
         titles=run.items.titles,
         num_beams=config.eval.num_beams,
@@ -94,7 +119,24 @@ def open_recommender(config: Config, folder: pathlib.Path, say: Say) -> Recommen
     )
 
 
-def latest_params(run: Run) -> Params:
-    """All parameters as the last stage that was trained left them at its best."""
-    stage = next((stage for stage in reversed(STAGES) if best_folder(run, stage).is_dir()), next(iter(STAGES)))
-    return run.frozen.join(load_params(best_folder(run, stage), run.first_params))
+def answering(run: Run, say: Say) -> Answering:
+    """The best parameters of the last stage that was trained; says which one that is.
+
+    Raises FileNotFoundError where there is none, and ConfigError where it was trained with other settings.
+    """
+    trained = [stage for stage in STAGES if is_trained(run.config, run.folder, stage)]
+    stage = trained[-1] if trained else next(iter(STAGES))
+    folder = best_folder(run, stage)
+    changes = refuse_changes(run, stage, say) if trained else ()
+    params, best = load_best(folder, run.first_params)
+    say(f"{stage} answers, with its best parameters, those of step {best.step}")
+    tell_of_lost(run, say)
+    return Answering(stage, best.step, run.frozen.join(params), changes)
+
+
+def tell_of_lost(run: Run, say: Say) -> None:
+    """Says which stages were begun and have no best parameters any more, or not yet."""
+    for stage in STAGES:
+        begun = run.folder / stage
+        if begun.is_dir() and not is_trained(run.config, run.folder, stage):
+            say(f"warning: {best_folder(run, stage)} holds no parameters, though {begun} is there: {stage} has no say")

@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import pathlib
+import sys
 from collections.abc import Callable
+from typing import Any
 
 from wpauc_jax.batches.chats import keep_chats
 from wpauc_jax.batches.prompts import HISTORIES, PromptBuilder, PromptFormat, text_format
@@ -18,16 +20,22 @@ from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.scoring import trie_for
 from wpauc_jax.evaluation.evaluate import Search, make_search
 from wpauc_jax.models import Frozen, Params, Policy
-from wpauc_jax.runtime.distributed import main_process_first
+from wpauc_jax.runtime.distributed import is_main_process, main_process_first
 from wpauc_jax.runtime.sharding import place_whole
 from wpauc_jax.stages.first_model import first_model
 
 Say = Callable[[str], None]
 
 
+def tell(text: str) -> None:
+    """A line for the user, from the main process alone."""
+    if is_main_process():
+        print(text, file=sys.stderr, flush=True)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-    """What a work directory and a configuration determine, whatever users did. Nothing here changes."""
+class Prepared:
+    """Items, catalog and prompts of a work directory: all that is there before a model. Nothing here changes."""
 
     config: Config
     folder: pathlib.Path
@@ -36,6 +44,12 @@ class Run:
     tokenizer: Tokenizer | None  # None: the catalog's tokens are the whole vocabulary
     titles: list[list[int]] | None  # their tokens, where items are semantic ids inside a language model
     builder: PromptBuilder
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run(Prepared):
+    """What a work directory and a configuration determine, whatever users did. Nothing here changes."""
+
     policy: Policy
     first_params: Params  # those that are trained, before any training
     frozen: Frozen  # the others
@@ -49,21 +63,49 @@ class Run:
         """Beam search with this run's model, catalog and scoring rule."""
         return make_search(self.ranker(self.config.scoring), num_beams=num_beams)
 
+    def answers(self) -> dict[str, Any]:
+        """What an answer depends on, and with it every checkpoint."""
+        config = self.config
+        return {
+            "seed": config.seed,
+            "scoring": config.scoring,
+            "data": {"fingerprint": self.items.fingerprint, "max_history": config.data.max_history},
+            "catalog": {"fingerprint": self.catalog.fingerprint},
+            "prompt": {"fingerprint": self.builder.fingerprint, "widths": self.builder.widths},
+            "model": dataclasses.asdict(self.policy.config),
+        }
+
+
+def home(config: Config, folder: pathlib.Path, stage: str) -> pathlib.Path:
+    """The work directory whose stage counts: that of `sft_from` may have the SFT of this one."""
+    return pathlib.Path(config.sft_from) if stage == "sft" and config.sft_from else folder
+
 
 def best_folder(run: Run, stage: str) -> pathlib.Path:
-    """Where a stage keeps its best parameters; SFT's may be another work directory's."""
-    home = pathlib.Path(run.config.sft_from) if stage == "sft" and run.config.sft_from else run.folder
-    return home / stage / "best"
+    """Where a stage keeps its best parameters."""
+    return home(run.config, run.folder, stage) / stage / "best"
 
 
-def open_run(
+def open_run(config: Config, folder: pathlib.Path, say: Say) -> Run:
+    """`open_prepared`, with the model."""
+    return Run(**with_model(open_prepared(config, folder, say)))
+
+
+def with_model(prepared: Prepared) -> dict[str, Any]:
+    """The fields of a Run: those of `prepared`, and the model before any training."""
+    policy, params, frozen = first_model(prepared.config, prepared.catalog, prepared.items.titles, prepared.tokenizer)
+    fields = {field.name: getattr(prepared, field.name) for field in dataclasses.fields(prepared)}
+    return fields | {"policy": policy, "first_params": params, "frozen": frozen}
+
+
+def open_prepared(
     config: Config,
     folder: pathlib.Path,
     say: Say,
     *,
     read: Callable[[DataConfig, pathlib.Path, Say], Items | Dataset] = prepare_items,
-) -> Run:
-    """Prepares data and catalog if needed, checks that they are this configuration's, makes the model.
+) -> Prepared:
+    """Prepares data and catalog if needed, checks that they are this configuration's.
 
     `read` says what is read of the prepared data.
     """
@@ -82,8 +124,7 @@ def open_run(
     shown = HISTORIES[config.prompt.history](titles)
     limit, widths = config.prompt.max_tokens, config.prompt.widths
     builder = PromptBuilder(catalog, config.data.max_history, form, limit, shown, widths)
-    policy, params, frozen = first_model(config, catalog, items.titles, tokenizer)
-    return Run(config, folder, items, catalog, tokenizer, titles, builder, policy, params, frozen)
+    return Prepared(config, folder, items, catalog, tokenizer, titles, builder)
 
 
 def _titles_beside_ids(config: Config, items: Items | Dataset, tokenizer: Tokenizer | None) -> list[list[int]] | None:

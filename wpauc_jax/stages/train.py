@@ -6,15 +6,23 @@ from typing import Any
 
 from wpauc_jax.batches.pipeline import prompt_batches, sft_batches, steps_per_epoch
 from wpauc_jax.batches.rows import sft_rows
-from wpauc_jax.config import Config, ConfigError, StageConfig
+from wpauc_jax.config import Config, StageConfig
 from wpauc_jax.evaluation.evaluate import ExactSearch, evaluate, evaluate_exact
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.metric_lines import MetricWriter
 from wpauc_jax.runtime.sharding import batch_rows, place_batch
-from wpauc_jax.stages.run import best_folder
+from wpauc_jax.stages.run import Say, best_folder, tell
+from wpauc_jax.stages.trained import refuse_changes, settings_of
 from wpauc_jax.stages.workspace import Workspace
-from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, drop_leftovers, finished_step, load_params
+from wpauc_jax.training.checkpoint import (
+    BestCheckpoint,
+    Checkpoints,
+    changed_settings,
+    drop_leftovers,
+    finished_step,
+    load_params,
+)
 from wpauc_jax.training.loop import Plan, fit
 from wpauc_jax.training.optim import make_optimizer
 from wpauc_jax.training.rl import make_rl_step
@@ -22,7 +30,7 @@ from wpauc_jax.training.sft import SFT_SCORING, make_sft_step
 from wpauc_jax.training.state import Step, TrainState, init_state
 
 
-def run_sft(work: Workspace) -> int:
+def run_sft(work: Workspace, say: Say = tell) -> int:
     """Supervised fine-tuning from the first parameters, or on from the newest checkpoint; nothing if it is done.
 
     Returns the updates done in all.
@@ -47,13 +55,12 @@ def run_sft(work: Workspace) -> int:
     return _run(work, "sft", init_state(work.first_params, optimizer), step, batches, plan, settings, identity)
 
 
-def run_rl(work: Workspace) -> int:
+def run_rl(work: Workspace, say: Say = tell) -> int:
     """Reinforcement learning from the best SFT parameters, or on from the newest checkpoint; nothing if it is done.
 
     Returns the updates done in all.
     """
     settings = work.config.rl
-    _check_group(work)
     shared = work.identity()
     identity = {
         **shared,
@@ -63,7 +70,9 @@ def run_rl(work: Workspace) -> int:
     }
     done = _finished_step(work, "rl", identity)
     if done is not None:
+        _tell_of_another_sft(work, identity, say)
         return done
+    refuse_changes(work, "sft", say, also=_sft_facts(work))
     params = load_params(best_folder(work, "sft"), work.first_params)
     plan = dataclasses.replace(_plan(work, "rl", settings, len(work.rl_positions)), eval_at_start=True)
     optimizer = make_optimizer(settings.optim, plan.total_steps)
@@ -82,15 +91,40 @@ def run_rl(work: Workspace) -> int:
 
 
 # The stages that train, in their order: what each does with a workspace.
-STAGES: dict[str, Callable[[Workspace], int]] = {"sft": run_sft, "rl": run_rl}
+STAGES: dict[str, Callable[[Workspace, Say], int]] = {"sft": run_sft, "rl": run_rl}
+
+
+# How long a stage trains: a finished one goes on where it is to take more steps.
+_DURATIONS = {stage: (f"{stage}.steps", f"{stage}.epochs") for stage in STAGES}
 
 
 def _finished_step(work: Workspace, stage: str, identity: Mapping[str, Any]) -> int | None:
-    done = finished_step(work.folder / stage / "checkpoints", work.folder / stage / "best", identity)
+    """Of RL also where SFT has gone on since."""
+    checkpoints, best = (work.folder / stage / name for name in ("checkpoints", "best"))
+    done = finished_step(checkpoints, best, identity, leave_out=_DURATIONS["sft"] if stage == "rl" else ())
     if done is not None and is_main_process():
         settings: StageConfig = getattr(work.config, stage)
-        drop_leftovers(work.folder / stage / "checkpoints", reach=settings.faults.rollback_steps)
+        drop_leftovers(checkpoints, reach=settings.faults.rollback_steps)
     return done
+
+
+def _tell_of_another_sft(work: Workspace, identity: Mapping[str, Any], say: Say) -> None:
+    """RL that began from an earlier SFT is left as it is."""
+    found = changed_settings(work.folder / "rl" / "checkpoints", {"sft": identity["sft"]})
+    if found:
+        say(
+            f"{work.folder / 'rl'} was trained from an earlier SFT ({'; '.join(found)}) and is left as it is; delete "
+            "it to train it from the SFT of now"
+        )
+
+
+def _sft_facts(work: Workspace) -> dict[str, Any]:
+    """What the SFT that RL begins from must have been trained with: RL's rows, and its settings here but the length."""
+    rows = {"rl": work.identity()["rl"]}
+    if work.config.sft_from:
+        return rows
+    lengths = {name.partition(".")[2] for name in _DURATIONS["sft"]}
+    return rows | {"sft": {name: value for name, value in _identity(work.config.sft).items() if name not in lengths}}
 
 
 def _run(
@@ -104,9 +138,15 @@ def _run(
     identity: Mapping[str, Any],
 ) -> int:
     folder = work.folder / name
+    trained_with = {"identity": identity, "settings": settings_of(work.config)}
     with (
-        Checkpoints(folder / "checkpoints", reach=settings.faults.rollback_steps, meta=identity) as checkpoints,
-        BestCheckpoint(folder / "best") as best,
+        Checkpoints(
+            folder / "checkpoints",
+            reach=settings.faults.rollback_steps,
+            meta=identity,
+            may_change=[one for stage in ("sft", name) for one in _DURATIONS[stage]],
+        ) as checkpoints,
+        BestCheckpoint(folder / "best", trained_with=trained_with) as best,
         MetricWriter(
             work.folder / "metrics.jsonl",
             tensorboard=work.folder / "tensorboard" if work.config.tensorboard else None,
@@ -173,11 +213,3 @@ class _Validation:
         among_all = exact.ranks.metrics(config.recall_at, config.ndcg_at) | exact.metrics()
         metrics = exact.beams.metrics(config.recall_at, config.ndcg_at)
         return metrics | {f"exact/{name}": value for name, value in among_all.items()}
-
-
-def _check_group(work: Workspace) -> None:
-    group, items = work.config.rl.group_size, work.catalog.num_items
-    if group > items:
-        raise ConfigError(
-            f"rl.group_size={group} is larger than the catalog of {items} items; lower rl.group_size to {items}"
-        )

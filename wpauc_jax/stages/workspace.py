@@ -17,7 +17,7 @@ from wpauc_jax.data.dataset import Dataset, positions, train_rows
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.evaluation.evaluate import ExactSearch, make_exact_search
 from wpauc_jax.runtime.sharding import batch_rows
-from wpauc_jax.stages.run import Run, Say, open_run
+from wpauc_jax.stages.run import Prepared, Run, Say, open_prepared, with_model
 
 _VALID_DRAW = 0  # seed of the fixed draw of validation rows
 
@@ -99,20 +99,17 @@ class Workspace(Run):
         """What every checkpoint of this workspace depends on."""
         config = self.config
         return {
-            "seed": config.seed,
-            "scoring": config.scoring,
-            "data": {"fingerprint": self.dataset.fingerprint, "max_history": config.data.max_history},
-            "catalog": {"fingerprint": self.catalog.fingerprint},
-            "prompt": {"fingerprint": self.builder.fingerprint, "widths": self.builder.widths},
-            "model": dataclasses.asdict(self.policy.config),
+            **self.answers(),
             "rl": {"rows": config.rl.rows, "holdout": self.holdout},
             "eval": dataclasses.asdict(config.eval),
         }
 
 
 def open_workspace(config: Config, folder: pathlib.Path, say: Say) -> Workspace:
-    """`open_run`, with the interactions."""
-    run = open_run(config, folder, say, read=prepare)
-    return Workspace(
-        **{field.name: getattr(run, field.name) for field in dataclasses.fields(run)}, dataset=run.items.whole()
-    )
+    """A run, with the interactions."""
+    return workspace_of(open_prepared(config, folder, say, read=prepare))
+
+
+def workspace_of(prepared: Prepared) -> Workspace:
+    """What is prepared, with the model and the interactions."""
+    return Workspace(**with_model(prepared), dataset=prepared.items.whole())

@@ -33,6 +33,7 @@ class Restored(Generic[State]):
     position: Any  # the data iterator's, exactly as it was saved
     record: dict[str, Any]  # what the loop had found by then, exactly as it was saved
     notes: tuple[str, ...] = ()  # what the user should know: damaged checkpoints passed over, other devices than before
+    changes: tuple[str, ...] = ()  # how the run is another one now, where it may be
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,14 +72,22 @@ class Checkpoints(CheckpointFolder):
       keep: how many to keep. Two, so that one is whole while the next is written and one is left if it is damaged.
       reach: how many steps it must be possible to take back: an older checkpoint is kept for it where it is needed.
       meta: what the run is, as plain JSON values: settings, catalog hash, data hash. A checkpoint of a run with
-        another `meta` is refused: see `config.recorded`. Leave out what a resumed run may change.
+        another `meta` is refused: see `config.recorded`. Leave out what a resumed run may change without a word.
+      may_change: dotted names of `meta` that may be others than in the checkpoint; `Restored.changes` tells.
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], *, keep: int = 2, reach: int = 1, meta: Mapping[str, Any]
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep: int = 2,
+        reach: int = 1,
+        meta: Mapping[str, Any],
+        may_change: Collection[str] = (),
     ) -> None:
         self._retention = _Retention(keep, reach)
         super().__init__(directory, ["state"], self._retention)
+        self._may_change = may_change
         self._run = json.loads(json.dumps(meta))  # as it will be read back: tuples become lists
         self._records: dict[int, dict[str, Any]] = {}
 
@@ -144,6 +153,7 @@ class Checkpoints(CheckpointFolder):
     def _restore(self, step: int, state_like: State, faults: list[str]) -> Restored[State]:
         meta = self._meta(step)
         self._check_run(step, meta["run"])
+        changes = differences(meta["run"], self._run)  # such as may be
         state = read_arrays(self.directory / str(step) / "state", state_like)
         self.rewind(step)
         self._delete(self._retention.dropped(self.steps()))  # a run that was killed after a save may have left them
@@ -153,7 +163,7 @@ class Checkpoints(CheckpointFolder):
         before, now = meta["devices"], _devices(state_like)
         if before != now:
             notes.append(f"checkpoint {step} was written by {_worded(before)} and goes on with {_worded(now)}")
-        return Restored(step, state, meta["position"], meta["record"], tuple(notes))
+        return Restored(step, state, meta["position"], meta["record"], tuple(notes), tuple(changes))
 
     def _fault(self, step: int, unusable: Callable[[Mapping[str, Any]], str | None]) -> str | None:
         return self.damage(step) or unusable(self._meta(step)["record"])
@@ -167,7 +177,7 @@ class Checkpoints(CheckpointFolder):
                 self._records[older] = self._meta(older)["record"]
 
     def _check_run(self, step: int, saved: Mapping[str, Any]) -> None:
-        changes = differences(saved, self._run)
+        changes = differences(saved, self._run, leave_out=self._may_change)
         if changes:
             lines = "\n".join(f"  {change}" for change in changes)
             raise CheckpointError(
@@ -181,14 +191,19 @@ class BestCheckpoint(CheckpointFolder):
 
     A better set is written beside the older one. The older goes when `prune` says that no resumable checkpoint counts
     on it any more, so at every moment some whole set is on disk; the newest is the best.
+
+    Args:
+      directory: this stage's folder; made if needed.
+      trained_with: what the parameters depend on, as JSON values; `trained_with` gives it back.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, trained_with: Mapping[str, Any] | None = None) -> None:
         super().__init__(directory, ["params"], ocp.checkpoint_managers.preservation_policy.PreserveAll())
+        self._trained_with = {"trained_with": trained_with} if trained_with else {}
 
     def save(self, step: int, params: Any, metrics: Mapping[str, float]) -> None:
         """Saves in the background; `wait` returns when it is on disk."""
-        meta = {"step": step, "metrics": dict(metrics)}
+        meta = {"step": step, "metrics": dict(metrics), **self._trained_with}
         self._save(step, params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta))
 
     def rewind(self, step: int) -> None:
@@ -214,8 +229,9 @@ def load_best(directory: str | os.PathLike[str], params_like: State) -> tuple[St
         raise FileNotFoundError(f"no trained parameters in {directory}; train this stage first")
     fault = told_to_all(lambda: integrity.damage(folder))
     if fault:
-        raise CheckpointError(f"{folder} is damaged: {fault}; start the training command again, which goes back for it")
-    return read_arrays(folder / "params", params_like), Best(**read_meta(folder))
+        raise CheckpointError(f"{folder} is damaged: {fault}; {_way_back(folder)}")
+    meta = read_meta(folder)
+    return read_arrays(folder / "params", params_like), Best(meta["step"], meta["metrics"])
 
 
 def load_params(directory: str | os.PathLike[str], params_like: State) -> State:
@@ -229,18 +245,44 @@ def best_seal(directory: str | os.PathLike[str]) -> str | None:
     return integrity.fingerprint(newest) if newest else None
 
 
+def trained_with(stage: pathlib.Path) -> dict[str, Any]:
+    """What the best parameters of a stage's folder were trained with, as `BestCheckpoint` was told.
+
+    Versions before kept only the identity of the run, and only beside the resumable states: then {"identity": ...}.
+    Empty where nothing says it.
+    """
+    best, newest = _newest(stage / "best"), _newest(stage / "checkpoints")
+    if best and not integrity.damage(best, under="meta/"):
+        meta = read_meta(best)
+        if "trained_with" in meta:
+            return meta["trained_with"]
+    if newest and not integrity.damage(newest, under="meta/"):
+        return {"identity": read_meta(newest)["run"]}
+    return {}
+
+
+def has_best(directory: str | os.PathLike[str]) -> bool:
+    """Whether there are best parameters in `directory`, whole or not."""
+    return _newest(directory) is not None
+
+
 def finished_step(
-    directory: str | os.PathLike[str], best: str | os.PathLike[str], meta: Mapping[str, Any]
+    directory: str | os.PathLike[str],
+    best: str | os.PathLike[str],
+    meta: Mapping[str, Any],
+    *,
+    leave_out: Collection[str] = (),
 ) -> int | None:
     """The step at which the stage of this `meta` has come to its end, if its best parameters in `best` are sound.
 
-    None otherwise. Reads no state: a stage that is at its end has no use for it.
+    None otherwise. Differences by the names `leave_out` do not count. Reads no state: a stage that is at its end has no
+    use for it.
     """
     newest = _newest(directory)
     if newest is None or integrity.damage(newest, under="meta/"):
         return None
     found = read_meta(newest)
-    if differences(found["run"], meta) or not found["record"].get("finished"):
+    if differences(found["run"], meta, leave_out=leave_out) or not found["record"].get("finished"):
         return None
     unsound = integrity.damage(pathlib.Path(best) / str(found["record"]["best_step"]))
     return None if unsound else int(newest.name)
@@ -264,6 +306,18 @@ def changed_settings(directory: str | os.PathLike[str], meta: Mapping[str, Any])
     """
     newest = _newest(directory)
     return differences(read_meta(newest)["run"], meta, only=True) if newest else []
+
+
+def _way_back(best: pathlib.Path) -> str:
+    """What helps where these best parameters are damaged: a checkpoint that does not need them, or none."""
+    stage = best.parent.parent
+    for path in sorted((stage / "checkpoints").glob("*"), key=lambda path: path.name.zfill(20), reverse=True):
+        if not path.name.isdecimal() or integrity.damage(path):
+            continue
+        needed = read_meta(path)["record"]["best_step"]
+        if needed < 0 or not integrity.damage(best.parent / str(needed)):
+            return f"start the training command again: it goes back to the checkpoint of step {path.name}"
+    return f"no checkpoint does without it: delete {stage} and start the training command again"
 
 
 def _newest(directory: str | os.PathLike[str]) -> pathlib.Path | None:

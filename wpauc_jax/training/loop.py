@@ -29,7 +29,7 @@ from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.metric_lines import MetricWriter
 from wpauc_jax.runtime.progress import Progress
 from wpauc_jax.runtime.termination import Preempted, Termination
-from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints
+from wpauc_jax.training.checkpoint import BestCheckpoint, Checkpoints, Restored
 from wpauc_jax.training.feed import Feed
 from wpauc_jax.training.ledger import Ledger
 from wpauc_jax.training.skips import Skips
@@ -208,6 +208,13 @@ FAULT_ACTIONS = {
 }
 
 
+def _how_it_goes_on(restored: Restored[Any], plan: Plan) -> list[str]:
+    changes = "; ".join(restored.changes)
+    schedule = f"{changes}: from here on the learning rate follows the schedule of {plan.total_steps} steps"
+    goes_on = f"goes on after step {restored.step} of {plan.total_steps}"
+    return [*restored.notes, *([schedule] if changes else []), goes_on]
+
+
 def _result(state: S, done: int, plan: Plan, record: Record) -> FitResult[S]:
     return FitResult(state, done, record.best_step, dict(record.best_metrics), done < plan.total_steps)
 
@@ -235,6 +242,13 @@ class _Stage:
         if restored:
             state, record, done = restored.state, Record(**restored.record), restored.step
             feed.go_to(restored.position)
+            if done > plan.total_steps:
+                raise CheckpointError(
+                    f"{name} has taken {done} steps already, more than the {plan.total_steps} asked for now; raise "
+                    f"{name}.steps (or {name}.epochs), or use another work directory"
+                )
+            if restored.changes and done < plan.total_steps:  # more steps than it was to take: the end is not the end
+                record = dataclasses.replace(record, finished=False, bad_evals=0)
         else:
             record, done = Record(), int(jax.device_get(state.step))
         if record.finished:
@@ -244,7 +258,7 @@ class _Stage:
         self.best.rewind(record.best_step)
         rows = (plan.total_steps * self.rows_per_step, done * self.rows_per_step)
         with Progress(rows[0], name, rows[1], unit=self.unit, enabled=is_main_process()) as progress:
-            self.notes += [*restored.notes, f"goes on after step {done} of {plan.total_steps}"] if restored else []
+            self.notes += _how_it_goes_on(restored, plan) if restored else []
             while self.notes:
                 progress.note(self.notes.pop(0))
             keeper = _Keeper(self, progress, record, done if restored else -1)
