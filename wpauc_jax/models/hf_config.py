@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from wpauc_jax.config import ModelConfig, RopeScalingConfig
+from wpauc_jax.config import ConfigError, ModelConfig, RopeScalingConfig
 from wpauc_jax.models.hf import PretrainedError, shown
 
 if TYPE_CHECKING:  # a second that only runs with a pretrained model spend
@@ -133,8 +133,7 @@ def model_config(stored: Stored, settings: ModelConfig) -> ModelConfig:
     if heads % kv_heads:
         raise stored.error(f"num_attention_heads={heads} is not a multiple of num_key_value_heads={kv_heads}")
     theta, scaling = _rope(stored)
-    return dataclasses.replace(
-        settings,
+    shape: dict[str, Any] = dict(
         num_layers=stored.whole("num_hidden_layers"),
         width=width,
         num_heads=heads,
@@ -147,8 +146,12 @@ def model_config(stored: Stored, settings: ModelConfig) -> ModelConfig:
         norm_eps=stored.number("rms_norm_eps", 1e-6, low=0, high=1),
         attention_bias=family == "qwen2",
         tie_embeddings=stored.flag("tie_word_embeddings", False),
-        init_std=stored.number("initializer_range", 0.02, low=0, high=100),
+        init_std=stored.number("initializer_range", 0.02, low=0, high=10),
     )
+    try:
+        return dataclasses.replace(settings, **shape)
+    except ConfigError as error:  # each number alone is a model's, but not all of them together
+        raise stored.error(str(error)) from error
 
 
 def hf_config(config: ModelConfig, *, dtype: str, source: Stored | None = None) -> "PretrainedConfig":
