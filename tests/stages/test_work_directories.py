@@ -13,7 +13,7 @@ from wpauc_jax import modes
 from wpauc_jax.config import ConfigError
 from wpauc_jax.runtime import files
 from wpauc_jax.stages import evaluate as evaluation
-from wpauc_jax.stages import sizes
+from wpauc_jax.stages import sizes, train
 from wpauc_jax.stages.run import open_prepared
 from wpauc_jax.training.checkpoint import changed_settings
 from wpauc_jax.training.storage import CheckpointError
@@ -200,3 +200,13 @@ def test_more_steps_go_on_and_fewer_are_refused(folder, capsys):  # noqa: F811
     with pytest.raises(CheckpointError, match=r"sft\.batch_size: 8 then, 16 now"):
         both = dataclasses.replace(longer.sft, batch_size=16, steps=12)
         modes.run(dataclasses.replace(longer, mode="sft", sft=both), folder)
+
+
+def test_checkpoints_that_are_gone_are_missed_aloud(folder, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(train, "_run", lambda *args: 0)
+    shutil.rmtree(folder / "sft" / "checkpoints")
+    later("sft", CONFIG, folder, None)
+    assert "sft/checkpoints holds no checkpoint: sft starts anew" in capsys.readouterr().err
+    shutil.rmtree(folder / "sft" / "best")
+    later("sft", CONFIG, folder, None)
+    assert "holds no checkpoint" not in capsys.readouterr().err

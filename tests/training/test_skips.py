@@ -3,9 +3,11 @@
 import json
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 
 from wpauc_jax.training.skips import Skips
+from wpauc_jax.training.storage import CheckpointError
 
 
 def course(skips, steps):
@@ -46,3 +48,14 @@ def test_only_one_process_writes(tmp_path):
     skips = Skips(tmp_path / "skipped.json", writes=False)
     skips.add(3, 2, "a fault")
     assert course(skips, 3) == [1, 2, 4] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"skips": {}}', '{"skips": {"x": 1}, "faults": []}', '{"skips": [], "faults": []}', "[" * 9999],
+)
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, content):
+    path = tmp_path / "skipped.json"
+    path.write_text(content)
+    with pytest.raises(CheckpointError, match=r"skipped\.json is damaged .* Delete .* to train the stage anew"):
+        Skips(path)

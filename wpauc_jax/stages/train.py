@@ -21,6 +21,7 @@ from wpauc_jax.training.checkpoint import (
     changed_settings,
     drop_leftovers,
     finished_step,
+    holds_steps,
     load_params,
 )
 from wpauc_jax.training.loop import Plan, fit
@@ -52,6 +53,7 @@ def run_sft(work: Workspace, say: Say = tell) -> int:
         rows=batch_rows(settings.batch_size),
         tasks={task: work.alignment(task) for task in settings.tasks},
     )
+    _tell_of_a_new_start(work, "sft", say)
     return _run(work, "sft", init_state(work.first_params, optimizer), step, batches, plan, settings, identity)
 
 
@@ -87,6 +89,7 @@ def run_rl(work: Workspace, say: Say = tell) -> int:
         rows=batch_rows(settings.batch_size),
     )
     state = init_state(params, optimizer, reference=settings.kl_coef > 0)
+    _tell_of_a_new_start(work, "rl", say)
     return _run(work, "rl", state, step, batches, plan, settings, identity)
 
 
@@ -106,6 +109,13 @@ def _finished_step(work: Workspace, stage: str, identity: Mapping[str, Any]) -> 
         settings: StageConfig = getattr(work.config, stage)
         drop_leftovers(checkpoints, reach=settings.faults.rollback_steps)
     return done
+
+
+def _tell_of_a_new_start(work: Workspace, stage: str, say: Say) -> None:
+    """Checkpoints that were deleted are not missed in silence."""
+    folder = work.folder / stage
+    if holds_steps(folder / "best") and not holds_steps(folder / "checkpoints"):
+        say(f"{folder / 'checkpoints'} holds no checkpoint: {stage} starts anew, and {folder / 'best'} is replaced")
 
 
 def _tell_of_another_sft(work: Workspace, identity: Mapping[str, Any], say: Say) -> None:

@@ -13,7 +13,7 @@ from wpauc_jax.config import Config, ConfigError
 from wpauc_jax.config.recorded import differences
 from wpauc_jax.runtime.files import read_json
 from wpauc_jax.stages.run import Run, Say, best_folder, home
-from wpauc_jax.training.checkpoint import has_best, trained_with
+from wpauc_jax.training.checkpoint import holds_steps, trained_with
 
 SECTIONS = ("data", "catalog", "prompt", "model")  # whose settings explain a fingerprint that differs
 
@@ -26,7 +26,7 @@ _FREE = (
 
 def is_trained(config: Config, folder: pathlib.Path, stage: str) -> bool:
     """Whether there are best parameters of a stage, in this work directory or in that of `sft_from`."""
-    return has_best(home(config, folder, stage) / stage / "best")
+    return holds_steps(home(config, folder, stage) / stage / "best")
 
 
 def settings_of(config: Config) -> dict[str, Any]:

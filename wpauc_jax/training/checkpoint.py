@@ -261,8 +261,8 @@ def trained_with(stage: pathlib.Path) -> dict[str, Any]:
     return {}
 
 
-def has_best(directory: str | os.PathLike[str]) -> bool:
-    """Whether there are best parameters in `directory`, whole or not."""
+def holds_steps(directory: str | os.PathLike[str]) -> bool:
+    """Whether there are checkpoints, or best parameters, in `directory`, whole or not."""
     return _newest(directory) is not None
 
 

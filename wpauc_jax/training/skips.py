@@ -4,6 +4,7 @@ import json
 import pathlib
 
 from wpauc_jax.runtime.files import atomic_path
+from wpauc_jax.training.storage import CheckpointError
 
 
 class Skips:
@@ -15,13 +16,17 @@ class Skips:
     Args:
       path: a JSON file, read if it is there.
       writes: False in all processes but one.
+
+    Raises:
+      CheckpointError: the file is damaged.
     """
 
     def __init__(self, path: pathlib.Path, *, writes: bool = True) -> None:
         self._path, self._writes = path, writes
-        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"skips": {}, "faults": []}
-        self._batches = {int(after): count for after, count in content["skips"].items()}
-        self.faults: list[str] = content["faults"]  # what was rolled back, in words
+        self._batches: dict[int, int] = {}
+        self.faults: list[str] = []  # what was rolled back, in words
+        if path.exists():
+            self._batches, self.faults = _read(path)
 
     def at(self, done: int) -> int:
         """How many batches to pass over before the step after `done` updates."""
@@ -41,3 +46,16 @@ class Skips:
             content = {"skips": self._batches, "faults": self.faults}
             with atomic_path(self._path) as temporary:
                 temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _read(path: pathlib.Path) -> tuple[dict[int, int], list[str]]:
+    """Raises CheckpointError for a damaged file: nothing else knows what was left out."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        batches = {int(after): int(count) for after, count in content["skips"].items()}
+        return batches, [str(fault) for fault in content["faults"]]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({type(error).__name__}); it says which batches were left out after faults. Delete "
+            f"{path.parent} to train the stage anew, or the file alone to go on without leaving any out"
+        ) from error
