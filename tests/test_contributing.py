@@ -18,7 +18,7 @@ from tests.test_docs import NEW_MODULE, blocks, text_of
 from tests.worlds import TINY, some_prompts, trie_for
 from wpauc_jax import modes
 from wpauc_jax.batches.types import PromptBatch
-from wpauc_jax.config import Config, DataConfig, ModelConfig, RlConfig
+from wpauc_jax.config import Config, ConfigError, DataConfig, ModelConfig, RlConfig
 from wpauc_jax.config import fields as config_fields
 from wpauc_jax.config import run as config_run
 from wpauc_jax.data import sources
@@ -32,7 +32,7 @@ from wpauc_jax.training import groups
 
 DOORS = (
     *(groups.WEIGHTING, sources.READERS, model_policy.FAMILIES, baselines.BASELINES),
-    *(modes.MODES, modes.LOCKS, config_run.MODES),
+    *(modes.MODES, config_run.MODES),
 )
 PLACE = re.compile(r"# (wpauc_jax/[\w/]+\.py)(?:, in (\w+))?\n")
 
@@ -176,14 +176,22 @@ def test_a_baseline(example):
 def test_a_mode(example, tmp_path, capsys):
     example.allow("mode", "disk")
     with pytest.raises(AssertionError, match="disk"):
-        dispatch.test_every_mode_is_a_function_and_says_who_else_may_be_at_work()
+        dispatch.test_every_mode_is_described_and_says_who_else_may_be_at_work()
     example.execute("A mode")
-    dispatch.test_every_mode_is_a_function_and_says_who_else_may_be_at_work()
+    dispatch.test_every_mode_is_described_and_says_who_else_may_be_at_work()
     dispatch.test_every_value_has_an_entry("mode")
     write(tmp_path / "sft" / "a", "12345")
     write(tmp_path / "results.json", "x" * 1234)
-    assert modes.run(dataclasses.replace(Config(), mode="disk"), tmp_path) is None
-    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [["1,234", "results.json"], ["5", "sft"]]
+    config = dataclasses.replace(Config(), mode="disk")
+    with pytest.raises(ConfigError, match="is no run's work directory"):
+        modes.run(config, tmp_path)
+    write(tmp_path / "catalog.json", "{}")
+    assert modes.run(config, tmp_path) is None
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["2", "catalog.json"],
+        ["1,234", "results.json"],
+        ["5", "sft"],
+    ]
 
 
 def test_nothing_of_an_example_is_left():

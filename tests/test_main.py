@@ -168,8 +168,18 @@ def get_config(arg=None):
     return folder / "own.py"
 
 
-def start(circle, workdir, *arguments):
-    return subprocess.Popen(
+@pytest.fixture
+def started():
+    """The processes of a test; none outlives it."""
+    processes: list[subprocess.Popen] = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def start(started, circle, workdir, *arguments):
+    process = subprocess.Popen(
         [sys.executable, "-m", "wpauc_jax.main", f"--config={circle}", f"--workdir={workdir}", *arguments],
         cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
@@ -177,6 +187,8 @@ def start(circle, workdir, *arguments):
         stderr=subprocess.STDOUT,
         text=True,
     )
+    started.append(process)
+    return process
 
 
 def output_until(process, text):
@@ -198,12 +210,12 @@ def wait_for_steps(workdir, count):
     raise AssertionError("no steps")
 
 
-def test_two_commands_on_one_directory_and_ctrl_c(circle, tmp_path):
+def test_two_commands_on_one_directory_and_ctrl_c(started, circle, tmp_path):
     """The second ends with one line; the first goes on, and Ctrl-C ends it with another, leaving no lock."""
     workdir = tmp_path / "run"
-    first = start(circle, workdir)
+    first = start(started, circle, workdir)
     wait_for_steps(workdir, 3)
-    second = start(circle, workdir, "--config.mode=rl")
+    second = start(started, circle, workdir)
     said, _ = second.communicate(timeout=120)
     assert second.returncode == 1 and "Traceback" not in said
     assert f"error: {workdir} is in use by process {first.pid}" in said.splitlines()[-1]
@@ -220,8 +232,8 @@ def test_two_commands_on_one_directory_and_ctrl_c(circle, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("after", ["JAX ", "reading ", "preparing ", "building ", "compiling"])
-def test_a_signal_at_any_stage_ends_in_one_line(circle, tmp_path, number, after):
-    process = start(circle, tmp_path / "run")
+def test_a_signal_at_any_stage_ends_in_one_line(started, circle, tmp_path, number, after):
+    process = start(started, circle, tmp_path / "run")
     said = output_until(process, after)
     process.send_signal(number)
     rest, _ = process.communicate(timeout=60)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import jax
 
@@ -19,7 +20,7 @@ from wpauc_jax.stages.evaluate import evaluate_workspace
 from wpauc_jax.stages.export import export
 from wpauc_jax.stages.recommend import asked, recommend
 from wpauc_jax.stages.recommender import answering, recommender_of
-from wpauc_jax.stages.run import Run, home, open_prepared, open_run, with_model
+from wpauc_jax.stages.run import Run, Say, home, open_prepared, open_run, with_model
 from wpauc_jax.stages.run import tell as _say
 from wpauc_jax.stages.sizes import check_sizes
 from wpauc_jax.stages.train import STAGES
@@ -72,20 +73,7 @@ def _compile_check(config: Config, folder: pathlib.Path) -> int:
     return compile_check(config, print)
 
 
-# What a user can ask for by name.
-MODES: dict[str, Callable[[Config, pathlib.Path], int | None]] = {
-    "all": run_all,
-    "prepare": _prepare_only,
-    "doctor": _doctor,
-    "sft": _sft_only,
-    "rl": _rl_only,
-    "evaluate": _evaluate_only,
-    "recommend": _recommend_only,
-    "export": _export_only,
-    "compile_check": _compile_check,
-}
-
-_ELSEWHERE = {"compile_check"}  # for devices that are not here: such a mode makes a mesh of its own
+_TRACES = ("catalog.npz", "catalog.json", "data/manifest.json", "sft/best", "rl/best")
 
 
 def _a_run(config: Config, folder: pathlib.Path) -> None:
@@ -115,37 +103,46 @@ def _an_sft(config: Config, folder: pathlib.Path) -> None:
         raise ConfigError(f"{best} holds no parameters: start with mode=sft, or set sft_from")
 
 
-# What must be there before a mode does anything, prepares and locks included.
-NEEDS: dict[str, tuple[Callable[[Config, pathlib.Path], None], ...]] = {
-    "all": (_the_other_sft,),
-    "prepare": (),
-    "sft": (),
-    "rl": (_the_other_sft, _an_sft),
-    "doctor": (_a_run,),
-    "evaluate": (_a_run,),
-    "recommend": (_a_run, _a_trained_stage),
-    "export": (_a_run, _a_trained_stage),
-}
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """What a mode is: its function, and what must hold before it does anything.
 
-_TRACES = ("catalog.npz", "catalog.json", "data/manifest.json", "sft/best", "rl/best")
+    `lock` says who else may be at work in the directory. A mode that writes there is alone: `taken`. A mode that reads
+    refuses to run beside a writer: `respected`. None: the mode has no work directory, and makes a mesh of its own.
+    """
+
+    run: Callable[[Config, pathlib.Path], int | None]
+    lock: Callable[[pathlib.Path, Say], AbstractContextManager[None]] | None
+    needs: tuple[Callable[[Config, pathlib.Path], None], ...] = ()  # each raises ConfigError where something is missing
+
+    def __call__(self, config: Config, folder: pathlib.Path) -> int | None:
+        """The function alone."""
+        return self.run(config, folder)
 
 
-# By `mode`. A mode that writes in the work directory is alone there. A mode that reads waits for no writer: it refuses.
-LOCKS = {
-    **dict.fromkeys(("all", "prepare", "sft", "rl", "evaluate"), taken),
-    **dict.fromkeys(("recommend", "export"), respected),
-    "doctor": unlocked,
+# What a user can ask for by name.
+MODES: dict[str, Mode] = {
+    "all": Mode(run_all, taken, (_the_other_sft,)),
+    "prepare": Mode(_prepare_only, taken),
+    "doctor": Mode(_doctor, unlocked, (_a_run,)),
+    "sft": Mode(_sft_only, taken),
+    "rl": Mode(_rl_only, taken, (_the_other_sft, _an_sft)),
+    "evaluate": Mode(_evaluate_only, taken, (_a_run,)),
+    "recommend": Mode(_recommend_only, respected, (_a_run, _a_trained_stage)),
+    "export": Mode(_export_only, respected, (_a_run, _a_trained_stage)),
+    "compile_check": Mode(_compile_check, None),
 }
 
 
 def run(config: Config, folder: pathlib.Path) -> int | None:
     """Does what `config.mode` says, on the mesh of all devices; the program ends with what it returns, None being 0."""
-    if config.mode in _ELSEWHERE:
-        return MODES[config.mode](config, folder)
-    for need in NEEDS[config.mode]:
+    mode = MODES[config.mode]
+    if mode.lock is None:
+        return mode(config, folder)
+    for need in mode.needs:
         need(config, folder)
-    with LOCKS[config.mode](folder, _say), jax.set_mesh(make_mesh(config.mesh)):
-        return MODES[config.mode](config, folder)
+    with mode.lock(folder, _say), jax.set_mesh(make_mesh(config.mesh)):
+        return mode(config, folder)
 
 
 def _train(config: Config, folder: pathlib.Path, *stages: str) -> Workspace:

@@ -126,7 +126,9 @@ def test_padding_falls_on_real_titles(tmp_path):
     assert less_evaluation < 0.10 and less_training < 0.15
 
 
-@pytest.mark.parametrize("widths", [(0, 5), (8, 4), (4, 4)])
-def test_widths_that_are_none_are_refused(widths):
-    with pytest.raises(ConfigError, match=r"prompt.widths=.* must be numbers of tokens in ascending order"):
+@pytest.mark.parametrize(
+    ("widths", "message"), [((0, 5), "at least 1"), ((8, 4), "in ascending order"), ((4, 4), "in ascending order")]
+)
+def test_widths_that_are_none_are_refused(widths, message):
+    with pytest.raises(ConfigError, match=rf"prompt.widths=.* must be {message}"):
         PromptConfig(widths=widths)

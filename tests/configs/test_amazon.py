@@ -24,6 +24,8 @@ from wpauc_jax.data.sources import DataError
 
 CATEGORIES = {"industrial": "Industrial_and_Scientific", "office": "Office_Products", "toys": "Toys_and_Games"}
 SMALL = {
+    "eval.recall_at": "(1,3)",
+    "eval.ndcg_at": "(3,)",
     **{"catalog.levels": 1, "catalog.codes": 8, "sft.steps": 2, "sft.evals": 1, "sft.batch_size": 4},
     **{"rl.steps": 1, "rl.evals": 1, "rl.batch_size": 4, "rl.group_size": 4, "eval.num_beams": 10},
     **{"model.num_layers": 1, "model.width": 8, "model.num_heads": 1, "model.num_kv_heads": 1},

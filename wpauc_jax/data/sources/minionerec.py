@@ -61,9 +61,8 @@ def read_minionerec(path: pathlib.Path, options: ReadOptions, rejects: Rejects) 
     for split, name in enumerate(SPLITS):
         if name in found:
             rows = _parse_rows(stored[name], str(found[name]), split, known, found["info"].name, unit)
-            samples += (
-                dataclasses.replace(row, number=len(samples) + place) for place, row in enumerate(rows, start=1)
-            )
+            before = len(samples)
+            samples += [dataclasses.replace(row, number=before + place) for place, row in enumerate(rows, start=1)]
     files = FilesRead()
     for name, content in stored.items():
         files.record(found[name].name, found[name], hashlib.sha256(content).hexdigest())
