@@ -84,6 +84,7 @@ def _vocab_size(workdir: pathlib.Path) -> int:
     return Catalog.load(workdir / "catalog.npz").vocab_size
 
 
+@pytest.mark.slow  # tests/test_kills.py kills other commands in the fast suite
 def test_killed_in_rl_and_started_again_it_ends_as_if_never_killed(movielens, tmp_path):
     whole = start(movielens, tmp_path / "whole")
     printed = whole.communicate()[0]

@@ -244,3 +244,7 @@ def test_columns_with_the_names_that_blocks_use_inside(tmp_path):
         ("i0", "Zero", "Zero. a. b", 2),
         ("i1", "One", "One. c. d", 3),
     ]
+
+
+def test_a_film_may_be_called_infinity():
+    assert "Infinity" not in NO_WORDS and "nan" in NO_WORDS

@@ -177,7 +177,9 @@ def compacted():
     return run
 
 
-@pytest.mark.parametrize("kind", ["grpo", "dapo"])  # a mean over sequences, a mean over tokens
+@pytest.mark.parametrize(
+    "kind", ["grpo", pytest.param("dapo", marks=pytest.mark.slow)]
+)  # a mean over sequences, a mean over tokens
 def test_dead_groups_left_out_change_no_gradient(compacted, kind):
     policy, params = tiny_policy()
     top = np.asarray(beam_search(policy, params, some_prompts(), trie_for(ITEMS, "constrained"), num_beams=6).items)

@@ -13,7 +13,7 @@ HALF = "holds half of a surrogate pair"  # what is wrong with such an id
 # What programs write for a missing value. As a title it is none.
 NO_WORDS = (
     *("nan", "NaN", "NAN", "-nan", "None", "none", "null", "NULL", "Null", "<NA>", "NA", "N/A", "n/a", "#N/A", "NaT"),
-    *("inf", "-inf", "Infinity", "-Infinity", "undefined"),
+    "undefined",  # but not "Infinity": a film has that title, and no program writes it for a missing text
 )
 
 _HALVES = re.compile("[\ud800-\udfff]")
