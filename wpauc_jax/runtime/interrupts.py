@@ -53,7 +53,7 @@ class Interrupts:
     def __init__(self, advice: str = "start the same command again to go on", *, patience: float = PATIENCE) -> None:
         self.advice, self.speaks = advice, True
         self._patience = patience
-        self._told = threading.Lock()
+        self._telling, self._told = threading.Lock(), False
         self._again = threading.Event()
         self._waiting = False
         self._previous: Any = None
@@ -77,15 +77,27 @@ class Interrupts:
         os.close(self._sent)  # the thread then reads the end
 
     def leave(self, code: int) -> int:
-        """Says the one line, once; gives back `code`. From the main thread: no later signal is heeded."""
+        """Says the one line, once; gives back `code`. From the main thread: no later signal is heeded.
+
+        Another thread may be saying it. This one then waits until the line is out, because the process ends next.
+        """
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
-        if self._told.acquire(blocking=False) and self.speaks:
-            with contextlib.suppress(OSError, ValueError):
-                line = f"{_NAMES[code]}: {self.advice}"
-                print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+        if self._telling.acquire(timeout=1.0):  # a standard error that nobody reads must not keep the process alive
+            try:
+                self._tell(code)
+            finally:
+                self._telling.release()
         return code
+
+    def _tell(self, code: int) -> None:
+        if self._told or not self.speaks:
+            return
+        self._told = True
+        with contextlib.suppress(OSError, ValueError):
+            line = f"{_NAMES[code]}: {self.advice}"
+            print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
     def _on_sigterm(self, *_: object) -> None:
         raise Terminated
