@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.measure import median, seconds
 from benchmarks.setup import Bench, model_config, rl_config
 from benchmarks.shapes import SHAPES, Shape, make_catalog
-from wpauc_jax.decode import Ranker
+from wpauc_jax.decode import Prefilled, Ranker
 from wpauc_jax.models import Params, PromptCache, Prompts, SuffixCache
 
 Row = dict[str, float]
@@ -35,7 +35,7 @@ def trie_seconds(bench: Bench, cache: PromptCache, params: Params, repeats: int)
 
     @jax.jit
     def run(ranker: Ranker, params: Params, cache: PromptCache) -> jax.Array:
-        return ranker.search(params, cache, num_beams=bench.shape.group).items
+        return ranker.search(params, Prefilled(cache, None), num_beams=bench.shape.group).items
 
     jax.block_until_ready(run(bench.ranker, params, cache))
     return median(seconds(lambda: run(bench.ranker, params, cache), repeats))

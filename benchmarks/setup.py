@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from benchmarks.flops import StepFlops, step_flops
@@ -47,7 +48,12 @@ class Bench:
         """Prompts without padding, and targets."""
         tokens = jnp.asarray(prompts(self.shape, seed))
         B, T = tokens.shape
-        return RlBatch(PromptBatch(tokens, jnp.full(B, T, jnp.int32)), jnp.arange(B, dtype=jnp.int32))
+        excluded = None
+        if self.shape.excluded:  # behind the targets, which are the first items
+            drawn = np.random.default_rng(seed).integers(B, self.shape.items, (B, self.shape.excluded))
+            excluded = jnp.asarray(drawn, jnp.int32)
+        prompted = PromptBatch(tokens, jnp.full(B, T, jnp.int32), excluded)
+        return RlBatch(prompted, jnp.arange(B, dtype=jnp.int32))
 
     def compile(self) -> jax.stages.Compiled:
         """Compiles the step's program, which is what `run` runs from then on."""
@@ -138,8 +144,8 @@ def part_seconds(bench: Bench, repeats: int) -> dict[str, float]:
     def update(state: TrainState, ranker: Ranker, batch: RlBatch, items: jax.Array, ref_logps: jax.Array) -> TrainState:
         def loss(params: Any) -> jax.Array:
             groups = Groups(items, batch.target, ref_logps)
-            cache = ranker.prefill(params, batch.prompts)
-            return group_sums(ranker, params, cache, groups, config=config)[0].loss.mean()
+            asked = ranker.prefill(params, batch.prompts)
+            return group_sums(ranker, params, asked, groups, config=config)[0].loss.mean()
 
         updates, opt_state = optimizer.update(jax.grad(loss)(state.params), state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -27,6 +27,7 @@ class Shape:
     items: int = 3686  # I
     levels: int = 3  # codes in an item; the end token comes on top
     codes: int = 256  # in a level
+    excluded: int = 0  # items that may not answer a prompt; 0: every item may
 
 
 SHAPES = {

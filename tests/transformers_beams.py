@@ -59,6 +59,7 @@ def beam_search(
     """
     names, (policy, params) = rules(folder), exported(folder)
     prompt, end, length = names["prompt_of"](history), settings["eos_token_id"], settings["max_new_tokens"]
+    closed = names["closed_by"](history)
     running, scores = [[]] * num_beams, np.array([0.0, *[JUNK] * (num_beams - 1)])
     finished: list[tuple[float, list[int]]] = [(JUNK, [])] * num_beams
     for step in range(1, length + 1):
@@ -68,7 +69,7 @@ def beam_search(
         logits = np.asarray(forward(policy, params, jnp.asarray(rows)), np.float64)[:, len(prompt) + step - 2]
         logps, mask = log_softmax(logits), np.full(logits.shape, -np.inf)
         for beam, answer in enumerate(running):
-            mask[beam, names["allowed_after"](answer, end)] = 0
+            mask[beam, names["allowed_after"](answer, end, closed)] = 0
         logps = log_softmax(logps + mask) if renormalize else logps + mask
         totals = (logps + scores[:, None]).ravel()
         best = np.argsort(-totals, kind="stable")[: 2 * num_beams]

@@ -18,13 +18,13 @@ from wpauc_jax.runtime.lock import respected, taken, unlocked
 from wpauc_jax.runtime.sharding import make_mesh
 from wpauc_jax.stages.evaluate import evaluate_workspace
 from wpauc_jax.stages.export import export
+from wpauc_jax.stages.homes import home, is_trained
 from wpauc_jax.stages.recommend import asked, recommend
 from wpauc_jax.stages.recommender import answering, recommender_of
-from wpauc_jax.stages.run import Run, Say, home, open_prepared, open_run, with_model
+from wpauc_jax.stages.run import Run, Say, open_prepared, open_run, with_model
 from wpauc_jax.stages.run import tell as _say
 from wpauc_jax.stages.sizes import check_sizes
 from wpauc_jax.stages.train import STAGES
-from wpauc_jax.stages.trained import is_trained
 from wpauc_jax.stages.workspace import Workspace, open_workspace, workspace_of
 
 

@@ -76,6 +76,7 @@ def test_eval_batches_against_a_loop(max_history):
             prompts=PromptBatch(tokens=((4, builder.max_tokens), "int32"), lengths=((4,), "int32")),
             target=((4,), "int32"),
             valid=((4,), "bool"),
+            left_out=((4,), "int32"),
             ids=RowIds(user=((4,), "int32"), sample=((4,), "int64")),
         )
         for row in range(4):

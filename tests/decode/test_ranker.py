@@ -66,7 +66,9 @@ def test_ranks_among_all_items_and_what_beams_miss():
     beams = np.asarray(beam_search(policy, params, prompts, trie, num_beams=3).items)[:2]
     target = np.array([beams[0, 1], 30, 2], np.int32)
     asked = PromptBatch(np.asarray(prompts.tokens), np.asarray(prompts.lengths))
-    batch = EvalBatch(asked, target, np.array([True, True, False]), RowIds(np.arange(3), np.arange(3)))
+    batch = EvalBatch(
+        asked, target, np.array([True, True, False]), np.zeros(3, np.int32), RowIds(np.arange(3), np.arange(3))
+    )
     search = make_exact_search(Ranker(policy, trie), num_beams=3, ks=ks)
     found = evaluate_exact(search, params, [batch])
 
@@ -92,10 +94,10 @@ def test_a_ranker_computes_what_the_functions_compute(scoring):
 
     @jax.jit
     def run(ranker, params, prompts):
-        cache = ranker.prefill(params, prompts)
-        found = ranker.search(params, cache, num_beams=4)
-        first = ranker.expand(params, cache.hidden[:, None], jnp.zeros((3, 1), jnp.int32), 0)
-        return found, ranker.score(params, cache, items), ranker.score_all(params, cache), first
+        asked = ranker.prefill(params, prompts)
+        found = ranker.search(params, asked, num_beams=4)
+        first = ranker.expand(params, asked.cache.hidden[:, None], jnp.zeros((3, 1), jnp.int32), 0)
+        return found, ranker.score(params, asked, items), ranker.score_all(params, asked), first
 
     found, scores, everything, (child, logps) = run(ranker, params, PromptBatch(prompts.tokens, prompts.lengths))
     plain = beam_search(policy, params, prompts, ranker.trie, num_beams=4, scoring=scoring)
@@ -130,11 +132,11 @@ def test_a_catalog_of_one_token_an_item():
     policy, params = tiny_policy()
     ranker = Ranker(policy, build_trie(items))
     assert ranker.trie.depth == 1
-    cache = ranker.prefill(params, some_prompts())
-    scores = ranker.score_all(params, cache)
-    found = ranker.search(params, cache, num_beams=5)
+    asked = ranker.prefill(params, some_prompts())
+    scores = ranker.score_all(params, asked)
+    found = ranker.search(params, asked, num_beams=5)
     np.testing.assert_allclose(jnp.exp(scores).sum(1), 1.0, atol=1e-6)
-    tokens = policy.logits(params, cache.hidden, jnp.arange(3, 20))
+    tokens = policy.logits(params, asked.cache.hidden, jnp.arange(3, 20))
     np.testing.assert_allclose(scores, jax.nn.log_softmax(tokens), atol=1e-6)
     np.testing.assert_array_equal(found.items, np.argsort(-np.asarray(scores), axis=1)[:, :5])
 

@@ -22,7 +22,7 @@ from wpauc_jax.batches.prompts import PromptBuilder
 from wpauc_jax.batches.rows import SftRows
 from wpauc_jax.batches.title_tasks import Alignment
 from wpauc_jax.batches.types import EvalBatch, Fed, PromptBatch, RlBatch, RowIds, SftBatch
-from wpauc_jax.data.dataset import Dataset
+from wpauc_jax.data.dataset import Dataset, distinct_counts
 from wpauc_jax.data.errors import DataError
 
 Element = TypeVar("Element")
@@ -50,6 +50,7 @@ def prompt_batches(
     Raises DataError if `positions` is empty.
     """
     samples, mine = _samples(dataset, positions), _checked(rows, batch_size)
+    longest = _longest_history(dataset, samples)
     if len(builder.widths) > 1:
         chosen = _like_lengths(dataset, builder, samples, batch_size, seed)
     else:
@@ -58,7 +59,7 @@ def prompt_batches(
     def batch(number: int) -> Fed[RlBatch]:
         everyones = chosen(number)
         own = everyones[mine]
-        prompts = _prompts(dataset, builder, everyones, own)
+        prompts = _prompts(dataset, builder, everyones, own, longest)
         return Fed(RlBatch(prompts, dataset.item[own]), RowIds(dataset.user_of(own), own))
 
     return _endless(batch)
@@ -81,15 +82,19 @@ def eval_batches(
     Raises DataError if `positions` is empty.
     """
     positions, mine = _samples(dataset, positions), _checked(rows, batch_size)
+    longest = _longest_history(dataset, positions)
     if len(builder.widths) > 1:
         positions = positions[np.argsort(_lengths(dataset, builder, positions), kind="stable")]
 
     def batch(number: int) -> EvalBatch:
         places = number * batch_size + np.arange(batch_size)
         samples = positions[np.minimum(places, len(positions) - 1)]
-        prompts = _prompts(dataset, builder, samples, samples[mine])
+        prompts = _prompts(dataset, builder, samples, samples[mine], longest)
+        left_out = np.zeros(batch_size, np.int32)
+        if builder.exclude_history:
+            left_out = distinct_counts(dataset.histories(samples, longest))
         ids = RowIds(dataset.user_of(samples), samples)
-        return EvalBatch(prompts, dataset.item[samples], places < len(positions), ids)
+        return EvalBatch(prompts, dataset.item[samples], places < len(positions), left_out, ids)
 
     return grain.MapDataset.range(-(-len(positions) // batch_size)).map(batch)
 
@@ -99,15 +104,27 @@ def history_batches(
 ) -> Iterator[PromptBatch]:
     """The prompts of histories of items in time order, as they stand; empty histories fill the last batch up.
 
+    Where the builder leaves histories out of the answers, they are padded to a power of two, so that few programs serve
+    all calls.
+
     `rows` are those of a global batch that this process makes, None for all.
     """
-    mine, limit = _checked(rows, batch_size), builder.max_history
+    mine = _checked(rows, batch_size)
+    longest = max((len(history) for history in histories), default=1)
     for start in range(0, len(histories), batch_size):
-        items = np.full((batch_size, limit), -1, np.int64)
-        for row, history in zip(items, histories[start : start + batch_size], strict=False):
-            recent = history[-limit:]
-            row[: len(recent)] = recent
-        yield _laid_out(builder, items[mine], builder.lengths(items).max())
+        some = histories[start : start + batch_size]
+        items = _beside(some, batch_size, builder.max_history)
+        excluded = _beside(some, batch_size, 1 << (longest - 1).bit_length())[mine] if builder.exclude_history else None
+        yield _laid_out(builder, items[mine], builder.lengths(items).max(), excluded)
+
+
+def _beside(histories: Sequence[np.ndarray], rows: int, width: int) -> np.ndarray:
+    """The last `width` items of each history: int32[rows, width], -1 behind the last item."""
+    items = np.full((rows, width), -1, np.int32)
+    for row, history in zip(items, histories, strict=False):
+        recent = history[-width:]
+        row[: len(recent)] = recent
+    return items
 
 
 def sft_batches(
@@ -149,16 +166,25 @@ def _samples(dataset: Dataset, positions: np.ndarray) -> np.ndarray:
     return positions
 
 
-def _prompts(dataset: Dataset, builder: PromptBuilder, everyones: np.ndarray, own: np.ndarray) -> PromptBatch:
+def _longest_history(dataset: Dataset, positions: np.ndarray) -> int:
+    """The most items that stand before one of these positions, rounded up to a multiple of 8."""
+    longest = int((positions - dataset.offsets[dataset.user_of(positions)]).max())
+    return -(-longest // 8) * 8
+
+
+def _prompts(
+    dataset: Dataset, builder: PromptBuilder, everyones: np.ndarray, own: np.ndarray, longest_history: int
+) -> PromptBatch:
     """The prompts of a process's own samples, as wide as those of the whole batch need."""
     longest = _lengths(dataset, builder, everyones).max() if len(builder.widths) > 1 else builder.max_tokens
-    return _laid_out(builder, dataset.histories(own, builder.max_history), longest)
+    excluded = dataset.histories(own, longest_history) if builder.exclude_history else None
+    return _laid_out(builder, dataset.histories(own, builder.max_history), longest, excluded)
 
 
-def _laid_out(builder: PromptBuilder, histories: np.ndarray, longest: int) -> PromptBatch:
+def _laid_out(builder: PromptBuilder, histories: np.ndarray, longest: int, excluded: np.ndarray | None) -> PromptBatch:
     """The prompts of histories int[B, M], -1 behind the last item, in the least width that holds the longest one."""
     tokens, lengths = builder.prompts(histories, builder.padded_width(longest))
-    return PromptBatch(tokens, lengths)
+    return PromptBatch(tokens, lengths, excluded)
 
 
 def _lengths(dataset: Dataset, builder: PromptBuilder, positions: np.ndarray) -> np.ndarray:

@@ -74,8 +74,9 @@ class PromptBuilder:
 
     The oldest items that do not fit are dropped whole; head and tail always stand. A history shows items as they are
     answered, or by the tokens of `shown`, one list an item. `widths`, ascending, are those to which a batch of prompts
-    may be padded; the longest prompt possible joins them. Raises ConfigError if `limit` cannot hold one item of every
-    length.
+    may be padded; the longest prompt possible joins them. With `exclude_history`, batches of prompts say that no item
+    of the whole history may answer, not only those that a prompt shows. Raises ConfigError if `limit` cannot hold one
+    item of every length.
     """
 
     def __init__(
@@ -86,11 +87,13 @@ class PromptBuilder:
         limit: int = 0,
         shown: Sequence[Sequence[int]] | None = None,
         widths: Sequence[int] = (),
+        exclude_history: bool = False,
     ):
         if max_history < 1:
             raise ValueError(f"max_history={max_history} must be at least 1")
         self.catalog = catalog
         self.max_history = max_history
+        self.exclude_history = exclude_history
         self.form = form or PromptFormat()
         self._limit = limit
         self._open = np.asarray(self.form.tail + self.form.lead, np.int32)

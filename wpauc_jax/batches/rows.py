@@ -1,6 +1,7 @@
 """Rows of SFT: each holds several pieces of users' sequences, and each piece sees only itself."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +10,7 @@ from wpauc_jax.batches.packing import Packing, pack
 from wpauc_jax.batches.pieces import Pieces, sft_pieces
 from wpauc_jax.batches.prompts import PromptBuilder
 from wpauc_jax.batches.types import Fed, RowIds, SftBatch
-from wpauc_jax.data.dataset import Dataset, gather_ranges
+from wpauc_jax.data.dataset import Dataset, gather_ranges, repeats
 from wpauc_jax.data.errors import DataError
 
 
@@ -22,6 +23,7 @@ class SftRows:
     pieces: Pieces
     packing: Packing
     max_targets: int  # M, the most that a row can hold
+    exclude_history: bool = False  # whether the items before a target are no answers beside it
 
     def __len__(self) -> int:
         """R, the rows of an epoch."""
@@ -51,23 +53,49 @@ class SftRows:
         slot = np.arange(len(piece)) - np.searchsorted(row[piece], row[piece])  # within its row: rows are ascending
         items[row[piece], slot] = targets[piece, m]
         row_starts[row[piece], slot] = offset[piece] + starts[piece, m]
+        excluded = None
+        if self.exclude_history:
+            excluded = np.full((*items.shape, self.builder.max_history), -1, np.int32)
+            target = self.pieces.first[pieces][piece] + m
+            excluded[row[piece], slot] = self.dataset.histories(target, self.builder.max_history)
 
         user = np.full(rows.shape, -1, np.int32)
         user[row, place] = self.dataset.user_of(self.pieces.first[pieces])
-        return Fed(SftBatch(row_tokens, segments, items, row_starts), RowIds(user))
+        return Fed(SftBatch(row_tokens, segments, items, row_starts, excluded=excluded), RowIds(user))
+
+    @functools.cached_property
+    def _repeats(self) -> np.ndarray:
+        """int8[n]: 1 for an interaction with an item that the same user has earlier."""
+        return repeats(self.dataset).astype(np.int8)
 
     def _pieces(self, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Each piece alone: tokens [n, T'], lengths [n], targets [n, W] (-1: the item is context), starts [n, W]."""
+        """Each piece alone: tokens [n, T'], lengths [n], targets [n, W] (-1: the item is context), starts [n, W].
+
+        An item that cannot be an answer, because it stands in its own history, is context.
+        """
         width = self.builder.max_history + 1
         count = self.pieces.count[pieces]
         items = gather_ranges(self.dataset.item, self.pieces.first[pieces], count, width)
         tokens, lengths, starts = self.builder.rows(items)
-        targets = np.where(np.arange(width) >= self.pieces.context[pieces, None], items, -1)
+        is_target = np.arange(width) >= self.pieces.context[pieces, None]
+        if self.exclude_history:
+            is_target &= gather_ranges(self._repeats, self.pieces.first[pieces], count, width) != 1
+        targets = np.where(is_target, items, -1)
         return tokens, lengths, targets, starts
 
 
-def sft_rows(dataset: Dataset, builder: PromptBuilder, limits: np.ndarray, row_tokens: int = 0) -> SftRows:
+def sft_rows(
+    dataset: Dataset,
+    builder: PromptBuilder,
+    limits: np.ndarray,
+    row_tokens: int = 0,
+    *,
+    exclude_history: bool = False,
+) -> SftRows:
     """Rows of the pieces of each user's `limits[user]` leading items; see `sft_pieces` and `pack`.
+
+    With `exclude_history` a target comes with the last `builder.max_history` items before it: they are no answers. A
+    target that the user has earlier is then no target.
 
     Raises DataError if no user has a training target, or if a piece is longer than `row_tokens`.
     """
@@ -80,7 +108,8 @@ def sft_rows(dataset: Dataset, builder: PromptBuilder, limits: np.ndarray, row_t
             "raise it, or lower data.max_history or prompt.max_tokens"
         )
     packing = pack(pieces.tokens, row_tokens)
-    return SftRows(dataset, builder, pieces, packing, packing.most(pieces.tokens, pieces.count - pieces.context))
+    most = packing.most(pieces.tokens, pieces.count - pieces.context)
+    return SftRows(dataset, builder, pieces, packing, most, exclude_history)
 
 
 @dataclasses.dataclass(frozen=True)

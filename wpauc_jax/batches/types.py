@@ -22,6 +22,7 @@ class PromptBatch:
 
     tokens: Array  # int32[B, T], padded with 0 on the right
     lengths: Array  # int32[B]
+    excluded: Array | None = None  # int32[B, E], items that may not answer, -1 for none; None: every item may
 
 
 @jax.tree_util.register_dataclass
@@ -53,6 +54,7 @@ class SftBatch:
     items: Array  # int32[B, M], the targets, -1 behind a row's last
     starts: Array  # int32[B, M], the place of the token just before each target's first, that which predicts it
     tasks: Mapping[str, TitleTaskBatch] = dataclasses.field(default_factory=dict)  # alignment tasks by name
+    excluded: Array | None = None  # int32[B, M, E], items that may not answer, -1 for none; None: every item may
 
 
 @jax.tree_util.register_dataclass
@@ -81,4 +83,5 @@ class EvalBatch:
     prompts: PromptBatch  # what goes to the devices: the rows of the batch that this process holds
     target: Array  # int32[B], items
     valid: Array  # bool[B], false for the rows that only fill the batch up
+    left_out: Array  # int32[B], how many items may not answer
     ids: RowIds

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from wpauc_jax.catalog.embeddings import item_embeddings
@@ -40,6 +41,12 @@ def build_catalog(
     return IDS[config.ids](_Wanted(config, dataset, tokenizer, end))
 
 
+def _atomic(wanted: _Wanted) -> Catalog:
+    """A token for each item, in the order of the items."""
+    num_items = wanted.dataset.num_items
+    return catalog_from_codes(np.arange(num_items)[:, None], [num_items], **_place(wanted))
+
+
 def _from_titles(wanted: _Wanted) -> Catalog:
     dataset, tokenizer = wanted.dataset, wanted.tokenizer
     if tokenizer is None:
@@ -68,6 +75,7 @@ IDS: dict[str, Callable[[_Wanted], Catalog]] = {  # by catalog.ids
     "kmeans": _from_kmeans,
     "file": _from_file,
     "title": _from_titles,
+    "atomic": _atomic,
 }
 
 

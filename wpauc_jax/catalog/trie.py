@@ -19,8 +19,8 @@ ROOT = 0
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["token", "slot", "first_child", "item", "rows", "inner", "paths", "lengths"],
-    meta_fields=["branching", "frontier"],
+    data_fields=["token", "slot", "first_child", "item", "below", "rows", "inner", "paths", "lengths"],
+    meta_fields=["branching", "frontier", "first_row"],
 )
 @dataclasses.dataclass(frozen=True)
 class Trie:
@@ -30,12 +30,14 @@ class Trie:
     slot: jax.Array  # int32[N], that id's place in `rows` of its depth
     first_child: jax.Array  # int32[N + 1], node n's children are first_child[n] .. first_child[n + 1] - 1
     item: jax.Array  # int32[N], the item that ends in a node, or -1
+    below: jax.Array  # int32[N], how many items have a node on their path; 0 of the root and the dead node
     rows: tuple[jax.Array, ...]  # C of int32[R_t], the vocabulary ids that occur at depth t, ascending
     inner: tuple[jax.Array, ...]  # C of int32[M_t], the nodes of depth t that have children, ascending
     paths: jax.Array  # int32[I, C], the nodes of an item's path; the dead node past its end
     lengths: jax.Array  # int32[I]
     branching: tuple[int, ...]  # C, the most children that a node of depth t has
     frontier: tuple[int, ...]  # C, how many beams can be distinct after step t: nodes there and items above
+    first_row: int  # the first vocabulary id where every item is one token and the ids have no gaps; otherwise -1
 
     @property
     def num_items(self) -> int:
@@ -52,6 +54,11 @@ class Trie:
         """The number of the dead node."""
         return self.token.shape[0] - 1
 
+    def vocabulary(self, depth: int) -> jax.Array | slice:
+        """The vocabulary ids that occur at a depth: a slice where `first_row` tells it."""
+        first = self.first_row
+        return self.rows[depth] if first < 0 else slice(first, first + self.num_items)
+
     def children(self, node: jax.Array, depth: int) -> tuple[jax.Array, jax.Array]:
         """Children of nodes of one depth: int32[..., K] numbers and bool[..., K] which of them exist.
 
@@ -66,6 +73,23 @@ class Trie:
         """The nodes int32[..., C] on the paths of items[...]; all dead for an id outside the catalog."""
         known = (items >= 0) & (items < self.num_items)
         return jnp.where(known[..., None], self.paths[jnp.where(known, items, 0)], self.dead)
+
+    def emptied(self, items: jax.Array) -> tuple[jax.Array, ...]:
+        """The nodes that lead nowhere any more once `items` int32[B, E] are left out, -1 for no item.
+
+        C of int32[B, E], filled up with the dead node; a node may stand several times. A node is emptied if all the
+        items below it are left out.
+        """
+        ordered = jnp.sort(items, axis=1)
+        again = jnp.pad(ordered[:, 1:] == ordered[:, :-1], ((0, 0), (1, 0)))  # an item that is named twice counts once
+        nodes = self.path(jnp.where(again, -1, ordered))
+        return tuple(self._emptied(jnp.sort(nodes[..., t], axis=1)) for t in range(self.depth))
+
+    def _emptied(self, nodes: jax.Array) -> jax.Array:
+        first, end = (
+            jax.vmap(lambda row, side=side: jnp.searchsorted(row, row, side=side))(nodes) for side in ("left", "right")
+        )
+        return jnp.where(end - first == self.below[nodes], nodes, self.dead)
 
 
 def build_trie(sequences: Sequence[Sequence[int]], *, eos: int | None = None, trim: bool = True) -> Trie:
@@ -105,6 +129,7 @@ def build_trie(sequences: Sequence[Sequence[int]], *, eos: int | None = None, tr
     paths = np.stack(node_of, axis=1)
     dead = starts
     first_child, branching, inner = _offsets(paths, dead)
+    below = np.bincount(paths[paths >= 0], minlength=dead + 1)
     item = np.full(dead + 1, -1)
     item[paths[np.arange(num_items), lengths - 1]] = order
     paths[paths < 0] = dead
@@ -119,12 +144,14 @@ def build_trie(sequences: Sequence[Sequence[int]], *, eos: int | None = None, tr
         slot=put(np.concatenate([*slot, [0]])),
         first_child=put(first_child),
         item=put(item),
+        below=put(below),
         rows=tuple(put(live) for live in rows),
         inner=tuple(put(nodes) for nodes in inner),
         paths=put(paths[by_item]),
         lengths=put(lengths[by_item]),
         branching=branching,
         frontier=tuple(frontier),
+        first_row=int(rows[0][0]) if np.ptp(rows[0]) + 1 == num_items and len(rows) == 1 else -1,
     )
 
 

@@ -85,7 +85,7 @@ def compile_check(config: Config, say: Callable[[str], None]) -> int:
     mesh = make_mesh(config.mesh, devices)
     shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     say(f"{config.topology}: {len(devices)} chips of {_gib(chip.hbm)}; mesh {shape}; {_describe(config)}")
-    model, fits = fitted(config.model, config.catalog.levels * config.catalog.codes + 1), True
+    model, fits = fitted(config.model, _num_tokens(config) + 1), True
     tries = {
         scoring: stand_in_trie(config, model, scoring) for scoring in {config.scoring, SFT_SCORING[config.sft.loss]}
     }
@@ -199,7 +199,7 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
     policy, shapes = make_policy(model)
     whole = PartitionSpec()
     rankers = {scoring: Ranker(policy, _placed(trie, whole), scoring) for scoring, trie in tries.items()}
-    items, levels = config.data.max_history, config.catalog.levels
+    items, levels = config.data.max_history, _levels(config)
 
     def state(settings: Any, *, reference: bool) -> Any:
         optimizer = make_optimizer(settings.optim, _SCHEDULE)
@@ -207,7 +207,8 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
         return jax.tree.map(_placed, made, state_specs(made))
 
     def prompts(batch_size: int) -> PromptBatch:
-        return PromptBatch(_rows(batch_size, 1 + items * levels), _rows(batch_size))
+        excluded = _rows(batch_size, items) if config.exclude_history == "on" else None
+        return PromptBatch(_rows(batch_size, 1 + items * levels), _rows(batch_size), excluded)
 
     def sft() -> Any:
         optimizer = make_optimizer(config.sft.optim, _SCHEDULE)
@@ -233,8 +234,23 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
     yield "evaluate", evaluation
 
 
+def _levels(config: Config) -> int:
+    """Tokens of an item of the stand-in."""
+    return 1 if config.catalog.ids == "atomic" else config.catalog.levels
+
+
+def _num_tokens(config: Config) -> int:
+    """Tokens that the stand-in's items are made of."""
+    if config.catalog.ids == "atomic":
+        return config.compile_check.num_items
+    return config.catalog.levels * config.catalog.codes
+
+
 def stand_in_trie(config: Config, model: ModelConfig, scoring: str) -> Trie:
-    """A catalog of `compile_check.num_items` random semantic ids, whose tokens are the last of the vocabulary."""
+    """A catalog of `compile_check.num_items` random items, whose tokens are the last of the vocabulary."""
+    first = model.vocab_size - _num_tokens(config)
+    if config.catalog.ids == "atomic":
+        return trie_for(np.arange(first, model.vocab_size)[:, None].tolist(), scoring)
     levels, codes, items = config.catalog.levels, config.catalog.codes, config.compile_check.num_items
     if items > codes**levels // 2:
         raise ConfigError(
@@ -244,8 +260,7 @@ def stand_in_trie(config: Config, model: ModelConfig, scoring: str) -> Trie:
     rng = np.random.default_rng(0)
     numbers = rng.permutation(np.unique(rng.integers(0, codes**levels, 2 * items)))[:items]
     digits = np.stack([numbers // codes**level % codes for level in range(levels)], axis=1)
-    tokens = digits + model.vocab_size - codes * levels + codes * np.arange(levels)
-    return trie_for(list(tokens), scoring)
+    return trie_for(list(digits + first + codes * np.arange(levels)), scoring)
 
 
 def _rows(*shape: int) -> jax.ShapeDtypeStruct:

@@ -117,8 +117,8 @@ class CatalogConfig(Checked, section="catalog."):
     """How an item becomes a token sequence."""
 
     # kmeans: semantic ids by clustering the items' embeddings. file: semantic ids of a file. title: an item is its
-    # title.
-    ids: str = choice("kmeans", "file", "title")
+    # title. atomic: an item is one token of its own.
+    ids: str = choice("kmeans", "file", "title", "atomic")
     # A folder or hub id of a tokenizer. Empty: that of model.pretrained; without either, ids are all the vocabulary.
     tokenizer: str = a_path()
     max_title_tokens: int = at_least(32, 8, 4096)  # a longer title is cut

@@ -1,8 +1,8 @@
 """Settings as an earlier version of this program recorded them, beside those of now.
 
 A record is a nested or flat dict of JSON values whose dotted names are those of the settings, perhaps among other
-facts. A setting that the record lacks did not exist then, and counts as its default. A value that has another spelling
-now counts as the new one.
+facts. A setting that the record lacks did not exist then, and counts as its default, or as what held then. A value that
+has another spelling now counts as the new one.
 """
 
 import dataclasses
@@ -12,6 +12,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from wpauc_jax.config.run import Config
+
+# What a record that lacks a setting stands for, where that is not the setting's default.
+_BEFORE = {"exclude_history": "off"}
 
 
 class _Absent:
@@ -70,4 +73,4 @@ def _known() -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
 
     config = Config()
     look(config, "")
-    return flat(dataclasses.asdict(config)), renamed
+    return flat(dataclasses.asdict(config)) | _BEFORE, renamed

@@ -33,6 +33,10 @@ class Config(Checked):
     # Which tokens a probability is divided among, in search, update, reference and evaluation alike. constrained:
     # those that go on to an item; vocab: the whole vocabulary.
     scoring: str = choice("constrained", "vocab")
+    # Whether what a user has can be recommended again. on: no item of the user's whole history is a candidate, in
+    # rollouts, in evaluation and in recommendations. auto: on where fewer than 1% of the training targets stand in
+    # their own history. A line says what was chosen.
+    exclude_history: str = choice("auto", "on", "off")
     sft_from: str = a_path()  # start RL from the SFT of this other work directory; empty: from this one's
     # Go on where a setting of the model or of the ranking is another one than in training. What is written says so.
     allow_changes: bool = False

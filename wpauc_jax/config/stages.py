@@ -54,6 +54,9 @@ class SftConfig(StageConfig, section="sft."):
 
     # What the next token is compared with. catalog: the tokens that go on to an item; lm: the whole vocabulary.
     loss: str = choice("catalog", "lm", renamed={"catalogue": "catalog"})
+    # Where the history is left out of the ranking: leave the items of the prompt out of the loss's softmax, too. It
+    # has no effect where every item is ranked.
+    exclude_history: bool = False
     # A row holds several users' sequences, and sft.batch_size counts rows. 0: the shortest row of which less than 5%
     # is padding.
     row_tokens: int = at_least(0, 0, 1_000_000)

@@ -114,6 +114,23 @@ def gather_ranges(values: np.ndarray, first: np.ndarray, counts: np.ndarray, wid
     return np.where(exists, values[index], -1).astype(values.dtype)
 
 
+def distinct_counts(rows: np.ndarray) -> np.ndarray:
+    """How many different items each row of int[B, M] holds, -1 being none: int32[B]."""
+    ordered = np.sort(rows, axis=1)
+    new = np.ones(rows.shape, bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return (new & (ordered >= 0)).sum(1, dtype=np.int32)
+
+
+def repeats(dataset: Dataset) -> np.ndarray:
+    """bool[n]: which interactions are of an item that the same user has earlier."""
+    pair = np.repeat(np.arange(dataset.num_users), np.diff(dataset.offsets)) * dataset.num_items + dataset.item
+    order = np.argsort(pair, kind="stable")  # equal pairs in the order of time
+    again = np.zeros(len(pair), bool)
+    again[order[1:]] = pair[order[1:]] == pair[order[:-1]]
+    return again
+
+
 def positions(dataset: Dataset, split_name: str) -> np.ndarray:
     """The samples int64 of a split ("train", "valid" or "test"): its positions that have a history, ascending."""
     if split_name not in SPLITS:

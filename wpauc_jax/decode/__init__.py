@@ -3,7 +3,7 @@
 Search, sampling, exact scores and the groups that RL learns from belong here. Rewards and losses do not.
 """
 
-from wpauc_jax.decode.ranker import Candidates, Ranker
+from wpauc_jax.decode.ranker import Candidates, Prefilled, Ranker
 from wpauc_jax.decode.search import (
     constrained_beam_search,
     sample_without_replacement,
@@ -13,6 +13,7 @@ from wpauc_jax.decode.search import (
 
 __all__ = [
     "Candidates",
+    "Prefilled",
     "Ranker",
     "constrained_beam_search",
     "sample_without_replacement",

@@ -1,14 +1,24 @@
-"""From prompts to items in one call, for callers who have a policy and a trie. See `Ranker` for what each call does."""
+"""From prompts to items in one call, for callers who have a policy and a trie. See `Ranker` for what each call does.
+
+A `PromptBatch` can say which items may not answer; to `Prompts` every item may.
+"""
 
 import jax
 
+from wpauc_jax.batches.types import PromptBatch
 from wpauc_jax.catalog.trie import Trie
 from wpauc_jax.decode.ranker import Candidates, Ranker
 from wpauc_jax.models import Params, Policy, Prompts
 
 
 def constrained_beam_search(
-    policy: Policy, params: Params, prompts: Prompts, trie: Trie, *, num_beams: int, scoring: str = "constrained"
+    policy: Policy,
+    params: Params,
+    prompts: Prompts | PromptBatch,
+    trie: Trie,
+    *,
+    num_beams: int,
+    scoring: str = "constrained",
 ) -> Candidates:
     """The `num_beams` best items of each prompt; see `Ranker.search`."""
     ranker = Ranker(policy, trie, scoring)
@@ -18,7 +28,7 @@ def constrained_beam_search(
 def sample_without_replacement(
     policy: Policy,
     params: Params,
-    prompts: Prompts,
+    prompts: Prompts | PromptBatch,
     trie: Trie,
     key: jax.Array,
     *,
@@ -31,7 +41,13 @@ def sample_without_replacement(
 
 
 def score_items(
-    policy: Policy, params: Params, prompts: Prompts, trie: Trie, items: jax.Array, *, scoring: str = "constrained"
+    policy: Policy,
+    params: Params,
+    prompts: Prompts | PromptBatch,
+    trie: Trie,
+    items: jax.Array,
+    *,
+    scoring: str = "constrained",
 ) -> jax.Array:
     """Per-token log-probabilities float32[B, G, C] of items int32[B, G]; see `Ranker.score`."""
     ranker = Ranker(policy, trie, scoring)
@@ -41,7 +57,7 @@ def score_items(
 def score_catalogue(
     policy: Policy,
     params: Params,
-    prompts: Prompts,
+    prompts: Prompts | PromptBatch,
     trie: Trie,
     *,
     scoring: str = "constrained",

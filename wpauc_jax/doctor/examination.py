@@ -11,9 +11,9 @@ from wpauc_jax.doctor import catalog as catalog_checks
 from wpauc_jax.doctor import checkpoints, population, prompts, splits
 from wpauc_jax.doctor.findings import Finding, note
 from wpauc_jax.doctor.tables import baseline_table, length_table
+from wpauc_jax.stages.homes import is_trained
 from wpauc_jax.stages.run import best_folder
 from wpauc_jax.stages.train import STAGES
-from wpauc_jax.stages.trained import is_trained
 from wpauc_jax.stages.workspace import Workspace
 from wpauc_jax.training.sft import SFT_SCORING
 

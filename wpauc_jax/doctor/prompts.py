@@ -38,7 +38,8 @@ def batches_of(dataset: Dataset, builder: PromptBuilder, rl_positions: np.ndarra
     for _ in range(min(_BATCHES_OF_RL, -(-len(rl_positions) // _BATCH))):
         fed = next(feed)
         valid = np.ones(len(fed.batch.target), bool)
-        yield "rl", EvalBatch(fed.batch.prompts, fed.batch.target, valid, fed.ids)
+        left_out = np.zeros(len(valid), np.int32)
+        yield "rl", EvalBatch(fed.batch.prompts, fed.batch.target, valid, left_out, fed.ids)
 
 
 def rl_rows_are_kept_from_sft(dataset: Dataset, limits: np.ndarray, rl_positions: np.ndarray) -> list[Finding]:

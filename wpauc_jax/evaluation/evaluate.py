@@ -15,7 +15,6 @@ from wpauc_jax.decode import Candidates, Ranker
 from wpauc_jax.decode.beams import top
 from wpauc_jax.evaluation.ranks import Ranks, area_names
 from wpauc_jax.models import Params
-from wpauc_jax.objectives.ranking import descending_ranks
 from wpauc_jax.runtime.sharding import constrain_whole, place_batch, place_whole
 
 Search = Callable[[Params, PromptBatch], Candidates]
@@ -76,26 +75,39 @@ def make_search(ranker: Ranker, *, num_beams: int) -> Search:
 
 
 def make_exact_search(ranker: Ranker, *, num_beams: int, ks: Sequence[int]) -> ExactSearch:
-    """Exact ranks, and the error of beams of that width at each K of `ks`, from one prefill; compiled once."""
+    """Exact ranks, and the error of beams of that width at each K of `ks`, from one prefill; compiled once.
+
+    Where every item is one token, beams are exact: no search is run.
+    """
 
     @jax.jit
     def run(ranker: Ranker, params: Params, batch: PromptBatch, target: jax.Array) -> Placed:
         params = ranker.policy.gathered(params)
-        cache = ranker.prefill(params, batch)
-        scores = ranker.score_all(params, cache)
-        beams = ranker.search(params, cache, num_beams=num_beams).items
+        asked = ranker.prefill(params, batch)
+        scores = ranker.score_all(params, asked)
+        rank = rank_among(scores, target)
+        if ranker.trie.depth == 1:
+            beam, missed = jnp.where(rank < num_beams, rank, -1), jnp.zeros((target.shape[0], len(ks)), jnp.int32)
+            return constrain_whole(Placed(rank, beam, missed))
+        beams = ranker.search(params, asked, num_beams=num_beams).items
         best = top(scores, min(max(ks), ranker.trie.num_items))[1]
         found = best[:, :, None] == beams[:, None, :]  # [B, K, W]
-        missed = [(~found[:, :k, :k].any(-1)).sum(-1, dtype=jnp.int32) for k in ks]
-        rank = jnp.take_along_axis(descending_ranks(scores), target[:, None], axis=1)[:, 0]
+        lacks = [(~found[:, :k, :k].any(-1)).sum(-1, dtype=jnp.int32) for k in ks]
         hit = beams == target[:, None]
         beam = jnp.where(hit.any(axis=1), hit.argmax(axis=1), -1)
-        return constrain_whole(Placed(rank, beam, jnp.stack(missed, axis=1)))
+        return constrain_whole(Placed(rank, beam, jnp.stack(lacks, axis=1)))
 
     def place(params: Params, batch: EvalBatch) -> Placed:
         return run(ranker, params, place_batch(batch.prompts), place_whole(batch.target))
 
     return ExactSearch(place, ranker.trie.num_items, num_beams, tuple(ks))
+
+
+def rank_among(scores: jax.Array, target: jax.Array) -> jax.Array:
+    """The 0-based place int32[B] of items int32[B] by descending scores [B, I]; of equal ones the first comes first."""
+    own = jnp.take_along_axis(scores, target[:, None], axis=1)
+    ahead = (scores > own) | ((scores == own) & (jnp.arange(scores.shape[1])[None] < target[:, None]))
+    return ahead.sum(axis=1, dtype=jnp.int32)
 
 
 def evaluate(
@@ -140,19 +152,23 @@ class _Rows:
 
     def __init__(self) -> None:
         self.columns: dict[str, list[np.ndarray]] = collections.defaultdict(list)
+        self._history_excluded = False
 
     def add(self, batch: EvalBatch, **found: np.ndarray) -> int:
         """Returns how many samples came."""
-        found |= {"sample": batch.ids.sample, "user": batch.ids.user, "target": batch.target}
+        self._history_excluded = batch.prompts.excluded is not None
+        ids = batch.ids
+        found |= {"sample": ids.sample, "user": ids.user, "target": batch.target, "left_out": batch.left_out}
         for name, column in found.items():
             self.columns[name].append(column[batch.valid])
         return int(batch.valid.sum())
 
     def ranks(self, num_candidates: int, rank: str = "rank") -> Ranks:
-        sources = {"sample": "sample", "user": "user", "target": "target", "rank": rank}
+        sources = {"rank": rank} | {name: name for name in ("sample", "user", "target", "left_out")}
         columns = {name: np.concatenate(self.columns[source]) for name, source in sources.items()}
         order = np.argsort(columns["sample"])
-        return Ranks(**{name: column[order] for name, column in columns.items()}, num_candidates=num_candidates)
+        facts = {"num_candidates": num_candidates, "history_excluded": self._history_excluded}
+        return Ranks(**{name: column[order] for name, column in columns.items()}, **facts)
 
 
 def _one_ahead(search: Callable[[EvalBatch], Any], batches: Iterable[EvalBatch]) -> Iterator[tuple[EvalBatch, Any]]:

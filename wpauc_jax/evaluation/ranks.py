@@ -30,8 +30,12 @@ class Ranks:
     target: np.ndarray
     rank: np.ndarray
     num_candidates: int
+    left_out: np.ndarray | None = None
+    history_excluded: bool = False
 
     def __post_init__(self) -> None:
+        if self.left_out is None:
+            object.__setattr__(self, "left_out", np.zeros(len(self.sample), np.int32))
         lengths = {name: len(getattr(self, name)) for name in _ARRAYS}
         if len(set(lengths.values())) != 1:
             raise RanksError(f"ranks need arrays of one length, got {lengths}")

@@ -212,10 +212,14 @@ class Decoder(Family):
         x, (keys, values) = self._run(body, self._embed(tokens_BGS), (prompt, None if past is None else tuple(past)))
         return self.norm(x), SuffixCache(keys, values)
 
-    def logits(self, hidden: jax.Array, rows: jax.Array | None) -> jax.Array:
+    def logits(self, hidden: jax.Array, rows: jax.Array | slice | None) -> jax.Array:
         """float32[..., R] for the vocabulary ids `rows`, or [..., V] for all of them."""
         table = self._head_table(hidden.dtype)
-        table = table if rows is None else constrain(table[rows])
+        if isinstance(rows, slice) and 2 * (rows.stop - rows.start) > table.shape[0]:
+            return self._products(hidden, table)[..., rows]  # most of the table: it stays in its parts on the mesh
+        return self._products(hidden, table if rows is None else constrain(table[rows]))
+
+    def _products(self, hidden: jax.Array, table: jax.Array) -> jax.Array:
         return jnp.einsum("...d,rd->...r", hidden, table, preferred_element_type=jnp.float32)
 
     def log_partition(self, hidden: jax.Array) -> jax.Array:

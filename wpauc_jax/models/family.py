@@ -53,8 +53,11 @@ class Family(nnx.Module):
         """S more tokens int32[B, G, S] of each candidate: hidden states [B, G, S, D] and the longer `past`."""
 
     @abc.abstractmethod
-    def logits(self, hidden: jax.Array, rows: jax.Array | None) -> jax.Array:
-        """float32[..., R] for the vocabulary ids `rows`, or [..., V] for all of them."""
+    def logits(self, hidden: jax.Array, rows: jax.Array | slice | None) -> jax.Array:
+        """float32[..., R] for the vocabulary ids `rows`, or [..., V] for all of them.
+
+        A slice says that the ids are a range; `table[rows]` does for both.
+        """
 
     def log_partition(self, hidden: jax.Array) -> jax.Array:
         """float32[...]: the log of the softmax's sum over the whole vocabulary."""

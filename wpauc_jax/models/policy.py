@@ -48,8 +48,8 @@ class Policy:
         """Runs int32[B, G, S] further tokens of G candidates a user -> hidden [B, G, S, D] and the longer suffix."""
         return self._model(params).extend(cache, tokens, past)
 
-    def logits(self, params: Params, hidden: jax.Array, rows: jax.Array | None = None) -> jax.Array:
-        """float32[..., R] at the vocabulary ids `rows` int32[R]; [..., V] without."""
+    def logits(self, params: Params, hidden: jax.Array, rows: jax.Array | slice | None = None) -> jax.Array:
+        """float32[..., R] at the vocabulary ids `rows`, int32[R] or a slice; [..., V] without."""
         return self._model(params).logits(hidden, rows)
 
     def log_partition(self, params: Params, hidden: jax.Array) -> jax.Array:

@@ -17,10 +17,11 @@ from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.files import read_json, unless_read_only
 from wpauc_jax.runtime.progress import Progress
 from wpauc_jax.stages.baselines import BASELINES
+from wpauc_jax.stages.homes import is_trained
 from wpauc_jax.stages.recommender import tell_of_lost
 from wpauc_jax.stages.run import Say, best_folder
 from wpauc_jax.stages.train import STAGES
-from wpauc_jax.stages.trained import is_trained, refuse_changes
+from wpauc_jax.stages.trained import refuse_changes
 from wpauc_jax.stages.workspace import Workspace
 from wpauc_jax.training.checkpoint import best_seal, load_best
 
@@ -86,21 +87,22 @@ def _evaluate_stage(work: Workspace, stage: str, rows: np.ndarray, say: Say) -> 
     params = work.frozen.join(trained)
     batches = work.eval_batches(rows)
     with Progress(len(rows), f"test of {stage}", unit="users", enabled=is_main_process()) as progress:
-        if not config.exact:
+        if not (config.exact or work.one_token):
             search = work.search(config.num_beams)
             ranks = evaluate(search, params, batches, on_batch=progress.update)
             _save(work, stage, ranks, say)
             return {"step": best.step, "exact": {}}, {stage: ranks}
         found = evaluate_exact(work.exact_search(), params, batches, on_batch=progress.update)
-    made = dict(zip(_lists(work, stage), (found.beams, found.ranks), strict=True))
+    lists = (found.ranks,) if work.one_token else (found.beams, found.ranks)
+    made = dict(zip(_lists(work, stage), lists, strict=True))
     for name, ranks in made.items():
         _save(work, name, ranks, say)
-    return {"step": best.step, "exact": found.metrics()}, made
+    return {"step": best.step, "exact": found.metrics() if config.exact else {}}, made
 
 
 def _lists(work: Workspace, stage: str) -> list[str]:
     """The names of the ranks that a stage's evaluation leaves."""
-    return [stage, f"{stage}-exact"] if work.config.eval.exact else [stage]
+    return [stage, f"{stage}-exact"] if work.config.eval.exact and not work.one_token else [stage]
 
 
 def _save(work: Workspace, name: str, ranks: Ranks, say: Say) -> None:

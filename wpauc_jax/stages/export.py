@@ -85,6 +85,7 @@ def _write_catalog(run: Run, answering: Answering, folder: pathlib.Path) -> None
         "line_end": form.line_end,
         "end": form.end,
         "history": run.config.prompt.history,
+        "exclude_history": run.builder.exclude_history,
         "max_history": run.builder.max_history,
         "max_tokens": run.config.prompt.max_tokens,
     }

@@ -20,9 +20,10 @@ from wpauc_jax.decode import Ranker
 from wpauc_jax.evaluation.evaluate import Search, make_search
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.sharding import batch_rows
+from wpauc_jax.stages.homes import is_trained
 from wpauc_jax.stages.run import Run, Say, best_folder, open_run
 from wpauc_jax.stages.train import STAGES
-from wpauc_jax.stages.trained import is_trained, refuse_changes
+from wpauc_jax.stages.trained import refuse_changes
 from wpauc_jax.training.checkpoint import load_best
 
 

@@ -23,6 +23,8 @@ from wpauc_jax.models import Frozen, Params, Policy
 from wpauc_jax.runtime.distributed import is_main_process, main_process_first
 from wpauc_jax.runtime.sharding import place_whole
 from wpauc_jax.stages.first_model import first_model
+from wpauc_jax.stages.history import excludes_history
+from wpauc_jax.stages.homes import home
 
 Say = Callable[[str], None]
 
@@ -59,6 +61,11 @@ class Run(Prepared):
         """This run's model and catalog under a scoring rule."""
         return Ranker(self.policy, place_whole(trie_for(self.catalog.sequences(), scoring)), scoring)
 
+    @property
+    def one_token(self) -> bool:
+        """Whether one token tells an item: then the search is over after one product, and ranks are exact."""
+        return self.ranker(self.config.scoring).trie.depth == 1
+
     def search(self, num_beams: int) -> Search:
         """Beam search with this run's model, catalog and scoring rule."""
         return make_search(self.ranker(self.config.scoring), num_beams=num_beams)
@@ -69,16 +76,12 @@ class Run(Prepared):
         return {
             "seed": config.seed,
             "scoring": config.scoring,
+            "exclude_history": "on" if self.builder.exclude_history else "off",
             "data": {"fingerprint": self.items.fingerprint, "max_history": config.data.max_history},
             "catalog": {"fingerprint": self.catalog.fingerprint},
             "prompt": {"fingerprint": self.builder.fingerprint, "widths": self.builder.widths},
             "model": dataclasses.asdict(self.policy.config),
         }
-
-
-def home(config: Config, folder: pathlib.Path, stage: str) -> pathlib.Path:
-    """The work directory whose stage counts: that of `sft_from` may have the SFT of this one."""
-    return pathlib.Path(config.sft_from) if stage == "sft" and config.sft_from else folder
 
 
 def best_folder(run: Run, stage: str) -> pathlib.Path:
@@ -123,7 +126,8 @@ def open_prepared(
     titles = _titles_beside_ids(config, items, tokenizer)
     shown = HISTORIES[config.prompt.history](titles)
     limit, widths = config.prompt.max_tokens, config.prompt.widths
-    builder = PromptBuilder(catalog, config.data.max_history, form, limit, shown, widths)
+    excludes = excludes_history(config, folder, items, say)
+    builder = PromptBuilder(catalog, config.data.max_history, form, limit, shown, widths, excludes)
     return Prepared(config, folder, items, catalog, tokenizer, titles, builder)
 
 

@@ -41,7 +41,15 @@ def run_sft(work: Workspace, say: Say = tell) -> int:
     done = _finished_step(work, "sft", identity)
     if done is not None:
         return done
-    packed = sft_rows(work.dataset, work.builder, work.sft_limits, settings.row_tokens)
+    if settings.exclude_history and not work.builder.exclude_history:
+        say("sft.exclude_history=True has no effect: every item is ranked (exclude_history)")
+    packed = sft_rows(
+        work.dataset,
+        work.builder,
+        work.sft_limits,
+        settings.row_tokens,
+        exclude_history=settings.exclude_history and work.builder.exclude_history,
+    )
     plan = _plan(work, "sft", settings, len(packed))
     optimizer = make_optimizer(settings.optim, plan.total_steps)
     ranker = work.ranker(SFT_SCORING[settings.loss])
@@ -206,12 +214,15 @@ def _identity(settings: StageConfig) -> dict[str, Any]:
 
 
 class _Validation:
-    """params -> metrics on the validation rows, with `eval.exact` also among all items as "exact/..."."""
+    """params -> metrics on the validation rows, with `eval.exact` also among all items as "exact/...".
+
+    Where one token tells an item, all items are ranked in any case.
+    """
 
     def __init__(self, work: Workspace) -> None:
         config = work.config.eval
-        self._config = config
-        self._search = work.exact_search() if config.exact else work.search(config.num_beams)
+        self._config, self._one_token = config, work.one_token
+        self._search = work.exact_search() if config.exact or work.one_token else work.search(config.num_beams)
         self._frozen = work.frozen
         self._batches = work.eval_batches(work.valid_positions)
 
@@ -220,6 +231,8 @@ class _Validation:
         if not isinstance(self._search, ExactSearch):
             return evaluate(self._search, params, self._batches).metrics(config.recall_at, config.ndcg_at)
         exact = evaluate_exact(self._search, params, self._batches)
-        among_all = exact.ranks.metrics(config.recall_at, config.ndcg_at) | exact.metrics()
-        metrics = exact.beams.metrics(config.recall_at, config.ndcg_at)
-        return metrics | {f"exact/{name}": value for name, value in among_all.items()}
+        among_all = exact.ranks.metrics(config.recall_at, config.ndcg_at)
+        metrics = among_all if self._one_token else exact.beams.metrics(config.recall_at, config.ndcg_at)
+        if not config.exact:
+            return metrics
+        return metrics | {f"exact/{name}": value for name, value in (among_all | exact.metrics()).items()}

@@ -5,15 +5,15 @@ data, catalog, prompt, model. How many beams, users at a time or devices there a
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from wpauc_jax.config import Config, ConfigError
 from wpauc_jax.config.recorded import differences
 from wpauc_jax.runtime.files import read_json
-from wpauc_jax.stages.run import Run, Say, best_folder, home
-from wpauc_jax.training.checkpoint import holds_steps, trained_with
+from wpauc_jax.stages.homes import home
+from wpauc_jax.stages.run import Run, Say, best_folder
+from wpauc_jax.training.checkpoint import trained_with
 
 SECTIONS = ("data", "catalog", "prompt", "model")  # whose settings explain a fingerprint that differs
 
@@ -22,11 +22,6 @@ _FREE = (
     *("model.remat", "model.gather", "model.attention", "prompt.widths"),
     *("data.dir", "data.cache", "data.root", "data.changed"),
 )
-
-
-def is_trained(config: Config, folder: pathlib.Path, stage: str) -> bool:
-    """Whether there are best parameters of a stage, in this work directory or in that of `sft_from`."""
-    return holds_steps(home(config, folder, stage) / stage / "best")
 
 
 def settings_of(config: Config) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from wpauc_jax.batches.pipeline import eval_batches
 from wpauc_jax.batches.title_tasks import Alignment, alignment_of
 from wpauc_jax.batches.types import EvalBatch
 from wpauc_jax.config import Config, ConfigError, RlConfig
-from wpauc_jax.data.dataset import Dataset, positions, train_rows
+from wpauc_jax.data.dataset import Dataset, positions, repeats, train_rows
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.evaluation.evaluate import ExactSearch, make_exact_search
 from wpauc_jax.runtime.sharding import batch_rows
@@ -63,8 +63,9 @@ class Workspace(Run):
 
     @functools.cached_property
     def rl_positions(self) -> np.ndarray:
-        """The samples of RL, by `rl.rows`."""
-        return RL_ROWS[self.config.rl.rows].positions(self.dataset, self.holdout)
+        """The samples of RL, by `rl.rows`; not those whose target cannot be found, as it stands in the history."""
+        found = RL_ROWS[self.config.rl.rows].positions(self.dataset, self.holdout)
+        return found[~repeats(self.dataset)[found]] if self.builder.exclude_history else found
 
     @functools.cached_property
     def valid_positions(self) -> np.ndarray:

@@ -35,9 +35,9 @@ def compact_gradient(
     if ref_params is not None:
         raise ValueError("a KL term has a gradient in every group: none can be left out")
     params = ranker.policy.gathered(frozen.join(trained))
-    cache = ranker.prefill(params, batch.prompts)
-    groups = Groups(rolled_out(ranker, params, cache, batch, key, config), batch.target, None)
-    everyone, metrics = group_sums(ranker, params, cache, groups, config=config)
+    asked = ranker.prefill(params, batch.prompts)
+    groups = Groups(rolled_out(ranker, params, asked, batch, key, config), batch.target, None)
+    everyone, metrics = group_sums(ranker, params, asked, groups, config=config)
     order = jnp.argsort(~groups.alive)  # the sort is stable, and living groups come first
 
     def gradient_of(size: int) -> Callable[[Params], Params]:

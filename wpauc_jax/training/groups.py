@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from wpauc_jax.batches.types import RlBatch
 from wpauc_jax.config import RlConfig
-from wpauc_jax.decode import Ranker
+from wpauc_jax.decode import Prefilled, Ranker
 from wpauc_jax.decode.groups import rollout
-from wpauc_jax.models import Params, PromptCache
+from wpauc_jax.models import Params
 from wpauc_jax.objectives import (
     PolicySums,
     group_advantages,
@@ -41,13 +41,13 @@ class Groups:
 
 
 def rolled_out(
-    ranker: Ranker, params: Params, cache: PromptCache, batch: RlBatch, key: jax.Array, config: RlConfig
+    ranker: Ranker, params: Params, asked: Prefilled, batch: RlBatch, key: jax.Array, config: RlConfig
 ) -> jax.Array:
     """Items int32[B, G] of each user's group, without gradients."""
     items = rollout(
         ranker,
         jax.lax.stop_gradient(params),
-        jax.lax.stop_gradient(cache),
+        jax.lax.stop_gradient(asked),
         batch,
         key,
         negatives=config.negatives,
@@ -58,11 +58,11 @@ def rolled_out(
 
 
 def group_sums(
-    ranker: Ranker, params: Params, cache: PromptCache, groups: Groups, *, config: RlConfig
+    ranker: Ranker, params: Params, asked: Prefilled, groups: Groups, *, config: RlConfig
 ) -> tuple[PolicySums, Metrics]:
-    """The loss of the groups, and metrics. It is differentiable in the parameters and in the cache of the prompts."""
+    """The loss of the groups, and metrics; differentiable in the parameters and in what the prompts leave behind."""
     items, trie = groups.items, ranker.trie
-    logps = ranker.score(params, cache, items)
+    logps = ranker.score(params, asked, items)
     valid = items >= 0
     hit = items == groups.target[:, None]
     scores = jax.lax.stop_gradient(logps).sum(-1)

@@ -79,12 +79,12 @@ def rl_loss(
     config: RlConfig,
 ) -> tuple[jax.Array, Metrics]:
     """The loss of B users' groups and what it tells."""
-    cache = ranker.prefill(params, batch.prompts)
-    items = rolled_out(ranker, params, cache, batch, key, config)
+    asked = ranker.prefill(params, batch.prompts)
+    items = rolled_out(ranker, params, asked, batch, key, config)
     ref_logps = None
     if config.kl_coef > 0:
         ref_logps = ranker.score(ref_params, ranker.prefill(ref_params, batch.prompts), items)
-    sums, metrics = group_sums(ranker, params, cache, Groups(items, batch.target, ref_logps), config=config)
+    sums, metrics = group_sums(ranker, params, asked, Groups(items, batch.target, ref_logps), config=config)
     return sums.loss.mean(), metrics
 
 

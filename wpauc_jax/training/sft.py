@@ -67,7 +67,8 @@ def sft_loss(ranker: Ranker, params: Params, batch: SftBatch) -> tuple[jax.Array
     """Cross-entropy of every next item, as (sum, count).
 
     Under `constrained` scoring it is a softmax over the items and its mean is taken over items. Under `vocab` it is a
-    softmax over the vocabulary and its mean is taken over tokens.
+    softmax over the vocabulary and its mean is taken over tokens. Items that a batch excludes have no share in the
+    softmax; no target may be one of them.
     """
     hidden = ranker.policy.hidden(params, batch.tokens, batch.segments)
     B, T, D = hidden.shape
@@ -75,7 +76,8 @@ def sft_loss(ranker: Ranker, params: Params, batch: SftBatch) -> tuple[jax.Array
     places = jnp.minimum(batch.starts[..., None] + jnp.arange(C, dtype=jnp.int32).reshape(1, 1, C), T - 1)
     states = jnp.take_along_axis(hidden, places.reshape(B, M * C, 1), axis=1).reshape(B * M, 1, C, D)
     nodes = ranker.trie.path(batch.items).reshape(B * M, 1, C)
-    logps = ranker.path_logps(params, states[:, 0, 0], states[:, :, 1:], nodes)
+    excluded = None if batch.excluded is None else batch.excluded.reshape(B * M, -1)
+    logps = ranker.path_logps(params, states[:, 0, 0], states[:, :, 1:], nodes, ranker.closed_by(excluded))
     targets = COUNTED[ranker.scoring](batch.items, nodes != ranker.trie.dead)
     return -logps.sum(), targets.sum().astype(jnp.float32)
 
