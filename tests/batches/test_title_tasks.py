@@ -93,18 +93,18 @@ def test_tasks_are_mixed_into_sft_with_their_weights():
     builder = PromptBuilder(catalog, 4, text_format(config, small_tokenizer()))
     policy, params = tiny_model(catalog)
     tasks = {task: rows_of(task, "list") for task in INSTRUCTIONS}
-    weights = SftConfig(title_to_id=0.5, id_to_title=2.0).tasks
+    both = SftConfig(title_to_id=0.5, id_to_title=2.0)
     limits = np.array([4, 5, 6, 7])
     batch = next(iter(sft_batches(sft_rows(dataset, builder, limits), 4, seed=0, tasks=tasks))).batch
     assert batch.tasks["title_to_id"].tokens.shape[0] == batch.tasks["id_to_title"].answers.shape[0] == 4
     optimizer, ranker = optax.sgd(1.0), Ranker(policy, build_trie(catalog.sequences()))
 
-    def losses(weights):
-        step = make_sft_step(ranker, optimizer, tasks=weights)
+    def losses(settings):
+        step = make_sft_step(ranker, optimizer, settings)
         state, metrics = step(init_state(params, optimizer), jax.device_put(batch))
         return state.params, {name: float(value) for name, value in metrics.items()}
 
-    alone, mixed = losses({}), losses(weights)
+    alone, mixed = losses(SftConfig()), losses(both)
     assert mixed[1]["loss"] == pytest.approx(
         alone[1]["loss"] + 0.5 * mixed[1]["title_to_id"] + 2.0 * mixed[1]["id_to_title"], rel=1e-5
     )

@@ -24,7 +24,7 @@ from wpauc_jax.data.dataset import positions
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.sources.synthetic import draw
 from wpauc_jax.data.world import make_world
-from wpauc_jax.evaluation.baselines import optimal_law, optimal_ranks, popularity_ranks, transition_ranks
+from wpauc_jax.evaluation.baselines import markov_ranks, optimal_law, optimal_ranks, popularity_ranks
 from wpauc_jax.objectives.metrics import wpauc, wpauc_window
 from wpauc_jax.stages.run import best_folder
 from wpauc_jax.stages.train import run_sft
@@ -161,7 +161,7 @@ def test_the_optimum_ranks_by_the_law(small):
     for k in (1, 5, 10):  # what was drawn is within its own error of what was to be expected
         error = ranks.standard_error(f"recall@{k}")
         assert abs(ranks.mean(f"recall@{k}") - best_recall(law, k)) < 4 * error
-        for other in (popularity_ranks, transition_ranks):
+        for other in (popularity_ranks, markov_ranks):
             assert other(dataset, rows).mean(f"recall@{k}") < best_recall(law, k) + 4 * error
 
 

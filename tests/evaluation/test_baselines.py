@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wpauc_jax.data.dataset import Dataset
-from wpauc_jax.evaluation.baselines import last_item_ranks, popularity_ranks, transition_ranks
+from wpauc_jax.evaluation.baselines import last_item_ranks, markov_ranks, popularity_ranks
 
 
 def make_dataset(seed, num_users=12, num_items=9):
@@ -48,7 +48,7 @@ def test_transitions_equal_sorting_by_transitions(seed):
         last = data.item[p - 1]
         order = sorted(range(9), key=lambda i: (-follows.count((last, i)), -train.count(i), i))
         expected.append(order.index(data.item[p]))
-    assert transition_ranks(data, positions).rank.tolist() == expected
+    assert markov_ranks(data, positions).rank.tolist() == expected
 
 
 def test_without_any_transition_it_is_popularity():
@@ -56,7 +56,7 @@ def test_without_any_transition_it_is_popularity():
     is_start = np.isin(np.arange(data.item.size), data.offsets)
     data = dataclasses.replace(data, split=np.where(is_start, data.split, 1))
     positions = np.flatnonzero(~is_start)
-    np.testing.assert_array_equal(transition_ranks(data, positions).rank, popularity_ranks(data, positions).rank)
+    np.testing.assert_array_equal(markov_ranks(data, positions).rank, popularity_ranks(data, positions).rank)
 
 
 @pytest.mark.parametrize("seed", range(5))

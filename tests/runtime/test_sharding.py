@@ -11,7 +11,7 @@ import pytest
 
 from wpauc_jax import models
 from wpauc_jax.batches.types import PromptBatch, RlBatch, SftBatch, TitleTaskBatch
-from wpauc_jax.config import ConfigError, LoraConfig, MeshConfig, ModelConfig, RlConfig
+from wpauc_jax.config import ConfigError, LoraConfig, MeshConfig, ModelConfig, RlConfig, SftConfig
 from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.scoring import trie_for
 from wpauc_jax.evaluation.evaluate import make_search
@@ -78,7 +78,7 @@ def make_step(kind: str, policy, rl: RlConfig, scoring: str):
     ranker = make_ranker(policy, scoring)
     if kind == "rl":
         return make_rl_step(ranker, OPTIMIZER, rl, seed=0), rl_batch()
-    return make_sft_step(ranker, OPTIMIZER, tasks={"title_to_id": 0.5}), sft_batch()
+    return make_sft_step(ranker, OPTIMIZER, SftConfig(title_to_id=0.5)), sft_batch()
 
 
 @functools.cache

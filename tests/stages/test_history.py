@@ -83,7 +83,7 @@ def test_a_run_ranks_what_the_user_does_not_have(trained, capsys):
     for stage in ("sft", "rl"):
         ranks = Ranks.load(trained / "ranks" / f"{stage}.npz")
         params = load_params(trained / stage / "best", work.first_params)
-        assert ranks.history_excluded and ranks.num_candidates == work.catalog.num_items
+        assert ranks.num_candidates == work.catalog.num_items
         logits = jax.jit(work.policy.forward)
         for p, rank, left_out in zip(ranks.sample, ranks.rank, ranks.left_out, strict=True):
             history = work.dataset.item[work.dataset.offsets[work.dataset.user_of(np.array([p]))[0]] : p]

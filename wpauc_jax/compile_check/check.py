@@ -203,7 +203,8 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
 
     def state(settings: Any, *, reference: bool) -> Any:
         optimizer = make_optimizer(settings.optim, _SCHEDULE)
-        made = jax.eval_shape(functools.partial(init_state, optimizer=optimizer, reference=reference), shapes)
+        create = functools.partial(init_state, optimizer=optimizer, reference=reference, average=settings.ema > 0)
+        made = jax.eval_shape(create, shapes)
         return jax.tree.map(_placed, made, state_specs(made))
 
     def prompts(batch_size: int) -> PromptBatch:
@@ -212,7 +213,8 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
 
     def sft() -> Any:
         optimizer = make_optimizer(config.sft.optim, _SCHEDULE)
-        step = make_sft_step(rankers[SFT_SCORING[config.sft.loss]], optimizer)
+        settings = dataclasses.replace(config.sft, title_to_id=0.0, id_to_title=0.0)  # without alignment rows
+        step = make_sft_step(rankers[SFT_SCORING[config.sft.loss]], optimizer, settings)
         width = 1 + (items + 1) * levels  # a row is one longest piece here
         B = config.sft.batch_size
         batch = SftBatch(_rows(B, width), _rows(B, width), _rows(B, items + 1), _rows(B, items + 1))

@@ -44,6 +44,8 @@ class StageConfig(Checked):
     evals: int = at_least(8, 0, 100_000)  # validations over the whole stage, evenly spaced, the last at the end
     saves: int = at_least(8, 0, 100_000)  # resumable checkpoints over the whole stage, likewise
     patience: int = at_least(3, 0)  # stop after so many validations without a better one; 0: never stop early
+    # The decay of a moving average of the parameters. Validations and all answers then use the average. 0: none.
+    ema: float = share(0.0, whole=False)
     faults: FaultConfig = FaultConfig()
     optim: OptimConfig = OptimConfig()
 
@@ -57,6 +59,12 @@ class SftConfig(StageConfig, section="sft."):
     # Where the history is left out of the ranking: leave the items of the prompt out of the loss's softmax, too. It
     # has no effect where every item is ranked.
     exclude_history: bool = False
+    # The share of the numbers that are dropped in training, behind the embedding, each attention and each MLP. RL has
+    # no dropout: what it updates is the policy that rolled out.
+    dropout: float = share(0.0, whole=False)
+    # loss=catalog: the share of each step's probability that is wanted for the tokens which go on to any item, in
+    # equal parts.
+    label_smoothing: float = share(0.0, whole=False)
     # A row holds several users' sequences, and sft.batch_size counts rows. 0: the shortest row of which less than 5%
     # is padding.
     row_tokens: int = at_least(0, 0, 1_000_000)
@@ -64,6 +72,14 @@ class SftConfig(StageConfig, section="sft."):
     title_to_id: float = at_least(0.0, 0.0, 1e6)
     # The weight of the task "from a semantic id to its title", which adds batch_size rows to a step. 0: left out.
     id_to_title: float = at_least(0.0, 0.0, 1e6)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label_smoothing and self.loss != "catalog":
+            raise ConfigError(
+                f"sft.label_smoothing={self.label_smoothing} needs sft.loss='catalog' (it is {self.loss!r}): it is "
+                "shared among the tokens that go on to an item"
+            )
 
     @property
     def tasks(self) -> dict[str, float]:

@@ -143,6 +143,41 @@ class Ranker:
         `first` [B, D] is the state before the first token, which a group shares; `rest` [B, G, C - 1, D] are the states
         after each token but the last.
         """
+        chosen, legal = self._path_logits(params, first, rest, nodes, closed)
+        sums = rule_of(self.scoring).path(self.policy, params, first, rest, legal)
+        steps = jnp.stack([logit - total for logit, total in zip(chosen, sums, strict=True)], axis=-1)
+        for t, shut in enumerate(closed or ()):
+            steps = steps.at[..., t].set(jnp.where(_among(nodes[..., t], shut), -jnp.inf, steps[..., t]))
+        return jnp.where(nodes != self.trie.dead, steps, 0.0)
+
+    def path_losses(
+        self,
+        params: Params,
+        first: jax.Array,
+        rest: jax.Array,
+        nodes: jax.Array,
+        closed: Closed | None = None,
+        *,
+        smoothing: float,
+    ) -> jax.Array:
+        """Smoothed losses float32[B, G, C] of the steps along paths; arguments as for `path_logps`.
+
+        Of a step whose node has n open continuations the right one is wanted with the share 1 - smoothing, and each of
+        the n with smoothing / n more (Szegedy et al., arXiv 1512.00567). No path may be closed.
+        """
+        chosen, legal = self._path_logits(params, first, rest, nodes, closed)
+        sums = rule_of(self.scoring).path(self.policy, params, first, rest, legal)
+        steps = []
+        for logit, options, total in zip(chosen, legal, sums, strict=True):
+            is_open = ~jnp.isneginf(options)
+            mean = jnp.where(is_open, options, 0.0).sum(-1) / jnp.maximum(is_open.sum(-1), 1)
+            steps.append(total - (1.0 - smoothing) * logit - smoothing * mean)
+        return jnp.where(nodes != self.trie.dead, jnp.stack(steps, axis=-1), 0.0)
+
+    def _path_logits(
+        self, params: Params, first: jax.Array, rest: jax.Array, nodes: jax.Array, closed: Closed | None
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Of each step, the logits [B, G] of the paths' tokens and those [B, 1 or G, K] of all continuations."""
         trie = self.trie
         logits = self.policy.logits(params, first, trie.vocabulary(0))
         chosen, legal = [take(logits, trie.slot[nodes[..., 0]])], [self._open_logits(logits, closed)[:, None]]
@@ -151,11 +186,7 @@ class Ranker:
             logits, children = self._child_logits(params, rest[:, :, t - 1], child, exists, t)
             chosen.append(jnp.take_along_axis(logits, trie.slot[nodes[..., t]][..., None], axis=-1)[..., 0])
             legal.append(children)
-        sums = rule_of(self.scoring).path(self.policy, params, first, rest, legal)
-        steps = jnp.stack([logit - total for logit, total in zip(chosen, sums, strict=True)], axis=-1)
-        for t, shut in enumerate(closed or ()):
-            steps = steps.at[..., t].set(jnp.where(_among(nodes[..., t], shut), -jnp.inf, steps[..., t]))
-        return jnp.where(nodes != trie.dead, steps, 0.0)
+        return chosen, legal
 
     def score_all(self, params: Params, asked: Prefilled, *, block_size: int = 256) -> jax.Array:
         """Log-probability float32[B, I] of every item for every user; under `constrained` each row sums to 1 in exp.

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from wpauc_jax.data.dataset import positions
 from wpauc_jax.doctor import catalog as catalog_checks
 from wpauc_jax.doctor import checkpoints, population, prompts, splits
 from wpauc_jax.doctor.findings import Finding, note
 from wpauc_jax.doctor.tables import baseline_table, length_table
+from wpauc_jax.stages.baselines import untrained_ranks
 from wpauc_jax.stages.homes import is_trained
 from wpauc_jax.stages.run import best_folder
 from wpauc_jax.stages.train import STAGES
@@ -177,8 +179,8 @@ def _labels(work: Workspace) -> dict[str, np.ndarray]:
 
 
 def _tables(work: Workspace) -> dict[str, str]:
-    labels: dict[str, np.ndarray | None] = {"item id": None, **_labels(work)}
+    by_item = untrained_ranks(work, positions(work.dataset, "test"))
     return {
         "Tokens of the prompts": length_table(work.dataset, work.builder),
-        "Test split, without a model": baseline_table(work.dataset, labels, work.builder.max_history),
+        "Test split, without a model": baseline_table(work.dataset, by_item, _labels(work), work.builder.max_history),
     }

@@ -3,33 +3,37 @@
 One shows how well rankings without training do under each identity of an item. One shows how long prompts are.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from wpauc_jax.batches.pipeline import eval_batches
 from wpauc_jax.batches.prompts import PromptBuilder
 from wpauc_jax.data.dataset import SPLITS, Dataset, positions
 from wpauc_jax.doctor.prompts import looked_at
-from wpauc_jax.evaluation.baselines import last_item_ranks, popularity_ranks, transition_ranks
+from wpauc_jax.evaluation.baselines import last_item_ranks, popularity_ranks
+from wpauc_jax.evaluation.ranks import Ranks
 from wpauc_jax.evaluation.report import format_table, metric_title
 
 METRICS = ("recall@1", "recall@3", "recall@5", "recall@10", "ndcg@10")
 
 
-def baseline_table(dataset: Dataset, labels: dict[str, np.ndarray | None], max_history: int) -> str:
-    """Popularity, the last items again, and what follows the last item, on the test split.
+def baseline_table(
+    dataset: Dataset, by_item: Mapping[str, Ranks], labels: Mapping[str, np.ndarray], max_history: int
+) -> str:
+    """Rankings of the test split without a model.
 
-    `labels` names the identities by which a list can be scored: None is the item itself. A list scored by a label
-    names each label once.
+    `by_item` are those of the evaluation's table. `labels` names other identities by which a list can be scored. Such a
+    list names each label once. It ranks every label, whether the history holds it or not.
     """
     samples = positions(dataset, "test")
-    lines = []
+    lines = [(what, "item id", ranks) for what, ranks in by_item.items()]
     for name, label in labels.items():
         lines.append(("popularity", name, popularity_ranks(dataset, samples, label)))
-    for name, label in labels.items():
-        lines.append(("last items again", name, last_item_ranks(dataset, samples, max_history, label)))
-    lines.append(("after the last item", "item id", transition_ranks(dataset, samples)))
+        lines.append(("last_item", name, last_item_ranks(dataset, samples, max_history, label)))
     cells = [[what, by, *(f"{ranks.mean(metric):.4f}" for metric in METRICS)] for what, by, ranks in lines]
-    return format_table(["ranking", "scored by", *map(metric_title, METRICS)], cells, left=2)
+    table = format_table(["ranking", "scored by", *map(metric_title, METRICS)], cells, left=2)
+    return f"By item id, {next(iter(by_item.values())).rule}.\n{table}"
 
 
 def length_table(dataset: Dataset, builder: PromptBuilder) -> str:

@@ -1,34 +1,73 @@
 """Rankings that need no training. A trained model is compared with them.
 
 They rank by popularity, by the last items of the history, by what follows the last item, and by the true law of a
-synthetic world. Each ranks the whole catalog.
+synthetic world. Each ranks the whole catalog, or all of it but the user's history.
 
 What counts as one item can differ. Some papers judge a list by semantic ids or by titles; then all items with the same
 one count as one. `labels` int[I] says which items count as one. A list then names each label once, at the place of its
 first item, and the rank is that of the target's label. Without labels every item counts for itself.
 """
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
-from wpauc_jax.data.dataset import SPLITS, Dataset
+from wpauc_jax.data.dataset import SPLITS, Dataset, distinct_counts
 from wpauc_jax.data.world import World
 from wpauc_jax.evaluation.ranks import Ranks
 
 _TRAIN = SPLITS.index("train")
-_CHUNK = 10_000_000  # probabilities computed at a time
+_CHUNK = 10_000_000  # numbers held at a time
+
+# (samples int64[n], items int32[n, k]) -> int64[n, k], the place of each item in its sample's list of all items.
+Places = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def popularity_ranks(dataset: Dataset, positions: np.ndarray, labels: np.ndarray | None = None) -> Ranks:
-    """Items by their training count, the same list for everybody; ties by item number, nothing left out."""
-    place = _label_places(popularity_places(dataset), labels)
-    return _ranks(dataset, positions, place[dataset.item[positions]], labels)
+def ranks_by_place(dataset: Dataset, positions: np.ndarray, places: Places, *, exclude_history: bool = False) -> Ranks:
+    """Ranks of the targets where `places` orders all items; items of the history leave the list where that is asked.
+
+    A target that is left out itself has a rank behind all that stay.
+    """
+    if not exclude_history:
+        return _ranks(dataset, positions, places(positions, dataset.item[positions][:, None])[:, 0])
+    rank, left_out = np.empty(len(positions), np.int64), np.empty(len(positions), np.int32)
+    for rows, history in _histories(dataset, positions):
+        samples, target = positions[rows], dataset.item[positions[rows]]
+        own = places(samples, target[:, None])
+        taken = np.where(history >= 0, places(samples, np.maximum(history, 0)), dataset.num_items)
+        taken.sort(axis=1)  # an item has one place: where a place stands twice, so does an item
+        is_first = np.diff(taken, axis=1, prepend=-1) != 0
+        left_out[rows] = distinct_counts(history)
+        ahead = own[:, 0] - (is_first & (taken < own)).sum(1)
+        rank[rows] = np.where((history == target[:, None]).any(1), dataset.num_items - left_out[rows], ahead)
+    return _ranks(dataset, positions, rank, left_out=left_out)
 
 
-def last_item_ranks(dataset: Dataset, positions: np.ndarray, limit: int, labels: np.ndarray | None = None) -> Ranks:
+def popularity_ranks(
+    dataset: Dataset, positions: np.ndarray, labels: np.ndarray | None = None, *, exclude_history: bool = False
+) -> Ranks:
+    """Items by their training count, the same list for everybody; ties by item number."""
+    place = popularity_places(dataset)
+    if labels is None:
+        return ranks_by_place(dataset, positions, lambda _, items: place[items], exclude_history=exclude_history)
+    _refuse_labels(exclude_history)
+    return _ranks(dataset, positions, _label_places(place, labels)[dataset.item[positions]], labels)
+
+
+def last_item_ranks(
+    dataset: Dataset,
+    positions: np.ndarray,
+    limit: int,
+    labels: np.ndarray | None = None,
+    *,
+    exclude_history: bool = False,
+) -> Ranks:
     """The last `limit` items of the history again, the latest first, each once; then all others by popularity.
 
-    Its Recall@1 is the share of targets that equal the last item.
+    Its Recall@1 is the share of targets that equal the last item. Without the history, popularity is what is left.
     """
+    if exclude_history:
+        return popularity_ranks(dataset, positions, labels, exclude_history=True)
     place = _label_places(popularity_places(dataset), labels)
     label = np.arange(dataset.num_items) if labels is None else np.asarray(labels)
     recent = dataset.histories(positions, limit)
@@ -44,7 +83,7 @@ def last_item_ranks(dataset: Dataset, positions: np.ndarray, limit: int, labels:
     return _ranks(dataset, positions, np.where(matches.any(1), again, place[target] + moved_ahead), labels)
 
 
-def transition_ranks(dataset: Dataset, positions: np.ndarray) -> Ranks:
+def markov_ranks(dataset: Dataset, positions: np.ndarray, *, exclude_history: bool = False) -> Ranks:
     """Items by how often they followed the history's last item in training; ties by popularity, then number.
 
     A first-order Markov chain, the simplest model that learns from the history. Each position needs a history.
@@ -63,30 +102,36 @@ def transition_ranks(dataset: Dataset, positions: np.ndarray) -> Ranks:
     place_in_block = np.empty(pair.size, np.int64)
     place_in_block[order] = np.arange(pair.size) - first[pair[order] // num_items]
 
-    last, target_place = dataset.item[positions - 1], place[dataset.item[positions]]
-    wanted = last.astype(np.int64) * num_items + target_place
-    found = np.searchsorted(pair, wanted)
-    # An item that never followed comes after all that did, and after the more popular ones of the rest.
-    rank = first[last + 1] - first[last] + target_place - (found - first[last])
-    inside = np.minimum(found, max(pair.size - 1, 0))
-    if pair.size:
-        rank = np.where(pair[inside] == wanted, place_in_block[inside], rank)
-    return _ranks(dataset, positions, rank)
+    def places(samples: np.ndarray, items: np.ndarray) -> np.ndarray:
+        last = dataset.item[samples - 1][:, None]
+        wanted = last.astype(np.int64) * num_items + place[items]
+        found = np.searchsorted(pair, wanted)
+        # An item that never followed comes after all that did, and after the more popular ones of the rest.
+        behind = first[last + 1] - first[last] + place[items] - (found - first[last])
+        if not pair.size:
+            return behind
+        inside = np.minimum(found, pair.size - 1)
+        return np.where(pair[inside] == wanted, place_in_block[inside], behind)
+
+    return ranks_by_place(dataset, positions, places, exclude_history=exclude_history)
 
 
-def optimal_ranks(world: World, dataset: Dataset, positions: np.ndarray, limit: int) -> Ranks:
+def optimal_ranks(
+    world: World, dataset: Dataset, positions: np.ndarray, limit: int, *, exclude_history: bool = False
+) -> Ranks:
     """Items by their true probability after the last `limit` items of the history: no ranking is better on average.
 
     `dataset` must be drawn from `world`, with every interaction kept; ties by item number.
     """
-    rank = np.empty(len(positions), np.int64)
-    for rows in np.array_split(np.arange(len(positions)), -(-len(positions) * dataset.num_items // _CHUNK)):
-        law = optimal_law(world, dataset, positions[rows], limit)
-        target = dataset.item[positions[rows]]
-        p = np.take_along_axis(law, target[:, None], axis=1)
-        ahead = (law > p) | ((law == p) & (np.arange(dataset.num_items) < target[:, None]))
-        rank[rows] = ahead.sum(1)
-    return _ranks(dataset, positions, rank)
+
+    def places(samples: np.ndarray, items: np.ndarray) -> np.ndarray:
+        place = np.empty(items.shape, np.int64)
+        for rows in _chunks(len(samples), dataset.num_items):
+            order = np.argsort(-optimal_law(world, dataset, samples[rows], limit), axis=1, kind="stable")
+            place[rows] = np.take_along_axis(np.argsort(order, axis=1), items[rows], axis=1)
+        return place
+
+    return ranks_by_place(dataset, positions, places, exclude_history=exclude_history)
 
 
 def optimal_law(world: World, dataset: Dataset, positions: np.ndarray, limit: int) -> np.ndarray:
@@ -102,6 +147,23 @@ def popularity_places(dataset: Dataset) -> np.ndarray:
     place = np.empty(count.size, np.int64)
     place[np.argsort(-count, kind="stable")] = np.arange(count.size)
     return place
+
+
+def _chunks(count: int, width: int) -> list[np.ndarray]:
+    """Rows 0 .. count - 1 in parts of so few that `width` numbers for each fit."""
+    return np.array_split(np.arange(count), max(-(-count * width // _CHUNK), 1))
+
+
+def _histories(dataset: Dataset, positions: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(rows, their whole histories int32[n, L], -1 behind the last item), some rows at a time."""
+    lengths = positions - dataset.offsets[dataset.user_of(positions)]
+    for rows in _chunks(len(positions), int(lengths.max(initial=1))):
+        yield rows, dataset.histories(positions[rows], int(lengths[rows].max(initial=1)))
+
+
+def _refuse_labels(exclude_history: bool) -> None:
+    if exclude_history:
+        raise ValueError("a list of labels ranks every item: exclude_history goes with lists of items alone")
 
 
 def _label_places(place: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
@@ -130,6 +192,14 @@ def _seen_before(rows: np.ndarray) -> np.ndarray:
     return np.tril(equal, k=-1).any(axis=2)
 
 
-def _ranks(dataset: Dataset, positions: np.ndarray, rank: np.ndarray, labels: np.ndarray | None = None) -> Ranks:
+def _ranks(
+    dataset: Dataset,
+    positions: np.ndarray,
+    rank: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    left_out: np.ndarray | None = None,
+) -> Ranks:
     length = dataset.num_items if labels is None else np.unique(labels).size
-    return Ranks(positions, dataset.user_of(positions), dataset.item[positions], rank, length)
+    user, target = dataset.user_of(positions), dataset.item[positions]
+    return Ranks(positions, user, target, rank, length, left_out=left_out)

@@ -79,6 +79,11 @@ def _check_same_samples(name_a: str, a: Ranks, name_b: str, b: Ranks) -> None:
             f"{name_a} holds {len(a)} samples and {name_b} {len(b)}, of which {common.size} are in both; "
             "compare runs on the same data and split"
         )
+    if a.rule != b.rule:
+        raise RanksError(
+            f"{name_a} and {name_b} differ in what they rank: in {name_a} {a.rule}, in {name_b} {b.rule}; evaluate "
+            "both with one exclude_history"
+        )
     for field in ("target", "user"):
         differ = getattr(a, field)[in_a] != getattr(b, field)[in_b]
         if differ.any():

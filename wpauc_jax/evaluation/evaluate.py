@@ -152,23 +152,25 @@ class _Rows:
 
     def __init__(self) -> None:
         self.columns: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-        self._history_excluded = False
 
     def add(self, batch: EvalBatch, **found: np.ndarray) -> int:
         """Returns how many samples came."""
-        self._history_excluded = batch.prompts.excluded is not None
         ids = batch.ids
-        found |= {"sample": ids.sample, "user": ids.user, "target": batch.target, "left_out": batch.left_out}
+        found |= {"sample": ids.sample, "user": ids.user, "target": batch.target}
+        if batch.prompts.excluded is not None:
+            found["left_out"] = batch.left_out
         for name, column in found.items():
             self.columns[name].append(column[batch.valid])
         return int(batch.valid.sum())
 
     def ranks(self, num_candidates: int, rank: str = "rank") -> Ranks:
-        sources = {"rank": rank} | {name: name for name in ("sample", "user", "target", "left_out")}
-        columns = {name: np.concatenate(self.columns[source]) for name, source in sources.items()}
-        order = np.argsort(columns["sample"])
-        facts = {"num_candidates": num_candidates, "history_excluded": self._history_excluded}
-        return Ranks(**{name: column[order] for name, column in columns.items()}, **facts)
+        order = np.argsort(np.concatenate(self.columns["sample"]))
+
+        def column(name: str) -> np.ndarray:
+            return np.concatenate(self.columns[name])[order]
+
+        left_out = column("left_out") if "left_out" in self.columns else None
+        return Ranks(column("sample"), column("user"), column("target"), column(rank), num_candidates, left_out)
 
 
 def _one_ahead(search: Callable[[EvalBatch], Any], batches: Iterable[EvalBatch]) -> Iterator[tuple[EvalBatch, Any]]:

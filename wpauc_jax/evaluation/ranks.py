@@ -4,12 +4,13 @@ import dataclasses
 import os
 import zipfile
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from wpauc_jax.runtime.files import atomic_path
 
-_ARRAYS = {"sample": np.int64, "user": np.int32, "target": np.int32, "rank": np.int32}
+_ARRAYS = {"sample": np.int64, "user": np.int32, "target": np.int32, "rank": np.int32, "left_out": np.int32}
 
 
 class RanksError(ValueError):
@@ -23,6 +24,7 @@ class Ranks:
     sample: int64[N], flat positions in the data set, each once. user, target: int32[N].
     rank: int32[N], 0-based place of the target in the list, -1 where the list lacks it.
     num_candidates: length of the lists: the beam width, or the number of items if all were ranked.
+    left_out: int32[N], how many items of the user's history could not be in the list; None where every item could.
     """
 
     sample: np.ndarray
@@ -31,16 +33,13 @@ class Ranks:
     rank: np.ndarray
     num_candidates: int
     left_out: np.ndarray | None = None
-    history_excluded: bool = False
 
     def __post_init__(self) -> None:
-        if self.left_out is None:
-            object.__setattr__(self, "left_out", np.zeros(len(self.sample), np.int32))
-        lengths = {name: len(getattr(self, name)) for name in _ARRAYS}
+        lengths = {name: len(array) for name, array in self._arrays().items()}
         if len(set(lengths.values())) != 1:
             raise RanksError(f"ranks need arrays of one length, got {lengths}")
-        for name, dtype in _ARRAYS.items():
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+        for name, array in self._arrays().items():
+            object.__setattr__(self, name, np.asarray(array, _ARRAYS[name]))
         object.__setattr__(self, "num_candidates", int(self.num_candidates))
         if np.unique(self.sample).size != self.sample.size:
             raise RanksError("ranks hold a sample twice")
@@ -58,6 +57,11 @@ class Ranks:
     def num_users(self) -> int:
         """Distinct users; fewer than the samples where a user has several."""
         return np.unique(self.user).size
+
+    @property
+    def rule(self) -> str:
+        """Which items could be in the lists."""
+        return "every item is ranked" if self.left_out is None else "items of a user's history are left out"
 
     def values(self, metric: str) -> np.ndarray:
         """float64[N]: a metric such as 'recall@10', 'ndcg@3', 'auc' or 'opauc@10' of every sample.
@@ -101,15 +105,15 @@ class Ranks:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one .npz file, whole or not at all."""
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            arrays = {name: getattr(self, name) for name in _ARRAYS}
-            np.savez_compressed(file, num_candidates=np.int64(self.num_candidates), **arrays)
+            arrays: dict[str, Any] = {"num_candidates": np.int64(self.num_candidates), **self._arrays()}
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Ranks":
         """Reads what `save` wrote. Raises RanksError naming the file where it is missing or something else."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in _ARRAYS}
+                arrays = {name: file[name] for name in _ARRAYS if name in file or name != "left_out"}
                 return cls(**arrays, num_candidates=int(file["num_candidates"]))
         except FileNotFoundError as error:
             raise RanksError(f"{path}: there is no such file of ranks") from error
@@ -119,7 +123,11 @@ class Ranks:
     def _auc(self) -> np.ndarray:
         if (self.rank < 0).any() or self.num_candidates < 2:
             raise RanksError("auc needs the rank of every target among all items; evaluate with eval.exact")
-        return 1.0 - self.rank / (self.num_candidates - 1)
+        others = self.num_candidates - 1 - (0 if self.left_out is None else self.left_out)
+        return 1.0 - np.minimum(self.rank, others) / np.maximum(others, 1)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {name: array for name in _ARRAYS if (array := getattr(self, name)) is not None}
 
     def _need_samples(self, count: int, metric: str) -> None:
         if len(self) < count:

@@ -34,6 +34,8 @@ class Report:
                 raise RanksError(
                     f"{first} was measured on {len(reference)} samples and {name} on {len(ranks)} others; evaluate both"
                 )
+            if ranks.rule != reference.rule:
+                raise RanksError(f"of {first} {reference.rule}, of {name} {ranks.rule}: one table needs one rule")
 
     @property
     def names(self) -> list[str]:
@@ -51,7 +53,7 @@ class Report:
         rows.append(["standard error", "at most", *("-" if math.isnan(error) else f"{error:.4f}" for error in errors)])
         head = (
             f"{self.split} set: {_rows_of(next(iter(found)))}, each against the whole catalog of "
-            f"{self.num_items:,} items; scoring rule of the beams: {self.scoring}"
+            f"{self.num_items:,} items; {next(iter(found)).rule}; scoring rule of the beams: {self.scoring}"
         )
         return head + "\n" + format_table(["stage", "ranked", *map(metric_title, self.names)], rows, left=2)
 
@@ -64,6 +66,7 @@ class Report:
             "samples": len(ranks),
             "items": self.num_items,
             "scoring": self.scoring,
+            "rule": ranks.rule,
             "stages": {
                 stage: {
                     "list_length": found.num_candidates,

@@ -4,6 +4,7 @@ Model families, pretrained weights in and out, and adapters belong here. Items, 
 """
 
 from wpauc_jax.models.cache import PromptCache, Prompts, SuffixCache
+from wpauc_jax.models.dropout import Dropout
 from wpauc_jax.models.export import save_pretrained
 from wpauc_jax.models.family import Family
 from wpauc_jax.models.hf import PretrainedError
@@ -16,6 +17,7 @@ from wpauc_jax.models.vocabulary import grow_vocabulary
 __all__ = [
     "ALL_TRAINED",
     "FAMILIES",
+    "Dropout",
     "Family",
     "Frozen",
     "Params",

@@ -17,6 +17,7 @@ from flax import nnx
 from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.models.attention import causal_attention, group_attention, prompt_attention
 from wpauc_jax.models.cache import PromptCache, Prompts, SuffixCache
+from wpauc_jax.models.dropout import Dropout
 from wpauc_jax.models.family import Family, vocabulary_table
 from wpauc_jax.models.kernels import cudnn_attention, splash_attention
 from wpauc_jax.models.layers import LAYERS, REMAT
@@ -109,13 +110,17 @@ class Layer(nnx.Module):
         self.mlp = Mlp(config, rngs)
 
     def prompt(
-        self, x_BTD: jax.Array, turns: jax.Array, segments_BT: jax.Array | None = None
+        self,
+        x_BTD: jax.Array,
+        turns: jax.Array,
+        segments_BT: jax.Array | None = None,
+        dropout: Dropout | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """A causal pass; returns the new x and this layer's keys and values [B, K, T, H]."""
         q, *kv = self.attention.queries_keys_values(self.attention_norm(x_BTD), turns)
         k, v = _by_head(*kv)
         attend = CAUSAL_ATTENTION[self.attention.config.attention]
-        return self._finish(x_BTD, attend(q, k, v, segments_BT)), (k, v)
+        return self._finish(x_BTD, attend(q, k, v, segments_BT), dropout), (k, v)
 
     def last_token(
         self, x_BTD: jax.Array, turns: jax.Array, lengths_B: jax.Array
@@ -143,14 +148,16 @@ class Layer(nnx.Module):
         k, v = (constrain(side, "batch", "group", "length", "kv_heads") for side in (k, v))
         return self._finish(x_BGSD, group_attention(q, *prompt, prompt_lengths, k, v)), (k, v)
 
-    def _finish(self, x: jax.Array, heads: jax.Array) -> jax.Array:
-        """The residual stream [..., D] past attention's heads [..., N, H] and the MLP."""
-        x = x + self.attention.merge(heads)
-        return constrain(x + self.mlp(self.mlp_norm(x)), "batch")
+    def _finish(self, x: jax.Array, heads: jax.Array, dropout: Dropout | None = None) -> jax.Array:
+        """The residual stream [..., D] past attention's heads [..., N, H] and the MLP; what joins it may be dropped."""
+        x = x + _dropped(self.attention.merge(heads), dropout, 0)
+        return constrain(x + _dropped(self.mlp(self.mlp_norm(x)), dropout, 1), "batch")
 
 
 class Decoder(Family):
     """Token ids in, hidden states out; logits only for the rows of the head that are asked for."""
+
+    takes_dropout = True
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
@@ -175,11 +182,17 @@ class Decoder(Family):
         params = super().fresh(dataclasses.replace(config, layers="scanned"), key)
         return params | {"layers": LAYERS[config.layers].from_stack(params["layers"], config.num_layers)}
 
-    def hidden(self, tokens_BT: jax.Array, segments_BT: jax.Array | None) -> jax.Array:
+    def hidden(self, tokens_BT: jax.Array, segments_BT: jax.Array | None, dropout: Dropout | None = None) -> jax.Array:
         """A plain causal pass: [B, T, D], normalised, ready for the head; each segment of a row is on its own."""
-        table = rope_table(self.config, tokens_BT.shape[1])
-        turns = table if segments_BT is None else jnp.asarray(table)[_places(segments_BT)]
-        x, _ = self._run(lambda layer, x, _: layer.prompt(x, turns, segments_BT), self._embed(tokens_BT), None)
+        table = jnp.asarray(rope_table(self.config, tokens_BT.shape[1]))
+        turns = table if segments_BT is None else table[_places(segments_BT)]
+        count = self.config.num_layers
+
+        def body(layer: Layer, x: jax.Array, number: jax.Array):
+            return layer.prompt(x, turns, segments_BT, dropout and dropout.within(number))
+
+        x = _dropped(self._embed(tokens_BT), dropout, count)
+        x, _ = self._run(body, x, jnp.arange(count, dtype=jnp.int32))
         return self.norm(x)
 
     def prefill(self, prompts: Prompts) -> PromptCache:
@@ -243,6 +256,11 @@ class Decoder(Family):
     def _checkpointed(self, body):
         """`body(layer, x, xs)`, its activations recomputed in the backward pass where the settings ask for it."""
         return REMAT[self.config.remat](body)
+
+
+def _dropped(x: jax.Array, dropout: Dropout | None, number: int) -> jax.Array:
+    """`x` after the dropout of a numbered part, if there is any."""
+    return x if dropout is None else constrain(dropout.within(number)(x), "batch")
 
 
 def _by_head(*sides_BTKH: jax.Array) -> list[jax.Array]:

@@ -6,7 +6,7 @@ decay acts on it, and whether it is a table that grows with the vocabulary.
 """
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,8 @@ class Family(nnx.Module):
     @abc.abstractmethod
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         """Makes the parameters, each with its axes."""
+
+    takes_dropout: ClassVar[bool] = False  # whether `hidden` takes a `Dropout` behind its other arguments
 
     @abc.abstractmethod
     def hidden(self, tokens: jax.Array, segments: jax.Array | None) -> jax.Array:

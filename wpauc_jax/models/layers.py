@@ -5,11 +5,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 Body = Callable[[Any, Any, Any], tuple[Any, Any]]  # (layer, x, what is the layer's own) -> (x, out)
@@ -36,7 +37,12 @@ def _unstacked_forward(tree: Any, count: int) -> tuple[list[Any], None]:
 
 
 def _unstacked_backward(_count: int, _residuals: None, cotangents: list[Any]) -> tuple[Any]:
-    return (jax.tree.map(lambda *leaves: jnp.stack(leaves), *cotangents),)
+    return (jax.tree.map(lambda *leaves: _stacked(leaves), *cotangents),)
+
+
+def _stacked(leaves: Sequence[Any]) -> Any:
+    """[L, ...]; whole numbers have cotangents without a value, which JAX does not stack."""
+    return np.stack(leaves) if leaves[0].dtype == jax.dtypes.float0 else jnp.stack(leaves)
 
 
 unstacked.defvjp(_unstacked_forward, _unstacked_backward)

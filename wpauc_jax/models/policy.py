@@ -13,6 +13,7 @@ from flax import nnx
 from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.models.cache import PromptCache, Prompts, SuffixCache
 from wpauc_jax.models.decoder import Decoder
+from wpauc_jax.models.dropout import Dropout
 from wpauc_jax.models.family import Family
 from wpauc_jax.runtime.parameters import NO_AXES, Axes, Parameters
 from wpauc_jax.runtime.sharding import RULES, gather_parameters, state_specs
@@ -56,12 +57,24 @@ class Policy:
         """float32[...]: logsumexp of `logits` over the whole vocabulary, block by block."""
         return self._model(params).log_partition(hidden)
 
-    def hidden(self, params: Params, tokens: jax.Array, segments: jax.Array | None = None) -> jax.Array:
+    def hidden(
+        self,
+        params: Params,
+        tokens: jax.Array,
+        segments: jax.Array | None = None,
+        dropout: Dropout | None = None,
+    ) -> jax.Array:
         """int32[B, T] -> [B, T, D]: the states from which the tokens t + 1 are predicted.
 
-        Sequences packed into one row are told apart by `segments` int32[B, T], each a run of one number.
+        Sequences packed into one row are told apart by `segments` int32[B, T], each a run of one number. Only a family
+        that `takes_dropout` can be given any.
         """
-        return self._model(params).hidden(tokens, segments)
+        return self._model(params).hidden(tokens, segments, *([dropout] if dropout else []))
+
+    @property
+    def takes_dropout(self) -> bool:
+        """Whether the family's `hidden` takes a `Dropout`."""
+        return FAMILIES[self.config.family].takes_dropout
 
     def forward(self, params: Params, tokens: jax.Array) -> jax.Array:
         """The plain causal language model: int32[B, T] -> float32[B, T, V]."""

@@ -13,14 +13,15 @@ from wpauc_jax.evaluation.evaluate import evaluate, evaluate_exact
 from wpauc_jax.evaluation.plots import plot_stages, plot_training
 from wpauc_jax.evaluation.ranks import Ranks
 from wpauc_jax.evaluation.report import Report, exact_table, write_results
+from wpauc_jax.evaluation.verdict import Verdict, verdicts
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.files import read_json, unless_read_only
 from wpauc_jax.runtime.progress import Progress
-from wpauc_jax.stages.baselines import BASELINES
+from wpauc_jax.stages.baselines import rivals, untrained_ranks
 from wpauc_jax.stages.homes import is_trained
 from wpauc_jax.stages.recommender import tell_of_lost
 from wpauc_jax.stages.run import Say, best_folder
-from wpauc_jax.stages.train import STAGES
+from wpauc_jax.stages.train import STAGES, select_metric
 from wpauc_jax.stages.trained import refuse_changes
 from wpauc_jax.stages.workspace import Workspace
 from wpauc_jax.training.checkpoint import best_seal, load_best
@@ -40,7 +41,8 @@ def evaluate_workspace(work: Workspace, say: Say) -> None:
     tell_of_lost(work, say)
     if not stages:
         say("no stage is trained here: what needs no training is ranked alone")
-    found = {name: baseline.ranks(work, rows) for name, baseline in BASELINES.items() if baseline.shown(config)}
+    untrained = untrained_ranks(work, rows)
+    found = dict(untrained)
     before = _results(work, say)
     evaluated = _evaluated_before(work, before)
     new = [stage for stage in stages if stage not in evaluated]
@@ -60,7 +62,9 @@ def evaluate_workspace(work: Workspace, say: Say) -> None:
         num_items=work.catalog.num_items,
         scoring=config.scoring,
     )
-    table = report.table()
+    judged = dict.fromkeys(select_metric(config, stage) for stage in STAGES)
+    judgement = verdicts({stage: found[stage] for stage in stages}, rivals(untrained), judged)
+    table = "\n".join([report.table(), *(verdict.line() for verdict in judgement)])
     if config.eval.exact and stages:
         table += "\n\n" + exact_table({stage: evaluated[stage]["exact"] for stage in stages})
     renewed = bool(new) or before.get("stages", {}).keys() != report.stages.keys()
@@ -68,7 +72,7 @@ def evaluate_workspace(work: Workspace, say: Say) -> None:
         say("evaluated before, with the same parameters and settings")
     try:
         if renewed:
-            _write_report(work, report, {stage: evaluated[stage] for stage in stages}, changes, before, say)
+            _write_report(work, report, judgement, {stage: evaluated[stage] for stage in stages}, changes, before, say)
     finally:  # the results are there, whatever becomes of the files
         print(table)
     if renewed or not _stages_plot(work).exists():
@@ -150,6 +154,7 @@ def _is_whole(facts: Any) -> bool:
 def _write_report(
     work: Workspace,
     report: Report,
+    judgement: list[Verdict],
     evaluated: dict[str, dict[str, Any]],
     changes: dict[str, list[str]],
     before: dict[str, Any],
@@ -159,6 +164,7 @@ def _write_report(
     for name in report.stages.keys() - {name for stage in evaluated for name in _lists(work, stage)}:
         _save(work, name, report.stages[name], say)
     run_facts = {
+        "verdicts": [verdict.facts() for verdict in judgement],
         "num_beams": work.config.eval.num_beams,
         "best_steps": {stage: facts["step"] for stage, facts in evaluated.items()},
         "exact": {stage: facts["exact"] for stage, facts in evaluated.items() if facts["exact"]},

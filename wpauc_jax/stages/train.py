@@ -53,7 +53,7 @@ def run_sft(work: Workspace, say: Say = tell) -> int:
     plan = _plan(work, "sft", settings, len(packed))
     optimizer = make_optimizer(settings.optim, plan.total_steps)
     ranker = work.ranker(SFT_SCORING[settings.loss])
-    step = make_sft_step(ranker, optimizer, frozen=work.frozen, tasks=settings.tasks)
+    step = make_sft_step(ranker, optimizer, settings, seed=work.config.seed, frozen=work.frozen)
     batches = sft_batches(
         packed,
         settings.batch_size,
@@ -62,7 +62,8 @@ def run_sft(work: Workspace, say: Say = tell) -> int:
         tasks={task: work.alignment(task) for task in settings.tasks},
     )
     _tell_of_a_new_start(work, "sft", say)
-    return _run(work, "sft", init_state(work.first_params, optimizer), step, batches, plan, settings, identity)
+    state = init_state(work.first_params, optimizer, average=settings.ema > 0)
+    return _run(work, "sft", state, step, batches, plan, settings, identity)
 
 
 def run_rl(work: Workspace, say: Say = tell) -> int:
@@ -96,7 +97,7 @@ def run_rl(work: Workspace, say: Say = tell) -> int:
         seed=work.config.seed,
         rows=batch_rows(settings.batch_size),
     )
-    state = init_state(params, optimizer, reference=settings.kl_coef > 0)
+    state = init_state(params, optimizer, reference=settings.kl_coef > 0, average=settings.ema > 0)
     _tell_of_a_new_start(work, "rl", say)
     return _run(work, "rl", state, step, batches, plan, settings, identity)
 

@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from wpauc_jax.batches.types import TitleTaskBatch
-from wpauc_jax.models import Params, Policy
+from wpauc_jax.models import Dropout, Params, Policy
 
 
-def answer_loss(policy: Policy, params: Params, batch: TitleTaskBatch) -> tuple[jax.Array, jax.Array]:
+def answer_loss(
+    policy: Policy, params: Params, batch: TitleTaskBatch, dropout: Dropout | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy over the vocabulary of each answer's tokens, as (sum, count of tokens)."""
     tokens, starts, answers = batch.tokens, batch.starts, batch.answers
-    hidden = policy.hidden(params, tokens)
+    hidden = policy.hidden(params, tokens, None, dropout)
     steps = jnp.arange(answers.shape[1], dtype=jnp.int32)
     places = jnp.minimum(starts[:, None] + steps[None], tokens.shape[1] - 1)
     states = jnp.take_along_axis(hidden, places[..., None], axis=1)

@@ -38,15 +38,15 @@ from wpauc_jax.training.watch import FaultError, Watch
 
 
 class State(Protocol):
-    """What the loop needs of a training state: a pytree that has a count of updates, and parameters."""
+    """What the loop needs of a training state: a pytree that has a count of updates, and parameters that answer."""
 
     @property
     def step(self) -> jax.Array:
         """int32[], updates done."""
 
     @property
-    def params(self) -> Any:
-        """What `evaluate` takes."""
+    def answering(self) -> Any:
+        """The parameters that `evaluate` takes and that are kept as the best."""
 
 
 S = TypeVar("S", bound=State)
@@ -319,7 +319,7 @@ class _Keeper:
         evaluate = self.stage.evaluate
         if evaluate is None or done not in self.stage.plan.eval_steps or done <= self.record.evaluated:
             return True
-        metrics = self.stage.stop.interruptible(functools.partial(evaluate, state.params))
+        metrics = self.stage.stop.interruptible(functools.partial(evaluate, state.answering))
         if metrics is None:
             return False
         self._select(state, done, {key: float(value) for key, value in metrics.items()})
@@ -330,7 +330,7 @@ class _Keeper:
         best, checkpoints = self.stage.best, self.stage.checkpoints
         if finished:
             if self.record.best_step < 0:
-                best.save(done, state.params, {})
+                best.save(done, state.answering, {})
                 self.record = dataclasses.replace(self.record, best_step=done)
             self.record = dataclasses.replace(self.record, finished=True)
         best.prune({record["best_step"] for record in checkpoints.records().values()})
@@ -353,7 +353,7 @@ class _Keeper:
         self.stage.writer.write(f"{name}/valid", done, metrics)
         self.progress.note(f"step {done}: {select} {value:.4f}" + (", the best so far" if better else ""))
         if better:
-            self.stage.best.save(done, state.params, metrics)
+            self.stage.best.save(done, state.answering, metrics)
             self.record = Record(evaluated=done, best_step=done, best_metrics=metrics)
         else:
             self.record = dataclasses.replace(self.record, evaluated=done, bad_evals=self.record.bad_evals + 1)

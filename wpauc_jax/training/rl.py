@@ -64,7 +64,8 @@ def make_rl_step(
             ranker, state.params, frozen, ref_params=ref_params, batch=batch, key=key, config=config
         )
         metrics["grad_norm"] = optax.tree.norm(grads)
-        return constrain_state(_synced(updated(state, optimizer, grads), config)), constrain_whole(metrics)
+        state = _synced(updated(state, optimizer, grads, ema=config.ema), config)
+        return constrain_state(state), constrain_whole(metrics)
 
     return Step(step, frozen, ranker)
 

@@ -17,7 +17,9 @@ Metrics = dict[str, jax.Array]
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["step", "params", "opt_state", "ref_params"], meta_fields=[]
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "opt_state", "ref_params", "average"],
+    meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
 class TrainState:
@@ -27,6 +29,12 @@ class TrainState:
     params: Params  # those that are trained
     opt_state: optax.OptState
     ref_params: Params | None  # RL with a KL term: the policy that training must not leave; otherwise None
+    average: Params | None = None  # of `params` over the steps, where a stage keeps one
+
+    @property
+    def answering(self) -> Params:
+        """The parameters that are validated, and kept as the best: the average where there is one."""
+        return self.params if self.average is None else self.average
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,18 +57,33 @@ class Step:
         return self.program.lower(state, self.frozen, self.ranker, batch)
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation, *, reference: bool = False) -> TrainState:
-    """A state at step 0 with its own copy of `params`, so that steps may donate it."""
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, *, reference: bool = False, average: bool = False
+) -> TrainState:
+    """A state at step 0 with its own copies of `params`, so that steps may donate it."""
 
     def create(params: Params) -> TrainState:
-        ref_params = jax.tree.map(jnp.copy, params) if reference else None
-        return TrainState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params), optimizer.init(params), ref_params)
+        def copied(wanted: bool) -> Params | None:
+            return jax.tree.map(jnp.copy, params) if wanted else None
+
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(step, copied(True), optimizer.init(params), copied(reference), copied(average))
 
     return jax.jit(create, out_shardings=state_specs(jax.eval_shape(create, params)))(params)
 
 
-def updated(state: TrainState, optimizer: optax.GradientTransformation, grads: Params) -> TrainState:
-    """The state after one update by these gradients."""
+def updated(
+    state: TrainState, optimizer: optax.GradientTransformation, grads: Params, *, ema: float = 0.0
+) -> TrainState:
+    """The state after one update by these gradients.
+
+    A state that keeps an average moves it with the decay min(ema, (1 + t) / (10 + t)) after t updates, so that the
+    first parameters are soon forgotten: TensorFlow's `ExponentialMovingAverage` with `num_updates`.
+    """
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
+    average = state.average
+    if average is not None:
+        decay = jnp.minimum(ema, (1.0 + state.step) / (10.0 + state.step))
+        average = jax.tree.map(lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype), average, params)
+    return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state, average=average)
