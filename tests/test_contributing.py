@@ -161,16 +161,22 @@ def test_a_family(example):
 
 def test_a_baseline(example):
     example.execute("A baseline")
-    (name,) = baselines.BASELINES.keys() - {"popularity", "optimum", "last items again", "after the last item"}
+    (name,) = baselines.BASELINES.keys() - {"popularity", "last_item", "markov", "optimum"}
     data = dataset_of([6, 7, 8], num_items=9)
     rows = positions(data, "test")
-    ranks = baselines.BASELINES[name].ranks(types.SimpleNamespace(dataset=data), rows)
+
+    def ranked(exclude_history):
+        work = types.SimpleNamespace(dataset=data, builder=types.SimpleNamespace(exclude_history=exclude_history))
+        return baselines.BASELINES[name].ranks(work, rows)
+
+    ranks = ranked(False)
     seen = {item: -1 for item in range(9)}
     for item, time, split in zip(data.item, data.time, data.split, strict=True):
         seen[int(item)] = max(seen[int(item)], int(time)) if split == 0 else seen[int(item)]
     order = sorted(seen, key=lambda item: (-seen[item], item))
     assert ranks.rank.tolist() == [order.index(item) for item in data.item[rows]]
     assert ranks.num_candidates == 9 and baselines.BASELINES[name].shown(Config())
+    assert ranked(True).left_out.tolist() == [len({*data.histories(rows, 9)[i].tolist()} - {-1}) for i in range(3)]
 
 
 def test_a_mode(example, tmp_path, capsys):

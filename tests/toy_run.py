@@ -37,6 +37,10 @@ class State:
     params: dict[str, jax.Array]
     opt_state: Any
 
+    @property
+    def answering(self):
+        return self.params
+
 
 def make_batches(seed=3):
     def fed(rows):

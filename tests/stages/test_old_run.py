@@ -59,7 +59,8 @@ def test_a_finished_old_run_is_reported_and_trains_nothing(folder, capsys):
     assert not table
     found = capsys.readouterr()
     assert "0.2750" in found.out and "sft: step" not in found.err
-    assert "evaluated before, with the same parameters and settings" in found.err
+    assert "test of sft" not in found.err and "test of rl" not in found.err  # no stage is evaluated again
+    assert {"last_item", "markov"} <= json.loads((folder / "results.json").read_text())["stages"].keys()
     after = content(folder)
     assert {path for path in before if path.parts[0] in ("sft", "rl", "data")} <= after.keys()
     assert all(after[path] == before[path] for path in before if path.parts[0] in ("sft", "rl", "data"))
