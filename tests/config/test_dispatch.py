@@ -14,6 +14,7 @@ CHOICES = [name for name, (_, field, _) in FIELDS.items() if "choices" in field.
 DICTS = {
     "mode": "wpauc_jax.modes.MODES",
     "scoring": "wpauc_jax.decode.scoring.SCORING",
+    "exclude_history": "wpauc_jax.stages.history.RULES",
     "data.source": "wpauc_jax.data.sources.READERS",
     "data.time_unit": "wpauc_jax.data.times.UNITS",
     "data.bad_rows": "wpauc_jax.data.errors.POLICIES",

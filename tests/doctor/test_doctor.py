@@ -26,6 +26,7 @@ from wpauc_jax.data.dataset import positions
 from wpauc_jax.doctor import catalog as catalog_checks
 from wpauc_jax.doctor import population, splits
 from wpauc_jax.doctor.tables import baseline_table, length_table
+from wpauc_jax.evaluation.baselines import last_item_ranks
 
 
 @pytest.mark.parametrize("protocol", ["leave_one_out", "chronological"])
@@ -284,10 +285,9 @@ def test_the_tables():
     assert lines[2].split() == ["train", "30", "3", "3", "5", "7", "7", "7", "9", "44.4%", "0.0%"]  # 5 of 9 is tokens
     assert lines[4].split() == ["test", "10", "9", "9", "9", "9", "9", "9", "9", "0.0%", "100.0%"]
     repeat = changed("item", LENGTH - 1, dataset.item[LENGTH - 2])
-    table = baseline_table(repeat, {"item id": None, "title": catalog_checks.title_labels(repeat)}, LIMIT)
-    found = {line[:18].strip() + " " + line[20:29].strip(): line[29:].split() for line in table.splitlines()[2:]}
-    assert list(found) == [
-        *("popularity item id", "popularity title"),
-        *("last items again item id", "last items again title", "after the last ite item id"),
-    ]
-    assert found["last items again item id"][0] == found["last items again title"][0] == "0.1000"  # one of ten
+    by_item = {"last_item": last_item_ranks(repeat, positions(repeat, "test"), LIMIT)}
+    table = baseline_table(repeat, by_item, {"title": catalog_checks.title_labels(repeat)}, LIMIT)
+    assert table.splitlines()[0] == "By item id, every item is ranked."
+    found = {line[:10].strip() + " " + line[12:21].strip(): line[21:].split() for line in table.splitlines()[3:]}
+    assert list(found) == ["last_item item id", "popularity title", "last_item title"]
+    assert found["last_item item id"][0] == found["last_item title"][0] == "0.1000"  # one of ten

@@ -287,6 +287,6 @@ def test_the_published_industrial_rows_by_item_id_semantic_id_and_title(tmp_path
     for what, found in (("semantic id", codes), ("title", titles)):
         assert f"Recall@1 0.0441 if scored by {what}, 0.0291 if scored by item id" in found
         assert table_row(examination, "popularity", what)[0] == 0.0441
-        assert table_row(examination, "last items again", what)[0] == 0.0435
+        assert table_row(examination, "last_item", what)[0] == 0.0435
     assert table_row(examination, "popularity", "item id")[0] == 0.0291
-    assert table_row(examination, "last items again", "item id")[0] == 0.0269
+    assert table_row(examination, "last_item", "item id")[0] == 0.0269

@@ -1,5 +1,8 @@
 """The SFT step: what it computes, and that it learns."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from tests.worlds import score_items, tiny_policy, variable_length_items
 from tests.worlds import trie_for as tiny_trie
 from wpauc_jax.batches.types import SftBatch
-from wpauc_jax.config import OptimConfig
+from wpauc_jax.config import ConfigError, OptimConfig, SftConfig
 from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.scoring import trie_for
 from wpauc_jax.models import Prompts
@@ -69,3 +72,95 @@ def test_sft_learns_one_batch(loss):
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.05 * losses[0]
+
+
+LEARNT = [(4, 10), (3, 12), (5, 11), (3, 11)]
+BATCH = SftBatch(
+    tokens=jnp.asarray([[1, *LEARNT[0], *LEARNT[1], *LEARNT[2]]], jnp.int32),
+    segments=jnp.ones((1, 7), jnp.int32),
+    items=jnp.asarray([[-1, 1, 2]], jnp.int32),
+    starts=jnp.asarray([[0, 2, 4]], jnp.int32),
+)
+
+
+@pytest.mark.parametrize("excluded", [None, [[[-1, -1], [3, -1], [-1, -1]]]])
+def test_label_smoothing_is_cross_entropy_with_smoothed_labels(excluded):
+    """Computed anew in NumPy from the logits of a plain forward pass; node by node, over the children left open."""
+    policy, params = tiny_policy()
+    ranker = Ranker(policy, trie_for(LEARNT, "constrained"))
+    batch = BATCH if excluded is None else dataclasses.replace(BATCH, excluded=jnp.asarray(excluded, jnp.int32))
+    total, count = jax.jit(functools.partial(sft_loss, smoothing=0.2))(ranker, params, batch)
+    logits = np.asarray(jax.jit(policy.forward)(params, BATCH.tokens), np.float64)[0]
+    expected = 0.0
+    for item, start, out in ((1, 2, set() if excluded is None else {3}), (2, 4, set())):
+        left = [row for number, row in enumerate(LEARNT) if number not in out]
+        for step, token in enumerate(LEARNT[item]):
+            children = sorted({row[step] for row in left if row[:step] == LEARNT[item][:step]})
+            logps = logits[start + step][children] - np.logaddexp.reduce(logits[start + step][children])
+            labels = 0.8 * (np.array(children) == token) + 0.2 / len(children)
+            expected -= (labels * logps).sum()
+    assert count == 2
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    plain, _ = jax.jit(sft_loss)(ranker, params, batch)
+    assert abs(float(plain) - expected) > 0.01
+
+
+def test_smoothing_over_the_vocabulary_is_refused():
+    with pytest.raises(ConfigError, match=r"sft\.label_smoothing=0\.1 needs sft\.loss='catalog' \(it is 'lm'\)"):
+        SftConfig(loss="lm", label_smoothing=0.1)
+
+
+OPTIMIZER = make_optimizer(OptimConfig(learning_rate=1e-2, schedule="constant", warmup=0), 60)
+
+
+@functools.cache
+def step_of(config, seed):
+    return make_sft_step(Ranker(tiny_policy()[0], trie_for(LEARNT, "constrained")), OPTIMIZER, config, seed=seed)
+
+
+def stepped(config, state, seed=0):
+    return step_of(config, seed)(jax.tree.map(jnp.copy, state), BATCH)[0]
+
+
+def trained(config, steps=5, seed=0):
+    """The states before and after each step."""
+    states = [init_state(tiny_policy()[1], OPTIMIZER, average=config.ema > 0)]
+    for _ in range(steps):
+        states.append(stepped(config, states[-1], seed))
+    return states
+
+
+def test_the_average_follows_the_parameters():
+    states = trained(SftConfig(ema=0.4), steps=8)
+    average = jax.tree.map(np.asarray, states[0].params)
+    for done, state in enumerate(states[1:]):
+        decay = min(0.4, (1 + done) / (10 + done))  # the second is smaller in the first five steps
+        average = jax.tree.map(lambda old, new, d=decay: d * old + (1 - d) * np.asarray(new), average, state.params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.answering, average)
+    plain = trained(SftConfig(), steps=8)[-1]
+    assert plain.average is None and plain.answering is plain.params
+    jax.tree.map(np.testing.assert_array_equal, plain.params, states[-1].params)  # the average changes no update
+
+
+def test_what_dropout_draws_is_a_function_of_seed_and_step():
+    config = SftConfig(dropout=0.3)
+    states, again, other = (trained(config, seed=seed) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, states[-1].params, again[-1].params)
+    assert np.abs(np.asarray(other[1].params["embed"] - states[1].params["embed"])).max() > 1e-4
+    # The same parameters and rows, one step later: another draw, so another update.
+    later = dataclasses.replace(states[0], step=states[0].step + 1)
+    assert np.abs(np.asarray(stepped(config, later).params["embed"] - states[1].params["embed"])).max() > 1e-4
+
+
+def test_weight_decay_leaves_norms_and_biases_alone():
+    """One step with gradients of 0: what shrinks is decayed."""
+    params = jax.tree.map(jnp.ones_like, tiny_policy()[1])
+    optimizer = make_optimizer(OptimConfig(learning_rate=0.5, schedule="constant", warmup=0, weight_decay=0.1), 10)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    shrunk = {
+        jax.tree_util.keystr(path): bool(np.any(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(updates)
+    }
+    assert {name for name, found in shrunk.items() if not found} == {
+        name for name in shrunk if "norm" in name or "bias" in name
+    }
+    assert sum(shrunk.values()) > 10
