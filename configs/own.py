@@ -33,12 +33,19 @@ from wpauc_jax.config import (
 
 # The file itself is given on the command line. Users and items with fewer than 5 interactions are left out (`k_core`).
 DATA = DataConfig(max_history=20)
-CATALOG = CatalogConfig(levels=3, codes=64)
-MODEL = ModelConfig(num_layers=2, width=64, num_heads=4, num_kv_heads=2, head_dim=16, ffn_width=176)
-SFT = SftConfig(batch_size=16, epochs=6, evals=6, optim=OptimConfig(learning_rate=3e-3))
+CATALOG = CatalogConfig(ids="atomic")
+MODEL = ModelConfig(num_layers=1, width=128, num_heads=4, num_kv_heads=4, head_dim=32, ffn_width=256)
+SFT = SftConfig(
+    batch_size=32,
+    epochs=20,
+    evals=20,
+    patience=5,
+    dropout=0.3,
+    exclude_history=True,
+    optim=OptimConfig(learning_rate=1e-3),
+)
 RL = RlConfig(
-    rows="latest",
-    holdout=0.1,
+    rows="same",
     batch_size=64,
     epochs=1,
     evals=4,

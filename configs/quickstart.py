@@ -29,12 +29,19 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return to_config_dict(
         Config(
             data=DataConfig(archive="ml-100k", max_history=20),
-            catalog=CatalogConfig(levels=3, codes=64),
-            model=ModelConfig(num_layers=2, width=64, num_heads=4, num_kv_heads=2, head_dim=16, ffn_width=176),
-            sft=SftConfig(batch_size=16, epochs=6, evals=6, optim=OptimConfig(learning_rate=3e-3)),
+            catalog=CatalogConfig(ids="atomic"),
+            model=ModelConfig(num_layers=1, width=128, num_heads=4, num_kv_heads=4, head_dim=32, ffn_width=256),
+            sft=SftConfig(
+                batch_size=32,
+                epochs=20,
+                evals=20,
+                patience=5,
+                dropout=0.3,
+                exclude_history=True,
+                optim=OptimConfig(learning_rate=1e-3),
+            ),
             rl=RlConfig(
-                rows="latest",
-                holdout=0.1,
+                rows="same",
                 batch_size=64,
                 epochs=1,
                 evals=4,

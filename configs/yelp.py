@@ -29,12 +29,19 @@ from wpauc_jax.config import (
 )
 from wpauc_jax.data.protocol import PAPER_DATA
 
-CATALOG = CatalogConfig(levels=3, codes=128)
-MODEL = ModelConfig()
-SFT = SftConfig(batch_size=32, epochs=30, optim=OptimConfig(learning_rate=1e-3))
+CATALOG = CatalogConfig(ids="atomic")
+MODEL = ModelConfig(num_layers=1, width=128, num_heads=4, num_kv_heads=4, head_dim=32, ffn_width=256)
+SFT = SftConfig(
+    batch_size=32,
+    epochs=20,
+    evals=20,
+    patience=5,
+    dropout=0.3,
+    exclude_history=True,
+    optim=OptimConfig(learning_rate=1e-3),
+)
 RL = RlConfig(
-    rows="latest",
-    holdout=0.2,
+    rows="same",
     group_size=16,
     target_k=3,
     batch_size=64,

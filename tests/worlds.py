@@ -26,7 +26,8 @@ TINY = ModelConfig(
 
 @functools.cache
 def tiny_policy(config: ModelConfig = TINY, seed: int = 0) -> tuple[Policy, Params]:
-    return init(config, seed)
+    with jax.ensure_compile_time_eval():  # values also where the first caller is being traced
+        return init(config, seed)
 
 
 def variable_length_items(count: int = 40, longest: int = 3, seed: int = 0) -> list[tuple[int, ...]]:

@@ -77,7 +77,7 @@ def test_what_the_data_sets_need():
     office, toys, industrial, yelp = (parse(f"benchmarks.py:{name}") for name in SETS)
     assert industrial.data.split == "chronological"
     assert {config.data.split for config in (toys, office, yelp)} == {"leave_one_out"}
-    assert toys.catalog.embedding == "cooccurrence" and "text" in office.catalog.embedding
+    assert {config.catalog.ids for config in (office, toys, industrial, yelp)} == {"atomic"}
     for config in (toys, industrial, office, yelp):
         assert (config.data.max_history, config.rl.group_size, config.rl.target_k) == (10, 16, 3)
 

@@ -14,6 +14,7 @@ from wpauc_jax.config import ConfigError
 from wpauc_jax.runtime import files
 from wpauc_jax.stages import evaluate as evaluation
 from wpauc_jax.stages import sizes, train
+from wpauc_jax.stages.baselines import BASELINES
 from wpauc_jax.stages.run import open_prepared
 from wpauc_jax.training.checkpoint import changed_settings
 from wpauc_jax.training.storage import CheckpointError
@@ -57,7 +58,7 @@ def test_where_rl_is_lost_sft_answers_and_that_is_said(folder, histories, capsys
     later("evaluate", CONFIG, folder, histories)
     found = capsys.readouterr()
     assert "rl/best holds no parameters" in found.err and "\nrl " not in found.out and "\nsft " in found.out
-    assert set(json.loads((folder / "results.json").read_text())["stages"]) == {"popularity", "optimum", "sft"}
+    assert set(json.loads((folder / "results.json").read_text())["stages"]) == {*BASELINES, "sft"}
 
 
 def test_histories_are_read_before_a_model(folder, histories, monkeypatch):  # noqa: F811
@@ -87,7 +88,9 @@ def test_damaged_results_are_made_anew(folder, text, capsys, monkeypatch):  # no
     assert evaluated == ["sft", "rl"] and "\nrl " in found.out
     assert "results.json is damaged: it is made anew" in found.err or "rewritten" in found.err
     assert "metrics.jsonl is missing" in found.err
-    assert json.loads(path.read_text())["stages"] == whole["stages"]
+    again = json.loads(path.read_text())["stages"]
+    assert {name: again[name] for name in whole["stages"]} == whole["stages"]
+    assert again.keys() == {*BASELINES, "sft", "rl"}
 
 
 def test_a_damaged_config_json_is_made_anew(folder, capsys):  # noqa: F811

@@ -51,12 +51,13 @@ def lists_are_of_the_catalog(work: Workspace, stage: str, params: Params) -> lis
     batch = eval_batches(work.dataset, work.builder, samples, size, rows=batch_rows(size))[0]
     found = work.search(width)(params, batch.prompts)
     items, scores, valid = np.asarray(found.items), np.asarray(found.scores, np.float64), np.asarray(found.valid)
-    expected = min(width, work.catalog.num_items)
+    expected = np.minimum(width, work.catalog.num_items - batch.left_out)  # of each row
+    listed = np.arange(items.shape[1])[None] < expected[:, None]
     ordered = np.where(valid, scores, -np.inf)
     out = []
     for text, wrong in (
-        (f"do not hold {expected} items", valid.sum(1) != expected),
-        ("name an item outside the catalog", ((items < 0) | (items >= work.catalog.num_items))[:, :expected].any(1)),
+        (f"do not hold {expected.max()} items", valid.sum(1) != expected),
+        ("name an item outside the catalog", (listed & ((items < 0) | (items >= work.catalog.num_items))).any(1)),
         ("name an item twice", np.array([len(set(row[ok])) < ok.sum() for row, ok in zip(items, valid, strict=True)])),
         ("have a score that is not a number", (valid & ~np.isfinite(scores)).any(1)),
         ("are not in descending order", (ordered[:, 1:] > ordered[:, :-1]).any(1)),

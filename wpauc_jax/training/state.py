@@ -1,7 +1,8 @@
 """The training state that a step changes, and the step itself: a compiled program with what it leaves alone."""
 
 import dataclasses
-import functools
+from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,7 @@ Batch = RlBatch | SftBatch
 Metrics = dict[str, jax.Array]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["step", "params", "opt_state", "ref_params", "average"],
-    meta_fields=[],
-)
+@jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True)
 class TrainState:
     """All that a step changes."""
@@ -35,6 +32,17 @@ class TrainState:
     def answering(self) -> Params:
         """The parameters that are validated, and kept as the best: the average where there is one."""
         return self.params if self.average is None else self.average
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[jax.tree_util.GetAttrKey, Any]], tuple[str, ...]]:
+        """An average has a place where there is one: checkpoints from before there were averages still open."""
+        names = tuple(field.name for field in dataclasses.fields(self))
+        names = names if self.average is not None else names[:-1]
+        return [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in names], names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], children: Iterable[Any]) -> "TrainState":
+        """From what `tree_flatten_with_keys` gives."""
+        return cls(**dict(zip(names, children, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)
