@@ -9,11 +9,11 @@ The file has a line for each interaction, under the header user_id,item_id,times
     ann,c4,1714089600,Teapot
 
 A time is in seconds since 1970 or a date such as 2024-04-25 10:30:00. If your columns have other names, set
-`data.user_column`, `data.item_column`, `data.time_column` and `data.title_column`. Titles stand in the answers, and
-semantic ids are made of them. Without titles the ids are made of which items occur together; a line says so.
+`data.user_column`, `data.item_column`, `data.time_column` and `data.title_column`. Titles stand in the answers. An item
+is one token of the model.
 
-Expect a table of Recall and NDCG for popularity, SFT and RL at the end. The settings are those of the quickstart, which
-fit about a hundred thousand interactions. A larger set deserves a larger model and more codes. Let
+Expect a table of Recall and NDCG for rankings without training, SFT and RL at the end, and lines that say which stage
+beats the best of them. The settings are those of the quickstart, which fit about a hundred thousand interactions. Let
 `--config.mode=doctor` examine the data before you trust the numbers.
 """
 

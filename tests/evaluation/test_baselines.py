@@ -88,3 +88,41 @@ def test_popularity_by_label_names_each_label_once(seed):
     ranks = popularity_ranks(data, positions, labels)
     assert ranks.rank.tolist() == [named.index(labels[target]) for target in data.item[positions]]
     assert ranks.num_candidates == 5
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("ranking", [popularity_ranks, markov_ranks])
+def test_without_the_history_the_rest_keep_their_order(seed, ranking):
+    """Brute force: the place of every item in the whole list, and the history struck out of it."""
+    data = make_dataset(seed)
+    positions = np.flatnonzero(data.split > 0)
+    found = ranking(data, positions, exclude_history=True)
+    place = np.empty((9, len(positions)), int)
+    for item in range(9):  # the list of a sample does not depend on its target
+        asked = dataclasses.replace(data, item=data.item.copy())
+        for row, p in enumerate(positions):
+            asked.item[:] = data.item
+            asked.item[p] = item
+            # Training counts stay those of the data: a target of validation or test is not in them.
+            place[item, row] = ranking(asked, np.array([p])).rank[0]
+    some_excluded_target = False
+    for row, p in enumerate(positions):
+        history = {*data.item[data.offsets[found.user[row]] : p].tolist()}
+        left = [item for item in np.argsort(place[:, row]).tolist() if item not in history]
+        target = int(data.item[p])
+        some_excluded_target |= target in history
+        assert found.rank[row] == (len(left) if target in history else left.index(target))
+        assert found.left_out[row] == len(history)
+    assert some_excluded_target and (found.rank < 9).all()
+
+
+def test_without_the_history_the_last_items_are_popularity():
+    data = make_dataset(1)
+    positions = np.flatnonzero(data.split == 2)
+    found, popular = (
+        last_item_ranks(data, positions, 3, exclude_history=True),
+        popularity_ranks(data, positions, exclude_history=True),
+    )
+    np.testing.assert_array_equal(found.rank, popular.rank)
+    with pytest.raises(ValueError, match="a list of labels ranks every item"):
+        popularity_ranks(data, positions, np.arange(9), exclude_history=True)

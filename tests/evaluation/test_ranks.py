@@ -116,3 +116,17 @@ def test_files_without_an_array_or_with_objects_are_refused(tmp_path):
             Ranks.load(tmp_path / name)
     with pytest.raises(RanksError, match=r"absent\.npz: there is no such file"):
         Ranks.load(tmp_path / "absent.npz")
+
+
+def test_what_is_left_out_is_kept_and_is_no_negative(tmp_path):
+    """With three items left out of 20, a rank of 4 has 12 of 16 others below it."""
+    ranks = Ranks(np.arange(3), np.arange(3), np.zeros(3), np.array([4, 0, 17]), 20, np.array([3, 0, 3]))
+    ranks.save(tmp_path / "ranks.npz")
+    back = Ranks.load(tmp_path / "ranks.npz")
+    assert back.left_out.tolist() == [3, 0, 3] and back.rule == "items of a user's history are left out"
+    np.testing.assert_allclose(back.values("auc"), [12 / 16, 1.0, 0.0])  # the last target is left out itself
+    whole = Ranks(np.arange(1), np.arange(1), np.zeros(1), np.array([4]), 20)
+    whole.save(tmp_path / "ranks.npz")
+    assert Ranks.load(tmp_path / "ranks.npz").left_out is None and whole.rule == "every item is ranked"
+    with pytest.raises(RanksError, match=r"arrays of one length, got .*'left_out': 2"):
+        Ranks(np.arange(1), np.arange(1), np.zeros(1), np.array([4]), 20, np.zeros(2))
