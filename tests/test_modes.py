@@ -48,6 +48,7 @@ def data(tmp_path_factory) -> pathlib.Path:
 
 def circle_config(data: pathlib.Path) -> Config:
     return Config(
+        exclude_history="off",  # tests/stages/test_history.py is about the other rule
         data=DataConfig(source="recbole", path=str(data), k_core=0, max_history=4),
         catalog=CatalogConfig(embedding="cooccurrence", embedding_width=8, levels=2, codes=4),
         model=ModelConfig(num_layers=1, width=32, num_heads=2, num_kv_heads=1, head_dim=16, ffn_width=48),
@@ -88,8 +89,8 @@ def test_pictures_show_every_stage(finished):
     _, folder = finished
     assert {path.name for path in (folder / "plots").iterdir()} == {"stages.png", "training_sft.png", "training_rl.png"}
     bars = shares(folder / "plots" / "stages.png")
-    assert all(bars[colour] > 0.01 for colour in COLOURS[:3])  # popularity, sft, rl
-    assert not any(bars[colour] for colour in COLOURS[3:6])
+    assert all(bars[colour] > 0.001 for colour in COLOURS[:5])  # popularity, last_item, markov, sft, rl
+    assert not bars[COLOURS[5]]
     for stage in ("sft", "rl"):
         assert shares(folder / "plots" / f"training_{stage}.png")[COLOURS[0]] > 0.001  # a curve in each panel
 
@@ -130,7 +131,9 @@ def test_a_second_call_only_reports(finished, no_work, capsys):
         run.MODES[mode](config, folder)
         table = capsys.readouterr().out.splitlines()
         assert table[0].startswith(f"test set: {USERS} users")
-        assert [line.split()[0] for line in table[3:]] == ["popularity", "sft", "rl", "standard"]
+        names = ["popularity", "last_item", "markov", "sft", "rl", "standard"]
+        assert [line.split()[0] for line in table[3:9]] == names
+        assert [line.split()[1] for line in table[9:]] == ["sft", "rl"] * (len(table[9:]) // 2) != []
     assert content(folder) == before
 
 
