@@ -6,6 +6,7 @@ import math
 import operator
 import pathlib
 import time
+import types
 import typing
 
 import ml_collections
@@ -83,6 +84,7 @@ def one_line(make) -> object:
 @example("eval.recall_at", (0, 1))
 @example("eval.recall_at", ())
 @example("recommend.top_k", int(2e9))
+@example("rl.anchor", 0)
 def test_no_value_of_any_field_leads_to_anything_but_settings_or_one_line(name, value):
     kind, field, hint = FIELDS[name]
     found = one_line(lambda: kind(**{field.name: value}))
@@ -90,8 +92,8 @@ def test_no_value_of_any_field_leads_to_anything_but_settings_or_one_line(name, 
         assert field.name in str(found)
     else:
         kept = getattr(found, field.name)
-        plain = typing.get_origin(hint) or hint
-        assert kept is None or not isinstance(plain, type) or type(kept) is plain
+        plain = typing.get_args(hint) if isinstance(hint, types.UnionType) else [typing.get_origin(hint) or hint]
+        assert kept is None or not all(isinstance(one, type) for one in plain) or type(kept) in plain
         assert not isinstance(kept, float) or math.isfinite(kept)
 
 
