@@ -26,6 +26,7 @@ from wpauc_jax.stages.run import tell as _say
 from wpauc_jax.stages.sizes import check_sizes
 from wpauc_jax.stages.train import STAGES
 from wpauc_jax.stages.workspace import Workspace, open_workspace, workspace_of
+from wpauc_jax.training.checkpoint import holds_steps
 
 
 def run_all(config: Config, folder: pathlib.Path) -> None:
@@ -97,6 +98,16 @@ def _the_other_sft(config: Config, folder: pathlib.Path) -> None:
         raise ConfigError(f"sft_from={config.sft_from!r} has no trained SFT; train it there with mode=sft first")
 
 
+def _a_start(config: Config, folder: pathlib.Path) -> None:
+    start = config.sft.start_from
+    if not start:
+        return
+    if pathlib.Path(start).resolve() == folder.resolve():
+        raise ConfigError(f"sft.start_from={start!r} is this work directory; give another --workdir")
+    if not holds_steps(pathlib.Path(start, "sft", "best")):
+        raise ConfigError(f"sft.start_from={start!r} has no trained SFT; train it there with mode=sft first")
+
+
 def _an_sft(config: Config, folder: pathlib.Path) -> None:
     if not is_trained(config, folder, "sft"):
         best = home(config, folder, "sft") / "sft" / "best"
@@ -122,10 +133,10 @@ class Mode:
 
 # What a user can ask for by name.
 MODES: dict[str, Mode] = {
-    "all": Mode(run_all, taken, (_the_other_sft,)),
+    "all": Mode(run_all, taken, (_the_other_sft, _a_start)),
     "prepare": Mode(_prepare_only, taken),
     "doctor": Mode(_doctor, unlocked, (_a_run,)),
-    "sft": Mode(_sft_only, taken),
+    "sft": Mode(_sft_only, taken, (_a_start,)),
     "rl": Mode(_rl_only, taken, (_the_other_sft, _an_sft)),
     "evaluate": Mode(_evaluate_only, taken, (_a_run,)),
     "recommend": Mode(_recommend_only, respected, (_a_run, _a_trained_stage)),

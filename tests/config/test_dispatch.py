@@ -7,10 +7,11 @@ import pytest
 from tests.config.test_fields import FIELDS
 from wpauc_jax import modes
 from wpauc_jax.config import run as config_run
+from wpauc_jax.config.stages import KINDS_OF
 
 CHOICES = [name for name, (_, field, _) in FIELDS.items() if "choices" in field.metadata]
 
-# The dict that has an entry for each value of a setting.
+# The dict that has an entry for each value of a setting; of several, each value has one in one of them at least.
 DICTS = {
     "mode": "wpauc_jax.modes.MODES",
     "scoring": "wpauc_jax.decode.scoring.SCORING",
@@ -41,7 +42,10 @@ DICTS = {
     "rl.inject_target": "wpauc_jax.decode.groups.INJECTED",
     "rl.weighting": "wpauc_jax.training.groups.WEIGHTING",
     "rl.rank_scale": "wpauc_jax.objectives.tawin.RANK_SCALES",
-    "rl.kind": "wpauc_jax.objectives.policy.KINDS",
+    "rl.estimator": "wpauc_jax.training.rl.ESTIMATORS",
+    "rl.kind": ("wpauc_jax.objectives.policy.KINDS", "wpauc_jax.training.exact.OBJECTIVES"),
+    "rl.threshold": "wpauc_jax.training.exact.THRESHOLDS",
+    "rl.soft_form": "wpauc_jax.objectives.soft.SOFT_FORMS",
     "rl.std": "wpauc_jax.objectives.masked.STD_RULES",
     "rl.dead_groups": "wpauc_jax.training.rl.GRADIENTS",
     "recommend.unknown": "wpauc_jax.batches.histories.UNKNOWN",
@@ -64,8 +68,11 @@ ALSO = {"model.rope_scaling.kind": ["wpauc_jax.models.hf_config._ROPE_PARAMETERS
 
 
 def entries(dotted):
+    """The names of one dict, or of several."""
+    if isinstance(dotted, tuple):
+        return set().union(*map(entries, dotted))
     module, _, name = dotted.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    return set(getattr(importlib.import_module(module), name))
 
 
 def choices(name):
@@ -77,7 +84,16 @@ def test_every_value_has_an_entry(name):
     assert (name in DICTS) != (name in REASONS), f"{name} needs a dict with an entry a value, or a reason"
     if name in DICTS:
         for where in (DICTS[name], *ALSO.get(name, [])):
-            assert set(entries(where)) == choices(name) - BEFORE.get(name, set()), where
+            assert entries(where) == choices(name) - BEFORE.get(name, set()), where
+
+
+def test_each_estimator_knows_its_kinds():
+    """The settings refuse a kind that the dict of the estimator lacks."""
+    dicts = dict(zip(("sampled", "exact"), DICTS["rl.kind"], strict=True))
+    assert {name: set(kinds) for name, kinds in KINDS_OF.items()} == {
+        name: entries(where) for name, where in dicts.items()
+    }
+    assert set(KINDS_OF) == choices("rl.estimator")
 
 
 def test_no_line_is_out_of_date():

@@ -218,13 +218,13 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
         width = 1 + (items + 1) * levels  # a row is one longest piece here
         B = config.sft.batch_size
         batch = SftBatch(_rows(B, width), _rows(B, width), _rows(B, items + 1), _rows(B, items + 1))
-        return step.program.trace(state(config.sft, reference=False), step.frozen, step.ranker, batch)
+        return step.trace(state(config.sft, reference=False), batch)
 
     def rl() -> Any:
         optimizer = make_optimizer(config.rl.optim, _SCHEDULE)
         step = make_rl_step(rankers[config.scoring], optimizer, config.rl, seed=0)
         batch = RlBatch(prompts(config.rl.batch_size), _rows(config.rl.batch_size))
-        return step.program.trace(state(config.rl, reference=config.rl.kl_coef > 0), step.frozen, step.ranker, batch)
+        return step.trace(state(config.rl, reference=config.rl.kl_coef > 0), batch)
 
     def evaluation() -> Any:
         program = search_program(num_beams=config.eval.num_beams)

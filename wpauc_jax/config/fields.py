@@ -142,10 +142,17 @@ def from_config_dict(config: Any, kind: type, *, section: str = "") -> Any:
         values[name] = value
     try:
         return kind(**values)
-    except ConfigError as error:  # settings that SFT and RL both have do not know whose they are
-        own = getattr(kind, "_section", "")
-        shared = section.removesuffix(own) if str(error).startswith(own) and section.endswith(own) else ""
-        raise ConfigError(f"{shared}{error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{whose(error, kind, section)}{error}") from error
+
+
+def whose(error: ConfigError, kind: type, section: str) -> str:
+    """What a message about the settings `kind` lacks in front: settings that SFT and RL both have do not know whose.
+
+    `section` is where they stand, as in "sft.optim.".
+    """
+    own = getattr(kind, "_section", "")
+    return section.removesuffix(own) if str(error).startswith(own) and section.endswith(own) else ""
 
 
 def _value_of(config: ml_collections.ConfigDict, name: str, section: str) -> Any:

@@ -6,6 +6,10 @@ import os
 from wpauc_jax.config.fields import Checked, ConfigError, a_path, above, ascending, at_least, choice, share, shown
 
 _MOST_AT_ONCE = 2**24  # lists times items in a list: what one step or one batch holds
+KINDS_OF = {  # by `rl.estimator`: each `rl.kind` that it knows
+    "sampled": ("grpo", "dapo", "gspo", "dr_grpo"),
+    "exact": ("grpo", "dr_grpo", "gce", "soft_topk"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +50,9 @@ class StageConfig(Checked):
     patience: int = at_least(3, 0)  # stop after so many validations without a better one; 0: never stop early
     # The decay of a moving average of the parameters. Validations and all answers then use the average. 0: none.
     ema: float = share(0.0, whole=False)
+    # The share of the numbers that are dropped in training, behind the embedding, each attention and each MLP. RL drops
+    # them in the pass over the prompt, which rollout and update share, and not behind the tokens of candidates.
+    dropout: float = share(0.0, whole=False)
     faults: FaultConfig = FaultConfig()
     optim: OptimConfig = OptimConfig()
 
@@ -54,14 +61,12 @@ class StageConfig(Checked):
 class SftConfig(StageConfig, section="sft."):
     """Supervised fine-tuning: every next item of a user's sequence in one causal pass."""
 
+    start_from: str = a_path()  # begin at the best SFT of this other work directory; empty: at the first parameters
     # What the next token is compared with. catalog: the tokens that go on to an item; lm: the whole vocabulary.
     loss: str = choice("catalog", "lm", renamed={"catalogue": "catalog"})
     # Where the history is left out of the ranking: leave the items of the prompt out of the loss's softmax, too. It
     # has no effect where every item is ranked.
     exclude_history: bool = False
-    # The share of the numbers that are dropped in training, behind the embedding, each attention and each MLP. RL has
-    # no dropout: what it updates is the policy that rolled out.
-    dropout: float = share(0.0, whole=False)
     # loss=catalog: the share of each step's probability that is wanted for the tokens which go on to any item, in
     # equal parts.
     label_smoothing: float = share(0.0, whole=False)
@@ -92,6 +97,9 @@ class SftConfig(StageConfig, section="sft."):
 class RlConfig(StageConfig, section="rl."):
     """Reinforcement learning of the Top-K list. See docs/theory.md for the options' meaning."""
 
+    # Where the gradient comes from. sampled: from a group of candidates. exact: from the target's own probability, in
+    # closed form; there is no group, except for the threshold of kind=soft_topk.
+    estimator: str = choice("sampled", "exact")
     # same: SFT's own rows. latest: the latest part of the training rows, which SFT then does not see.
     rows: str = choice("same", "latest")
     holdout: float = share(0.2)  # rows=latest: the share of the training rows that is kept for RL
@@ -101,12 +109,24 @@ class RlConfig(StageConfig, section="rl."):
     negatives: str = choice("beam", "sample", "random")
     # When the target is put into a group: never, where the group lacks it, or as its own candidate every time.
     inject_target: str = choice("never", "if_missing", "always")
-    weighting: str = choice("tawin", "none", "window", "opauc")  # of negatives by rank; see docs/theory.md
+    # Of negatives by rank, or, with policy, by their probability; see docs/theory.md.
+    weighting: str = choice("tawin", "none", "window", "opauc", "policy")
+    negative_scale: float = at_least(1.0, 0.0, 1e6)  # times the negatives' advantages; 0: only the targets are pushed
+    nll: float = at_least(0.0, 0.0, 1e6)  # the weight of the targets' negative log-likelihood, which joins the loss
     anchor: int | None = at_least(None, 0)  # the rank among the negatives at the window's centre; None: target_k - 1
     temperature: float = above(1.0, 0.0, 1e9)  # tawin: the width of the window, in units of rank_scale
     mass: float = above(1.0, 0.0, 10_000)  # how many negatives the window holds
     rank_scale: str = choice("rank", "fraction", "log")  # tawin: how the distance of two ranks is measured
-    kind: str = choice("grpo", "dapo", "gspo", "dr_grpo")  # the policy loss
+    # The loss. estimator=sampled: a policy loss of grpo, dapo, gspo or dr_grpo. estimator=exact: what grpo or dr_grpo
+    # are in expectation, the q family (gce), or soft Recall@K with K = target_k (soft_topk).
+    kind: str = choice("grpo", "dapo", "gspo", "dr_grpo", "gce", "soft_topk")
+    q: float = at_least(0.5, 0.0, 100.0)  # kind=gce: 0 is cross-entropy, 1 the expected reward
+    # kind=soft_topk: what the target is compared with. beam: the K-th negative of a search with K + 1 beams; exact:
+    # the K-th of all items, each of them scored; window: the mean of TAWin's window in a search of group_size beams.
+    threshold: str = choice("beam", "exact", "window")
+    # kind=soft_topk: likelihood is cross-entropy times the soft recall; surrogate is the soft recall itself.
+    soft_form: str = choice("likelihood", "surrogate")
+    softness: float = above(1.0, 0.0, 1e9)  # kind=soft_topk: the width of the comparison, in units of log-probability
     std: str = choice("sample", "population", "none")  # what a group's advantages are divided by
     clip_low: float = share(0.2)  # how far below 1 the ratio of probabilities may fall
     clip_high: float = at_least(0.2, 0.0, 1e6)  # how far above 1 the ratio of probabilities may rise
@@ -121,8 +141,41 @@ class RlConfig(StageConfig, section="rl."):
         """The rank among the negatives at which TAWin's weights peak."""
         return self.target_k - 1 if self.anchor is None else self.anchor
 
+    @property
+    def searches_groups(self) -> bool:
+        """Whether a step searches `group_size` candidates for each user."""
+        return self.estimator == "sampled" or (self.kind == "soft_topk" and self.threshold == "window")
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_kind()
+        if self.searches_groups:
+            self._check_group()
+        else:
+            _check_product("rl.batch_size", self.batch_size, "rl.target_k", self.target_k)
+        if self.kind == "dr_grpo" and self.std != "none":
+            raise ConfigError(f"rl.kind='dr_grpo' has no standard deviation: set rl.std='none' (it is {self.std!r})")
+        if self.rows == "latest" and not 0 < self.holdout < 1:
+            raise ConfigError(f"rl.holdout={self.holdout} must lie between 0 and 1 when rl.rows='latest'")
+
+    def _check_kind(self) -> None:
+        known = KINDS_OF[self.estimator]
+        if self.kind not in known:
+            other = next(name for name, kinds in KINDS_OF.items() if self.kind in kinds)
+            raise ConfigError(
+                f"rl.kind={self.kind!r} is none of rl.estimator={self.estimator!r}, which knows {', '.join(known)}; "
+                f"set one of these, or rl.estimator={other!r}"
+            )
+        if self.estimator == "sampled":
+            return
+        for name, default, why in _OF_GROUPS:
+            value = getattr(self, name)
+            if value != default:
+                raise ConfigError(
+                    f"rl.{name}={value!r} means nothing where rl.estimator='exact', {why}; set rl.{name}={default!r}"
+                )
+
+    def _check_group(self) -> None:
         if self.target_k >= self.group_size:
             raise ConfigError(
                 f"rl.target_k={self.target_k} needs a negative of rank {self.target_k - 1} in the group, "
@@ -139,10 +192,24 @@ class RlConfig(StageConfig, section="rl."):
                 "rl.dead_groups='compact' needs rl.kl_coef=0 and rl.inject_target='never': a KL term has a gradient in "
                 "every group, and a group with its target put in is never dead"
             )
-        if self.kind == "dr_grpo" and self.std != "none":
-            raise ConfigError(f"rl.kind='dr_grpo' has no standard deviation: set rl.std='none' (it is {self.std!r})")
-        if self.rows == "latest" and not 0 < self.holdout < 1:
-            raise ConfigError(f"rl.holdout={self.holdout} must lie between 0 and 1 when rl.rows='latest'")
+        if self.dead_groups == "compact" and self.nll > 0:
+            raise ConfigError(
+                f"rl.dead_groups='compact' needs rl.nll=0 (it is {self.nll}): every target's likelihood has a gradient"
+            )
+        if self.dead_groups == "compact" and self.dropout > 0:
+            raise ConfigError(
+                f"rl.dead_groups='compact' needs rl.dropout=0 (it is {self.dropout}): it runs prompts twice, and each "
+                "time others would be dropped"
+            )
+
+
+# What only a group of candidates can do: a setting, the one value of it that an exact estimator allows, and why.
+_OF_GROUPS = (
+    ("kl_coef", 0.0, "which has no candidates to measure the distance from the reference on"),
+    ("dead_groups", "keep", "to which no row is dead"),
+    ("inject_target", "never", "which always looks at the target"),
+    ("negative_scale", 1.0, "which has no negatives to push"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

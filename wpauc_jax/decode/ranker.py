@@ -21,7 +21,7 @@ from wpauc_jax.batches.types import PromptBatch
 from wpauc_jax.catalog.trie import ROOT, Trie
 from wpauc_jax.decode.beams import perturbed, take, top
 from wpauc_jax.decode.scoring import rule_of
-from wpauc_jax.models import Params, Policy, PromptCache, Prompts, SuffixCache
+from wpauc_jax.models import Dropout, Params, Policy, PromptCache, Prompts, SuffixCache
 
 Closed = tuple[jax.Array, ...]  # C of int32[B, E]: the closed nodes of each depth, filled up with the dead node
 
@@ -61,10 +61,10 @@ class Ranker:
     def __post_init__(self) -> None:
         rule_of(self.scoring)
 
-    def prefill(self, params: Params, prompts: PromptBatch | Prompts) -> Prefilled:
+    def prefill(self, params: Params, prompts: PromptBatch | Prompts, dropout: Dropout | None = None) -> Prefilled:
         """Runs each user's prompt once. To `Prompts` every item may answer."""
         excluded = prompts.excluded if isinstance(prompts, PromptBatch) else None
-        cache = self.policy.prefill(params, Prompts(prompts.tokens, prompts.lengths))
+        cache = self.policy.prefill(params, Prompts(prompts.tokens, prompts.lengths), dropout)
         return Prefilled(cache, self.closed_by(excluded))
 
     def closed_by(self, excluded: jax.Array | None) -> Closed | None:

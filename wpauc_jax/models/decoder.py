@@ -123,7 +123,7 @@ class Layer(nnx.Module):
         return self._finish(x_BTD, attend(q, k, v, segments_BT), dropout), (k, v)
 
     def last_token(
-        self, x_BTD: jax.Array, turns: jax.Array, lengths_B: jax.Array
+        self, x_BTD: jax.Array, turns: jax.Array, lengths_B: jax.Array, dropout: Dropout | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """`prompt` where only the prompt's last token goes on: its new x [B, D], and all tokens' keys and values."""
         x = self.attention_norm(x_BTD)
@@ -131,7 +131,7 @@ class Layer(nnx.Module):
         last = (lengths_B - 1)[:, None]
         q = self.attention.queries(_at(x, last), jnp.asarray(turns)[last])
         heads, _ = prompt_attention(q[:, None], k, v, lengths_B)
-        return self._finish(_at(x_BTD, last), heads[:, 0])[:, 0], (k, v)
+        return self._finish(_at(x_BTD, last), heads[:, 0], dropout)[:, 0], (k, v)
 
     def suffix(
         self,
@@ -195,16 +195,24 @@ class Decoder(Family):
         x, _ = self._run(body, x, jnp.arange(count, dtype=jnp.int32))
         return self.norm(x)
 
-    def prefill(self, prompts: Prompts) -> PromptCache:
+    def prefill(self, prompts: Prompts, dropout: Dropout | None = None) -> PromptCache:
         """One causal pass over the prompts, kept for the candidates; the last layer runs what is kept and no more."""
-        turns = rope_table(self.config, prompts.tokens.shape[1])
-        last_layer, x = self.config.num_layers - 1, self._embed(prompts.tokens)
+        turns = jnp.asarray(rope_table(self.config, prompts.tokens.shape[1]))
+        last_layer = self.config.num_layers - 1
+        x = _dropped(self._embed(prompts.tokens), dropout, self.config.num_layers)
         kept: tuple = ((), ())  # keys and values of the layers before the last
+
+        def prompt(layer: Layer, x: jax.Array, number: jax.Array):
+            return layer.prompt(x, turns, None, dropout and dropout.within(number))
+
+        def last_token(layer: Layer, x: jax.Array, number: jax.Array):
+            return layer.last_token(x, turns, prompts.lengths, dropout and dropout.within(number))
+
         if last_layer:
-            x, (keys, values) = self._run(lambda layer, x, _: layer.prompt(x, turns), x, None, stop=last_layer)
+            x, (keys, values) = self._run(prompt, x, jnp.arange(last_layer, dtype=jnp.int32), stop=last_layer)
             kept = ((keys,), (values,))
-        body = self._checkpointed(lambda layer, x, _: layer.last_token(x, turns, prompts.lengths))
-        x, final = body(LAYERS[self.config.layers].layer(self.layers, last_layer), x, None)
+        layer = LAYERS[self.config.layers].layer(self.layers, last_layer)
+        x, final = self._checkpointed(last_token)(layer, x, jnp.asarray(last_layer, jnp.int32))
         keys, values = (jnp.concatenate([*side, one[None]]) for side, one in zip(kept, final, strict=True))
         return PromptCache(keys, values, prompts.lengths, self.norm(x))
 

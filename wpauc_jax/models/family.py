@@ -37,7 +37,7 @@ class Family(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         """Makes the parameters, each with its axes."""
 
-    takes_dropout: ClassVar[bool] = False  # whether `hidden` takes a `Dropout` behind its other arguments
+    takes_dropout: ClassVar[bool] = False  # whether `hidden` and `prefill` take a `Dropout` as last
 
     @abc.abstractmethod
     def hidden(self, tokens: jax.Array, segments: jax.Array | None) -> jax.Array:

@@ -39,9 +39,9 @@ class Policy:
         """Parameters for all passes of one step, made whole over the mesh's fsdp axis if `model.gather` says so."""
         return GATHERED[self.config.gather](params, self.config.dtype)
 
-    def prefill(self, params: Params, prompts: Prompts) -> PromptCache:
-        """Runs each user's prompt once; see `PromptCache`."""
-        return self._model(params).prefill(prompts)
+    def prefill(self, params: Params, prompts: Prompts, dropout: Dropout | None = None) -> PromptCache:
+        """Runs each user's prompt once; see `PromptCache`. Only a family that `takes_dropout` can be given any."""
+        return self._model(params).prefill(prompts, *([dropout] if dropout else []))
 
     def extend(
         self, params: Params, cache: PromptCache, tokens: jax.Array, past: SuffixCache | None = None
@@ -73,7 +73,7 @@ class Policy:
 
     @property
     def takes_dropout(self) -> bool:
-        """Whether the family's `hidden` takes a `Dropout`."""
+        """Whether the family's `hidden` and `prefill` take a `Dropout`."""
         return FAMILIES[self.config.family].takes_dropout
 
     def forward(self, params: Params, tokens: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ one-sided and fully masked groups. docs/theory.md explains how the functions han
 """
 
 from wpauc_jax.objectives.advantage import group_advantages, rloo_advantages
+from wpauc_jax.objectives.exact import exact_group_loss, gce_loss
 from wpauc_jax.objectives.masked import Total
 from wpauc_jax.objectives.metrics import (
     auc,
@@ -31,7 +32,8 @@ from wpauc_jax.objectives.pairwise import (
 )
 from wpauc_jax.objectives.policy import PolicySums, policy_loss, policy_loss_sums, tawin_advantages, tawin_loss
 from wpauc_jax.objectives.ranking import descending_ranks, negative_ranks
-from wpauc_jax.objectives.tawin import soft_top_k, tawin_weights, window_weights
+from wpauc_jax.objectives.soft import soft_recall, soft_top_k_loss, top_k_threshold, window_threshold
+from wpauc_jax.objectives.tawin import policy_weights, soft_top_k, tawin_weights, window_weights
 
 __all__ = [
     "LlpaucMax",
@@ -41,6 +43,8 @@ __all__ = [
     "auc",
     "catalog_cross_entropy",
     "descending_ranks",
+    "exact_group_loss",
+    "gce_loss",
     "group_advantages",
     "llpauc",
     "llpauc_loss",
@@ -53,14 +57,19 @@ __all__ = [
     "partial_auc",
     "policy_loss",
     "policy_loss_sums",
+    "policy_weights",
     "recall_at_k",
     "rloo_advantages",
+    "soft_recall",
     "soft_top_k",
+    "soft_top_k_loss",
     "softmax_dpo_loss",
     "tawin_advantages",
     "tawin_loss",
     "tawin_weights",
+    "top_k_threshold",
     "tpauc",
+    "window_threshold",
     "window_weights",
     "wpauc",
     "wpauc_window",

@@ -1,4 +1,4 @@
-"""TAWin, threshold-adjusted windowed reweighting of a group's negatives, and the hard window that it replaces.
+"""TAWin, threshold-adjusted windowed reweighting of a group's negatives, and other weights of them.
 
 Source: "Objective Shaping with Hard Negatives: Windowed Partial AUC Optimization for RL-based LLM Recommenders",
 arXiv 2604.22504. Its authors have published no code. docs/theory.md lists what is our reading. The soft top-k operator
@@ -181,6 +181,45 @@ def window_weights(
     first = jnp.minimum(start, jnp.maximum(count - 1, 0))
     inside = negative & (ranks >= first) & (ranks < first + size)
     return _with_positives(inside.astype(count.dtype), negative, is_positive, where)
+
+
+def policy_weights(
+    scores: jax.typing.ArrayLike,
+    is_positive: jax.typing.ArrayLike,
+    *,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    """Each negative by its own probability: N p_i / (1 - p of the positives), with N the number of negatives.
+
+    A beam holds each of its items once. Independent draws would hold them in proportion to their probability, and the
+    negatives outside the beam, too. These weights give each negative its share among all negatives of the catalog, so
+    their mean is the part of the negatives' probability that the group holds, and 1 where it holds the whole catalog.
+    With the positives' advantages the sum is above 0 by what the missing negatives would have.
+
+    Args:
+      scores: log-probabilities of whole items [..., G], which sum to at most 1 in exp.
+      is_positive: [..., G], boolean or 0/1.
+      where: valid candidates [..., G].
+
+    Returns:
+      [..., G] of at least float32, a constant: 1 for positives, 0 outside `where`, and 1 on all valid candidates of a
+      one-sided group.
+
+    Raises:
+      ValueError: unequal shapes.
+    """
+    scores = as_float(scores)
+    mask = as_mask(where, scores.shape)
+    positive = mask & as_mask(is_positive, scores.shape)
+    negative = mask & ~positive
+    mass = jnp.where(mask, jnp.exp(jnp.where(mask, scores, 0)), 0)
+    rest = 1 - jnp.sum(jnp.where(positive, mass, 0), -1, keepdims=True)
+    held = jnp.sum(jnp.where(negative, mass, 0), -1, keepdims=True)
+    share = safe_divide(mass, jnp.maximum(rest, held))  # by rounding the negatives may hold more than the rest
+    count = jnp.sum(negative, -1, keepdims=True)
+    two_sided = (count > 0) & jnp.any(positive, -1, keepdims=True)
+    weights = jnp.where(negative & two_sided, count * share, mask.astype(scores.dtype))
+    return jax.lax.stop_gradient(weights)
 
 
 def _ranked_negatives(

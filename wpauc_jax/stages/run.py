@@ -117,8 +117,8 @@ def open_prepared(
     tokenizer = Tokenizer(tokenizer_path) if tokenizer_path else None
     with main_process_first("preparing data and catalog"):
         if tokenizer:
-            elsewhere = pathlib.Path(config.sft_from) if config.sft_from else None
-            keep_chats(config.prompt, tokenizer, folder, say, elsewhere=elsewhere)
+            other = config.sft_from or config.sft.start_from
+            keep_chats(config.prompt, tokenizer, folder, say, elsewhere=pathlib.Path(other) if other else None)
         form = text_format(config.prompt, tokenizer) if tokenizer else PromptFormat()
         items = read(config.data, pathlib.Path(config.data.dir or folder / "data"), say)
         strict = config.mode != "doctor"  # which examines what it finds

@@ -26,4 +26,5 @@ def _cut_offs(config: Config) -> dict[str, int]:
 
 
 def _aims(config: Config) -> dict[str, int]:
-    return {"rl.group_size": config.rl.group_size, "rl.target_k": config.rl.target_k}
+    group = {"rl.group_size": config.rl.group_size} if config.rl.searches_groups else {}
+    return group | {"rl.target_k": config.rl.target_k}

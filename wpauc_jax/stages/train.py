@@ -1,6 +1,7 @@
 """SFT and RL on a workspace: steps, batches and validation handed to the one loop."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,9 +33,9 @@ from wpauc_jax.training.state import Step, TrainState, init_state
 
 
 def run_sft(work: Workspace, say: Say = tell) -> int:
-    """Supervised fine-tuning from the first parameters, or on from the newest checkpoint; nothing if it is done.
+    """Supervised fine-tuning from the first parameters or from another run's SFT; or on from the newest checkpoint.
 
-    Returns the updates done in all.
+    Does nothing if it is done. Returns the updates done in all.
     """
     settings = work.config.sft
     identity = {**work.identity(), "sft": _identity(settings)}
@@ -62,8 +63,17 @@ def run_sft(work: Workspace, say: Say = tell) -> int:
         tasks={task: work.alignment(task) for task in settings.tasks},
     )
     _tell_of_a_new_start(work, "sft", say)
-    state = init_state(work.first_params, optimizer, average=settings.ema > 0)
+    state = init_state(_start_of_sft(work, say), optimizer, average=settings.ema > 0)
     return _run(work, "sft", state, step, batches, plan, settings, identity)
+
+
+def _start_of_sft(work: Workspace, say: Say) -> Params:
+    """The parameters before the first update: those of `sft.start_from`, which must answer as this run does."""
+    start = work.config.sft.start_from
+    if not start:
+        return work.first_params
+    refuse_changes(work, "sft", say, kept=pathlib.Path(start))
+    return load_params(pathlib.Path(start, "sft", "best"), work.first_params)
 
 
 def run_rl(work: Workspace, say: Say = tell) -> int:

@@ -5,6 +5,7 @@ data, catalog, prompt, model. How many beams, users at a time or devices there a
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from wpauc_jax.config import Config, ConfigError
 from wpauc_jax.config.recorded import differences
 from wpauc_jax.runtime.files import read_json
 from wpauc_jax.stages.homes import home
-from wpauc_jax.stages.run import Run, Say, best_folder
+from wpauc_jax.stages.run import Run, Say
 from wpauc_jax.training.checkpoint import trained_with
 
 SECTIONS = ("data", "catalog", "prompt", "model")  # whose settings explain a fingerprint that differs
@@ -29,27 +30,34 @@ def settings_of(config: Config) -> dict[str, Any]:
     return {section: dataclasses.asdict(getattr(config, section)) for section in SECTIONS}
 
 
-def changes(run: Run, stage: str, *, also: Mapping[str, Any] | None = None) -> list[str]:
+def changes(
+    run: Run, stage: str, *, also: Mapping[str, Any] | None = None, kept: pathlib.Path | None = None
+) -> list[str]:
     """How this run would answer otherwise than the one that trained a stage: "scoring: 'vocab' then, ... now".
 
-    `also` holds further facts, with names of the identity of a checkpoint, that must be as they were.
+    `also` holds further facts, with names of the identity of a checkpoint, that must be as they were. `kept` is the
+    work directory that holds the stage, where it is another one than `home` says.
     """
-    record = trained_with(best_folder(run, stage).parent)
+    kept = kept or home(run.config, run.folder, stage)
+    record = trained_with(kept / stage)
     if "identity" not in record:
         return []
     now = run.answers() | dict(also or {})
-    if stage == "sft" and run.config.sft_from:  # several runs may go on from one SFT, each with a seed of its own
+    if kept != run.folder:  # several runs may go on from one SFT, each with a seed of its own
         del now["seed"]
-    kept = home(run.config, run.folder, stage) / "config.json"
-    return _explained(record["identity"], now, record.get("settings") or read_json(kept), settings_of(run.config))
+    settings = record.get("settings") or read_json(kept / "config.json")
+    return _explained(record["identity"], now, settings, settings_of(run.config))
 
 
-def refuse_changes(run: Run, stage: str, say: Say, *, also: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+def refuse_changes(
+    run: Run, stage: str, say: Say, *, also: Mapping[str, Any] | None = None, kept: pathlib.Path | None = None
+) -> tuple[str, ...]:
     """Raises ConfigError where `changes` finds any. With `allow_changes` says and returns them instead."""
-    found = changes(run, stage, also=also)
+    found = changes(run, stage, also=also, kept=kept)
     if not found:
         return ()
-    text = f"{best_folder(run, stage)} was trained with other settings: {'; '.join(found)}"
+    best = (kept or home(run.config, run.folder, stage)) / stage / "best"
+    text = f"{best} was trained with other settings: {'; '.join(found)}"
     if not run.config.allow_changes:
         raise ConfigError(
             f"{text}. Set these back, or set allow_changes=True to go on, and what is written will say so"

@@ -279,13 +279,23 @@ def finished_step(
     use for it.
     """
     newest = _newest(directory)
+    if newest is None or finished_record(directory, best) is None:
+        return None
+    return None if differences(read_meta(newest)["run"], meta, leave_out=leave_out) else int(newest.name)
+
+
+def finished_record(directory: str | os.PathLike[str], best: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The record of a stage that has come to its end and whose best parameters are sound; None otherwise.
+
+    It has "best_step", and "best_metrics", the validation of these parameters.
+    """
+    newest = _newest(directory)
     if newest is None or integrity.damage(newest, under="meta/"):
         return None
-    found = read_meta(newest)
-    if differences(found["run"], meta, leave_out=leave_out) or not found["record"].get("finished"):
+    record = read_meta(newest)["record"]
+    if not record.get("finished") or integrity.damage(pathlib.Path(best) / str(record["best_step"])):
         return None
-    unsound = integrity.damage(pathlib.Path(best) / str(found["record"]["best_step"]))
-    return None if unsound else int(newest.name)
+    return record
 
 
 def drop_leftovers(directory: str | os.PathLike[str], *, keep: int = 2, reach: int = 1) -> None:

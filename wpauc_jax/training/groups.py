@@ -11,17 +11,21 @@ from wpauc_jax.batches.types import RlBatch
 from wpauc_jax.config import RlConfig
 from wpauc_jax.decode import Prefilled, Ranker
 from wpauc_jax.decode.groups import rollout
-from wpauc_jax.models import Params
+from wpauc_jax.models import Dropout, Params
 from wpauc_jax.objectives import (
     PolicySums,
+    Total,
     group_advantages,
     negative_ranks,
     policy_loss_sums,
+    policy_weights,
     tawin_weights,
     window_weights,
 )
 from wpauc_jax.runtime.sharding import constrain
 from wpauc_jax.training.state import Metrics
+
+_DROPOUT = 0x64726F70  # tells the key of dropout from those of a rollout's depths
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["items", "target", "ref_logps"], meta_fields=[])
@@ -38,6 +42,11 @@ class Groups:
         """bool[B]: whether a group has a hit and a miss. Any other group's advantages and policy gradient are 0."""
         hit = self.items == self.target[:, None]
         return hit.any(axis=1) & ((self.items >= 0) & ~hit).any(axis=1)
+
+
+def dropout_of(config: RlConfig, key: jax.Array) -> Dropout | None:
+    """What a step drops in the pass over its prompts; drawn apart from what a rollout draws with the same key."""
+    return Dropout(jax.random.fold_in(key, _DROPOUT), config.dropout) if config.dropout else None
 
 
 def rolled_out(
@@ -68,6 +77,8 @@ def group_sums(
     scores = jax.lax.stop_gradient(logps).sum(-1)
     advantages = group_advantages(hit.astype(jnp.float32), std=config.std, where=valid)
     weights = WEIGHTING[config.weighting](config, scores, hit, valid)
+    if config.negative_scale != 1.0:
+        weights = jnp.where(hit, weights, config.negative_scale * weights)
     sums = policy_loss_sums(
         logps,
         advantages * weights,
@@ -80,7 +91,27 @@ def group_sums(
         kl_coef=config.kl_coef,
     )
     loss, metrics = sums.means()
-    return sums, metrics | _group_metrics(scores, hit, valid, weights, trie.num_items) | {"loss": loss}
+    first_codes = distinct_first_codes(ranker, items)
+    group_metrics = _group_metrics(scores, hit, valid, weights, trie.num_items)
+    return sums, metrics | group_metrics | {"first_codes": first_codes, "loss": loss}
+
+
+def target_logps(ranker: Ranker, params: Params, asked: Prefilled, target: jax.Array) -> jax.Array:
+    """Log-probability float32[B] of each prompt's target, differentiable; -inf where it is left out."""
+    return ranker.score(params, asked, target[:, None]).sum(-1)[:, 0]
+
+
+def likelihood_loss(logps: jax.Array) -> Total:
+    """Negative log-likelihood of the targets that are possible."""
+    possible = ~jnp.isneginf(logps)
+    return Total(-jnp.where(possible, logps, 0.0).sum(), possible.sum().astype(logps.dtype))
+
+
+def distinct_first_codes(ranker: Ranker, items: jax.Array) -> jax.Array:
+    """How many different first tokens a list of items int32[B, G] holds, a user's in the mean. RL narrows lists."""
+    nodes = jnp.sort(ranker.trie.path(items)[..., 0], axis=1)
+    new = jnp.pad(nodes[:, 1:] != nodes[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    return (new & (nodes != ranker.trie.dead)).sum(axis=1).astype(jnp.float32).mean()
 
 
 def equal_weights(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:
@@ -112,12 +143,18 @@ def soft_window(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.
     )
 
 
+def by_probability(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:
+    """The negatives by their own probability."""
+    return policy_weights(scores, hit, where=valid)
+
+
 # By `rl.weighting`: (settings, scores [B, G], hits, valid) -> weights [B, G] on a group's advantages, 1 on the target.
 WEIGHTING: dict[str, Callable[[RlConfig, jax.Array, jax.Array, jax.Array], jax.Array]] = {
     "none": equal_weights,
     "tawin": soft_window,
     "window": hard_window,
     "opauc": one_way_window,
+    "policy": by_probability,
 }
 
 
@@ -136,6 +173,7 @@ def _group_metrics(scores: jax.Array, hit: jax.Array, valid: jax.Array, weights:
         "hit_rate": found.mean(),
         "dead_groups": (~found | ~negative.any(axis=1)).mean(),
         "group_mass": mass.sum(axis=1).mean(),
+        "hit_mass": jnp.where(hit, mass, 0.0).sum(axis=1).mean(),
         "entropy_low": (known - rest * jnp.log(rest)).mean(),
         "entropy_high": (known - rest * jnp.log(rest / unseen)).mean(),
         "weight_by_rank": by_rank.sum(axis=(0, 1)) / scores.shape[0],

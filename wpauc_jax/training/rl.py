@@ -5,6 +5,8 @@ rolled out. So the rollout and the update can use the same pass over the prompt.
 
 The rollout reads the keys and values of that pass under stop_gradient. Then the G candidates are scored once more, with
 gradients. Autodiff adds up what flows back to the keys and values, and pulls it through the one prompt pass.
+
+`exact.py` has the objectives that need no group.
 """
 
 import dataclasses
@@ -13,6 +15,7 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from wpauc_jax.batches.types import RlBatch
@@ -21,8 +24,9 @@ from wpauc_jax.decode import Ranker
 from wpauc_jax.models import ALL_TRAINED, Frozen, Params
 from wpauc_jax.runtime.sharding import constrain_state, constrain_whole
 from wpauc_jax.training.compact import compact_gradient
-from wpauc_jax.training.groups import Groups, group_sums, rolled_out
-from wpauc_jax.training.state import Metrics, Step, TrainState, updated
+from wpauc_jax.training.exact import exact_loss
+from wpauc_jax.training.groups import Groups, dropout_of, group_sums, likelihood_loss, rolled_out, target_logps
+from wpauc_jax.training.state import Metrics, Step, TrainState, check_dropout, updated
 
 
 class Gradient(Protocol):
@@ -52,12 +56,18 @@ def make_rl_step(
 ) -> Step:
     """Rollout, reward, advantages, reweighting and update in one program; see `rl_loss`. The state is donated.
 
-    With `frozen` parameters the reference holds the trained ones alone, as the policy does.
+    With `frozen` parameters the reference holds the trained ones alone, as the policy does. What is drawn, by rollouts
+    and by dropout, is a function of the seed and the step.
+
+    Raises ConfigError for dropout in a family of models that takes none.
     """
+    check_dropout(ranker.policy, "rl", config.dropout)
     gradient = GRADIENTS[config.dead_groups]
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, frozen: Frozen, ranker: Ranker, batch: RlBatch) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, frozen: Frozen, ranker: Ranker, seed: jax.Array, batch: RlBatch
+    ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         ref_params = None if state.ref_params is None else ranker.policy.gathered(frozen.join(state.ref_params))
         grads, metrics = gradient(
@@ -67,7 +77,7 @@ def make_rl_step(
         state = _synced(updated(state, optimizer, grads, ema=config.ema), config)
         return constrain_state(state), constrain_whole(metrics)
 
-    return Step(step, frozen, ranker)
+    return Step(step, frozen, ranker, np.uint32(seed))
 
 
 def rl_loss(
@@ -79,14 +89,35 @@ def rl_loss(
     key: jax.Array,
     config: RlConfig,
 ) -> tuple[jax.Array, Metrics]:
-    """The loss of B users' groups and what it tells."""
-    asked = ranker.prefill(params, batch.prompts)
+    """The loss of B users and what it tells."""
+    return ESTIMATORS[config.estimator](ranker, params, ref_params=ref_params, batch=batch, key=key, config=config)
+
+
+def group_loss(
+    ranker: Ranker,
+    params: Params,
+    *,
+    ref_params: Params | None,
+    batch: RlBatch,
+    key: jax.Array,
+    config: RlConfig,
+) -> tuple[jax.Array, Metrics]:
+    """The loss of B users' groups, with `rl.nll` times their targets' negative log-likelihood."""
+    asked = ranker.prefill(params, batch.prompts, dropout_of(config, key))
     items = rolled_out(ranker, params, asked, batch, key, config)
     ref_logps = None
     if config.kl_coef > 0:
         ref_logps = ranker.score(ref_params, ranker.prefill(ref_params, batch.prompts), items)
     sums, metrics = group_sums(ranker, params, asked, Groups(items, batch.target, ref_logps), config=config)
-    return sums.loss.mean(), metrics
+    if not config.nll:
+        return sums.loss.mean(), metrics
+    nll = likelihood_loss(target_logps(ranker, params, asked, batch.target)).mean()
+    loss = sums.loss.mean() + config.nll * nll
+    return loss, metrics | {"loss": loss, "nll": nll}
+
+
+# By `rl.estimator`: the loss of a batch, as `rl_loss`.
+ESTIMATORS = {"sampled": group_loss, "exact": exact_loss}
 
 
 def full_gradient(

@@ -5,15 +5,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from wpauc_jax.batches.types import SftBatch
-from wpauc_jax.config import ConfigError, SftConfig
+from wpauc_jax.config import SftConfig
 from wpauc_jax.decode import Ranker
 from wpauc_jax.models import ALL_TRAINED, Dropout, Frozen, Params, Policy
 from wpauc_jax.runtime.sharding import constrain_state, constrain_whole
 from wpauc_jax.training.answers import answer_loss
-from wpauc_jax.training.state import Metrics, Step, TrainState, updated
+from wpauc_jax.training.state import Metrics, Step, TrainState, check_dropout, updated
 
 DEFAULT = SftConfig()
 
@@ -48,14 +49,13 @@ def make_sft_step(
 
     Raises ConfigError for dropout in a family of models that takes none.
     """
-    if config.dropout and not ranker.policy.takes_dropout:
-        raise ConfigError(
-            f"sft.dropout={config.dropout}: model.family={ranker.policy.config.family!r} takes no dropout; set it to 0"
-        )
+    check_dropout(ranker.policy, "sft", config.dropout)
     tasks = config.tasks
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, frozen: Frozen, ranker: Ranker, batch: SftBatch) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, frozen: Frozen, ranker: Ranker, seed: jax.Array, batch: SftBatch
+    ) -> tuple[TrainState, Metrics]:
         policy, key = ranker.policy, jax.random.fold_in(jax.random.key(seed), state.step)
         dropout = Dropout(key, config.dropout) if config.dropout else None
 
@@ -75,7 +75,7 @@ def make_sft_step(
         metrics |= {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return constrain_state(updated(state, optimizer, grads, ema=config.ema)), constrain_whole(metrics)
 
-    return Step(step, frozen, ranker)
+    return Step(step, frozen, ranker, np.uint32(seed))
 
 
 def sft_loss(

@@ -1,17 +1,20 @@
 """The training state that a step changes, and the step itself: a compiled program with what it leaves alone."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from wpauc_jax.batches.types import RlBatch, SftBatch
+from wpauc_jax.config import ConfigError
 from wpauc_jax.decode import Ranker
-from wpauc_jax.models import Frozen, Params
-from wpauc_jax.runtime.sharding import state_specs
+from wpauc_jax.models import Frozen, Params, Policy
+from wpauc_jax.runtime.sharding import place_whole, state_specs
 
 Batch = RlBatch | SftBatch
 Metrics = dict[str, jax.Array]
@@ -47,22 +50,40 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A compiled program (state, frozen, ranker, batch) -> (state, metrics) bound to what it does not change.
+    """A compiled program (state, frozen, ranker, seed, batch) -> (state, metrics) bound to what it does not change.
 
-    The state is donated.
+    The state is donated. The seed is an argument, so that runs which differ in it alone share one program.
     """
 
     program: jax.stages.Wrapped
     frozen: Frozen
     ranker: Ranker
+    seed: np.uint32
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One step; metrics stay on the device."""
-        return self.program(state, self.frozen, self.ranker, batch)
+        return self.program(state, self.frozen, self.ranker, self._placed_seed, batch)
+
+    @functools.cached_property
+    def _placed_seed(self) -> jax.Array:
+        """The seed on the devices, so that no step sends it there again."""
+        return jax.device_put(place_whole(self.seed))
 
     def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
         """The program for arrays, or shapes, like these."""
-        return self.program.lower(state, self.frozen, self.ranker, batch)
+        return self.program.lower(state, self.frozen, self.ranker, self.seed, batch)
+
+    def trace(self, state: TrainState, batch: Batch) -> jax.stages.Traced:
+        """The program before it is lowered, for arrays, or shapes, like these."""
+        return self.program.trace(state, self.frozen, self.ranker, self.seed, batch)
+
+
+def check_dropout(policy: Policy, stage: str, rate: float) -> None:
+    """Raises ConfigError for dropout in a family of models that takes none."""
+    if rate and not policy.takes_dropout:
+        raise ConfigError(
+            f"{stage}.dropout={rate}: model.family={policy.config.family!r} takes no dropout; set it to 0"
+        )
 
 
 def init_state(

@@ -1,0 +1,145 @@
+"""RL without a group: objectives of the target's own probability, `rl.estimator=exact`.
+
+The target is scored once, teacher-forced, behind the one pass over the prompt. So a step costs that of a group of one
+candidate, and no row is dead. Only soft Recall@K looks at other items, for its threshold: K + 1 beams without gradients
+(`beam`), `rl.group_size` of them (`window`), or a pass over the whole trie (`exact`). In a catalog of one token an item
+all items are scored in one product in any case, so the beams are exact.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from wpauc_jax.batches.types import RlBatch
+from wpauc_jax.config import RlConfig
+from wpauc_jax.decode import Prefilled, Ranker
+from wpauc_jax.models import Params
+from wpauc_jax.objectives import (
+    Total,
+    exact_group_loss,
+    gce_loss,
+    soft_recall,
+    soft_top_k_loss,
+    top_k_threshold,
+    window_threshold,
+)
+from wpauc_jax.runtime.sharding import constrain
+from wpauc_jax.training.groups import distinct_first_codes, dropout_of, likelihood_loss, target_logps
+from wpauc_jax.training.state import Metrics
+
+# (ranker, params, prompts, batch, log-probabilities of the targets [B], settings) -> the loss, and what it tells.
+Objective = Callable[[Ranker, Params, Prefilled, RlBatch, jax.Array, RlConfig], tuple[Total, Metrics]]
+
+
+def exact_loss(
+    ranker: Ranker,
+    params: Params,
+    *,
+    ref_params: Params | None,
+    batch: RlBatch,
+    key: jax.Array,
+    config: RlConfig,
+) -> tuple[jax.Array, Metrics]:
+    """The loss of B users' targets, with `rl.nll` times their negative log-likelihood, and what it tells.
+
+    Dropout alone draws with the key. There is no KL term, so `ref_params` are None.
+    """
+    asked = ranker.prefill(params, batch.prompts, dropout_of(config, key))
+    logps = target_logps(ranker, params, asked, batch.target)
+    found, metrics = OBJECTIVES[config.kind](ranker, params, asked, batch, logps, config)
+    nll = likelihood_loss(logps).mean()
+    loss = found.mean() + config.nll * nll if config.nll else found.mean()
+    return loss, metrics | {"loss": loss, "nll": nll, "target_mass": jnp.exp(logps).mean()}
+
+
+def expected_group(
+    ranker: Ranker, params: Params, asked: Prefilled, batch: RlBatch, logps: jax.Array, config: RlConfig
+) -> tuple[Total, Metrics]:
+    """What groups of independent draws from the policy give in expectation."""
+    return exact_group_loss(logps, std=config.std), {}
+
+
+def q_family(
+    ranker: Ranker, params: Params, asked: Prefilled, batch: RlBatch, logps: jax.Array, config: RlConfig
+) -> tuple[Total, Metrics]:
+    """Generalised cross-entropy."""
+    return gce_loss(logps, q=config.q), {}
+
+
+def soft_top_k(
+    ranker: Ranker, params: Params, asked: Prefilled, batch: RlBatch, logps: jax.Array, config: RlConfig
+) -> tuple[Total, Metrics]:
+    """Soft Recall@K, against a threshold that is found without gradients."""
+    params, asked = jax.lax.stop_gradient((params, asked))
+    thresholds, metrics = THRESHOLDS[config.threshold](ranker, params, asked, batch, config)
+    loss = soft_top_k_loss(logps, thresholds, temperature=config.softness, form=config.soft_form)
+    told = jax.lax.stop_gradient(logps)
+    metrics["soft_recall"] = soft_recall(told, thresholds, temperature=config.softness).mean()
+    metrics["above_threshold"] = (told > thresholds).mean(dtype=jnp.float32)
+    return loss, metrics
+
+
+# By `rl.kind`, those of `rl.estimator=exact`.
+OBJECTIVES: dict[str, Objective] = {
+    "grpo": expected_group,
+    "dr_grpo": expected_group,
+    "gce": q_family,
+    "soft_topk": soft_top_k,
+}
+
+
+def beam_threshold(
+    ranker: Ranker, params: Params, asked: Prefilled, batch: RlBatch, config: RlConfig
+) -> tuple[jax.Array, Metrics]:
+    """The K-th negative of K + 1 beams: one of the beams may be the target. A search finds at most the true K-th."""
+    scores, negative, metrics = _searched(ranker, params, asked, batch, config.target_k + 1)
+    return top_k_threshold(scores, config.target_k, where=negative), metrics
+
+
+def window_of_beams(
+    ranker: Ranker, params: Params, asked: Prefilled, batch: RlBatch, config: RlConfig
+) -> tuple[jax.Array, Metrics]:
+    """The mean of TAWin's window in a search of `rl.group_size` beams."""
+    scores, negative, metrics = _searched(ranker, params, asked, batch, config.group_size)
+    threshold = window_threshold(
+        scores,
+        anchor=config.anchor_rank,
+        temperature=config.temperature,
+        mass=config.mass,
+        rank_scale=config.rank_scale,
+        where=negative,
+    )
+    return threshold, metrics
+
+
+def exact_threshold(
+    ranker: Ranker, params: Params, asked: Prefilled, batch: RlBatch, config: RlConfig
+) -> tuple[jax.Array, Metrics]:
+    """The K-th negative of the whole catalog."""
+    scores = ranker.score_all(params, asked)
+    items = jnp.arange(scores.shape[1]).reshape(1, -1)
+    best, _ = jax.lax.top_k(jnp.where(items == batch.target[:, None], -jnp.inf, scores), config.target_k)
+    return best[:, -1], {}
+
+
+# By `rl.threshold`: (ranker, params, prompts, batch, settings) -> thresholds [B], and what they tell.
+THRESHOLDS: dict[str, Callable[[Ranker, Params, Prefilled, RlBatch, RlConfig], tuple[jax.Array, Metrics]]] = {
+    "beam": beam_threshold,
+    "exact": exact_threshold,
+    "window": window_of_beams,
+}
+
+
+def _searched(
+    ranker: Ranker, params: Params, asked: Prefilled, batch: RlBatch, num_beams: int
+) -> tuple[jax.Array, jax.Array, Metrics]:
+    """Scores of the likeliest items [B, W], which of them are negatives, and metrics."""
+    found = ranker.search(params, asked, num_beams=num_beams)
+    items = constrain(found.items, "batch", "group")
+    hit = items == batch.target[:, None]
+    metrics = {
+        "hit_rate": hit.any(axis=1).mean(),
+        "first_codes": distinct_first_codes(ranker, items),
+    }
+    return found.scores, found.valid & ~hit, metrics
