@@ -10,14 +10,13 @@ import os
 import pathlib
 import re
 import sys
-import typing
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
 
 from wpauc_jax.config.fields import ConfigError, expanded, from_config_dict, shown
+from wpauc_jax.config.names import check_name, nearest, setting_names
 from wpauc_jax.config.run import MODES, Config
 
 EXAMPLE = "python -m wpauc_jax.main --config=configs/quickstart.py --workdir=runs/quickstart"
@@ -70,24 +69,24 @@ Flags:
 def read(arguments: Sequence[str]) -> Command:
     """What `arguments` (sys.argv) ask for. Raises ConfigError, in one line, where they cannot be understood."""
     if len(arguments) == 1 and "config" in flags.FLAGS and flags.FLAGS["config"].present:
-        return _command(flags.FLAGS, _file(sys.argv))  # absl's app.run has read the command line already
-    arguments = [_home(argument) for argument in arguments]
-    _check_names(arguments)
+        return _command(flags.FLAGS, named_file(sys.argv))  # absl's app.run has read the command line already
+    arguments = [in_full(argument) for argument in arguments]
+    check_names(arguments)
     values = flags.FlagValues()
     values.append_flag_values(flags.FLAGS)  # those of the libraries, as --verbosity
     for name in set(_OWN) & set(values):
         delattr(values, name)  # its own are read anew
     define(values, arguments)
-    file = _file(arguments)
+    file = named_file(arguments)
     try:
         rest = values(arguments)[1:]
     except flags.UnrecognizedFlagError as error:
         settings = [f"config.{name}" for name in setting_names()]
         own = difflib.get_close_matches(error.flagname, _OWN, n=1)
-        nearest = _nearest(error.flagname, own or settings, "--")
-        raise ConfigError(f"there is no flag --{error.flagname}{nearest}") from error
+        meant = nearest(error.flagname, own or settings, "--")
+        raise ConfigError(f"there is no flag --{error.flagname}{meant}") from error
     except Exception as error:  # a user's configuration file is a program and may raise anything
-        raise ConfigError(_one_line(error, file)) from error
+        raise ConfigError(one_line(error, file)) from error
     if rest:
         raise ConfigError(f"unknown arguments: {' '.join(rest)}; settings are given as --config.name=value")
     if not file:
@@ -110,7 +109,7 @@ def define(values: flags.FlagValues, arguments: Sequence[str] | None = None) -> 
 def _command(values: flags.FlagValues, file: str) -> Command:
     return Command(
         config=from_config_dict(values["config"].value, Config),
-        workdir=_workdir(values["workdir"].value, file),
+        workdir=work_directory(values["workdir"].value, file),
         cluster=str(values["cluster"].value),
         coordinator=values["coordinator"].value,
         num_processes=values["num_processes"].value,
@@ -119,50 +118,24 @@ def _command(values: flags.FlagValues, file: str) -> Command:
     )
 
 
-def setting_names(kind: Any = Config, prefix: str = "") -> list[str]:
-    """Every setting's full name, as in rl.optim.b1."""
-    names = []
-    for name, hint in typing.get_type_hints(kind).items():
-        if dataclasses.is_dataclass(hint):
-            names += setting_names(hint, f"{prefix}{name}.")
-        elif not name.startswith("_"):
-            names.append(prefix + name)
-    return names
-
-
-def _check_names(arguments: Sequence[str]) -> None:
-    """Raises ConfigError where a setting is changed that does not exist."""
-    known = setting_names()
+def check_names(arguments: Sequence[str], group: str = "config", known: Sequence[str] | None = None) -> None:
+    """Raises ConfigError where a setting of a group of flags is changed that does not exist."""
+    known = setting_names() if known is None else known
     for argument in arguments[1:]:
         if argument == "--":
             break
-        found = re.fullmatch(r"--?(?:no)?config\.([^=]*)(=.*)?", argument, re.DOTALL)
-        name = re.sub(r"\[.*", "", found[1]) if found else ""
-        if not found or name in known:
-            continue
-        inside = [one for one in known if one.startswith(f"{name}.")]
-        if inside:
-            raise ConfigError(f"{name} is a group of settings; give one of them, as in --config.{inside[0]}=VALUE")
-        raise ConfigError(f"there is no setting {shown(name)}{_nearest(name, known, '--config.')}")
+        found = re.fullmatch(rf"--?(?:no)?{group}\.([^=]*)(=.*)?", argument, re.DOTALL)
+        if found:
+            check_name(re.sub(r"\[.*", "", found[1]), known, f"--{group}.")
 
 
-def _nearest(name: str, known: Iterable[str], prefix: str) -> str:
-    """What may have been meant: names that are spelled alike, in whole or in their last part."""
-    known = list(known)
-    last = {one: one.rpartition(".")[2] for one in known}
-    alike = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    ends = difflib.get_close_matches(name.rpartition(".")[2], set(last.values()), n=2, cutoff=0.75)
-    alike += sorted((one for one in known if last[one] in ends and one not in alike), key=lambda one: len(one))
-    listed = ", ".join(prefix + one for one in alike[:4])
-    return f"; did you mean {listed}?" if alike else "; docs/settings.md lists all settings, --help all flags"
-
-
-def _home(argument: str) -> str:
+def in_full(argument: str) -> str:
+    """The argument, with the home directory in place of `~` where it names a file or folder."""
     flag, equals, value = argument.partition("=")
     return f"{flag}={expanded(flag, value)}" if equals and flag.lstrip("-") in ("config", "workdir") else argument
 
 
-def _file(arguments: Sequence[str]) -> str:
+def named_file(arguments: Sequence[str], example: str = EXAMPLE) -> str:
     """What --config names, as far as it is to be found before the flags are parsed; it must exist."""
     named = ""
     for number, argument in enumerate(arguments[1:], start=1):
@@ -172,11 +145,12 @@ def _file(arguments: Sequence[str]) -> str:
     path = named.partition(":")[0]
     if named and not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise ConfigError(f"--config={shown(path)} {what}; give a file of configs/, as in {EXAMPLE}")
+        raise ConfigError(f"--config={shown(path)} {what}; give a file of configs/, as in {example}")
     return named
 
 
-def _workdir(given: str | None, file: str) -> pathlib.Path:
+def work_directory(given: str | None, file: str) -> pathlib.Path:
+    """What --workdir says, or what the file's name says. Raises ConfigError where it cannot be a directory."""
     path, _, argument = file.partition(":")
     name = pathlib.Path(path).stem
     text = given or f"runs/{name}-{argument}" if argument else given or f"runs/{name}"
@@ -187,7 +161,7 @@ def _workdir(given: str | None, file: str) -> pathlib.Path:
     return pathlib.Path(text)
 
 
-def _one_line(error: Exception, file: str) -> str:
+def one_line(error: Exception, file: str) -> str:
     """What parsing raised, without the traceback that may be part of its text."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
     if "Error whilst parsing config file" in str(error):  # the text goes on with a traceback

@@ -7,6 +7,8 @@ import numpy as np
 
 from wpauc_jax.evaluation.ranks import Ranks, RanksError
 
+_DRAWS_AT_ONCE = 500  # of the bootstrap over users and seeds, whose table of users is the larger one
+
 
 @dataclasses.dataclass(frozen=True)
 class PairedDifference:
@@ -42,7 +44,6 @@ def paired_bootstrap(
     total = np.bincount(user, weights=values_b - values_a)
     draws = bootstrap_means(total, np.bincount(user), samples, seed)
     low, high = np.quantile(draws, (0.025, 0.975))
-    side = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
     return PairedDifference(
         metric=metric,
         mean_a=float(values_a.mean()),
@@ -50,8 +51,93 @@ def paired_bootstrap(
         difference=float((values_b - values_a).mean()),
         low=float(low),
         high=float(high),
-        p_value=min(1.0, 2 * (side + 1) / (samples + 1)),
+        p_value=_two_sided(draws),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class SeededDifference:
+    """Metric of B minus metric of A, where both were trained with the same seeds.
+
+    users: what `paired_bootstrap` finds, with these trainings taken as given.
+    seeds: how many seeds; spread: the standard deviation of the difference between them, nan with one seed.
+    low, high, p_value, error: 95% interval, two-sided p-value and standard error over users and seeds. With one seed
+    they are those over users, and say nothing of another training.
+    """
+
+    users: PairedDifference
+    seeds: int
+    spread: float
+    low: float
+    high: float
+    p_value: float
+    error: float
+
+
+def seeded_bootstrap(
+    a: Sequence[Ranks], b: Sequence[Ranks], metric: str, *, samples: int = 10_000, seed: int = 0
+) -> SeededDifference:
+    """`paired_bootstrap` of runs paired by seed, and the same over users and seeds: a[i] and b[i] have one seed.
+
+    A draw takes as many users as there are, and S - 1 of the S seeds, both with replacement. S - 1 draws of a seed make
+    the variance of their mean that of the mean over S seeds, which S draws would understate (Rao and Wu, 1988). To draw
+    both at once errs towards a wide interval (Owen, 2007). Raises RanksError as `paired_bootstrap` does, and where A
+    and B have not as many runs.
+    """
+    if len(a) != len(b):
+        raise RanksError(f"A has {len(a)} runs and B {len(b)}; runs are compared seed by seed")
+    users = paired_bootstrap(a, b, metric, samples=samples, seed=seed)
+    differences, user = _by_sample(a, b, metric)
+    by_seed = differences.mean(axis=1)
+    totals = np.stack([np.bincount(user, weights=row) for row in differences], axis=1)
+    draws = users_and_seeds_draws(totals, np.bincount(user), samples, seed)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return SeededDifference(
+        users=users,
+        seeds=len(a),
+        spread=float(by_seed.std(ddof=1)) if len(a) > 1 else float("nan"),
+        low=float(low),
+        high=float(high),
+        p_value=_two_sided(draws),
+        error=float(draws.std(ddof=1)),
+    )
+
+
+def users_and_seeds_draws(totals: np.ndarray, count: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """float64[samples]: the mean over drawn seeds of totals [U, S] of drawn users, over the sum of their counts [U].
+
+    The seeds of a draw are S - 1, or the one that there is. Users with the same totals and count are alike, as in
+    `bootstrap_means`.
+    """
+    num_users, num_seeds = totals.shape
+    kinds, size = np.unique(np.column_stack([totals, count]), axis=0, return_counts=True)
+    rng = np.random.default_rng(seed)
+    taken = max(num_seeds - 1, 1)
+    shares = rng.multinomial(taken, np.full(num_seeds, 1 / num_seeds), size=samples) / taken
+    drawn = np.concatenate(
+        [
+            rng.multinomial(num_users, size / num_users, size=part) @ kinds
+            for part in (min(_DRAWS_AT_ONCE, samples - first) for first in range(0, samples, _DRAWS_AT_ONCE))
+        ]
+    )
+    return (drawn[:, :-1] * shares).sum(axis=1) / drawn[:, -1]
+
+
+def _by_sample(a: Sequence[Ranks], b: Sequence[Ranks], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """(float64[S, N], int[N]): the metric of b[s] minus that of a[s] of every sample; the number of its user."""
+
+    def values(run: Ranks) -> np.ndarray:
+        return run.values(metric)[np.argsort(run.sample)]
+
+    user = a[0].user[np.argsort(a[0].sample)]
+    differences = np.stack([values(two) - values(one) for one, two in zip(a, b, strict=True)])
+    return differences, np.unique(user, return_inverse=True)[1]
+
+
+def _two_sided(draws: np.ndarray) -> float:
+    """Twice the smaller share of draws on either side of 0."""
+    side = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
+    return min(1.0, 2 * (side + 1) / (draws.size + 1))
 
 
 def bootstrap_means(total: np.ndarray, count: np.ndarray, samples: int, seed: int) -> np.ndarray:

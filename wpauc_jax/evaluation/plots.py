@@ -29,7 +29,7 @@ _TITLES = {
     "learning_rate": "learning rate",
     "weight_by_rank": "weight by rank among the negatives",
 }
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -56,8 +56,8 @@ def plot_training(metrics: str | os.PathLike[str], folder: str | os.PathLike[str
         train = [line for line in lines if line["stage"] == stage]
         valid = [line for line in lines if line["stage"] == stage + _VALID]
         path = pathlib.Path(folder, f"training_{stage.replace('/', '_')}.png")
-        with matplotlib.rc_context(_STYLE):
-            _save(training_figure(stage, train, valid), path)
+        with matplotlib.rc_context(STYLE):
+            save_figure(training_figure(stage, train, valid), path)
         made.append(path)
     return made
 
@@ -71,8 +71,8 @@ def plot_stages(
     title: str = "Test metrics by stage",
 ) -> None:
     """`stages_figure` as a PNG."""
-    with matplotlib.rc_context(_STYLE):
-        _save(stages_figure(stages, recall_at, ndcg_at, title), pathlib.Path(path))
+    with matplotlib.rc_context(STYLE):
+        save_figure(stages_figure(stages, recall_at, ndcg_at, title), pathlib.Path(path))
 
 
 def stages_figure(
@@ -196,6 +196,7 @@ def _draw_by_rank(axis: Axes, lines: list[dict[str, Any]], key: str) -> None:
     axis.grid(axis="x", visible=False)
 
 
-def _save(figure: Figure, path: pathlib.Path) -> None:
+def save_figure(figure: Figure, path: pathlib.Path) -> None:
+    """Writes a picture, whole or not at all, in the format of the name's ending."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)

@@ -84,7 +84,7 @@ class Progress:
         left = max(self._total - self._done, 0) / max(rate, 1e-9)
         share = self._done / max(self._total, 1)
         line = f"{self._label}: {self._done}/{self._total} {self._unit} ({share:.0%}), {rate:.1f} {self._unit}/s"
-        line += f", {_duration(left)} left" + (f", {text}" if text else "")
+        line += f", {duration(left)} left" + (f", {text}" if text else "")
         print(line, file=self._file, flush=True)
 
 
@@ -94,7 +94,8 @@ def _next_tenth(done: int, total: int) -> int:
     return max(math.ceil(tenth), done + 1)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """'1:02:03' for 3,723 seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"

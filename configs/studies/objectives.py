@@ -1,0 +1,50 @@
+"""Which objective gains over SFT that goes on? GRPO and TAWin on beams, closed forms, soft Top-K, and mixtures.
+
+    python -m wpauc_jax.study --config=configs/studies/objectives.py --workdir=runs/objectives --study.workers=2
+    python -m wpauc_jax.study --config=configs/studies/objectives.py:office --config.data.root=DATA
+
+An objective is an arm: add a line to ARMS to compare another one. All arms start from one SFT by seed and do as many
+updates on the same rows. docs/theory.md says what each of them is. On the sets of configs/benchmarks.py a learning rate
+is chosen for every arm by validation, all from one grid, with the first seed. Without an argument the world is that of
+configs/synthetic.py, under five minutes on two cores. Expect SFT going on ahead of all of them there.
+"""
+
+import pathlib
+from typing import Any
+
+from wpauc_jax.config.names import with_settings
+from wpauc_jax.study import SHARED_SFT, Of, Study
+from wpauc_jax.study.files import read_config
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1]
+WORLD = {"sft.steps": 150, "rl.steps": 60, "rl.batch_size": 256, "eval.num_beams": 40, "rl.kl_coef": 0.0}
+SETS = {"rl.epochs": 4.0, "eval.num_beams": 50, "rl.kl_coef": 0.0, "eval.select": "ndcg@10"}
+RATES = (1e-4, 3e-4, 1e-3)
+EXACT: dict[str, Any] = {"rl.estimator": "exact"}
+ARMS: dict[str, dict[str, Any]] = {
+    "sft_on": {"mode": "sft", "sft.start_from": SHARED_SFT, "rl.rows": "same"},
+    "grpo": {"rl.weighting": "none"},
+    "tawin_t1": {"rl.temperature": 1.0},
+    "tawin_t4": {"rl.temperature": 4.0},
+    "tawin_scaled": {"rl.negative_scale": 0.25},
+    "exact_grpo": EXACT,
+    "gce": {**EXACT, "rl.kind": "gce", "rl.q": 0.5},
+    **{f"soft_top{k}": {**EXACT, "rl.kind": "soft_topk", "rl.target_k": k} for k in (1, 3, 10)},
+}
+
+
+def get_study(arg: str | None = None) -> Study:
+    if arg:
+        base = with_settings(read_config(CONFIGS / "benchmarks.py", arg), SETS)
+        grid = {"*": {"rl.optim.learning_rate": RATES}, "sft_on": {"sft.optim.learning_rate": RATES}}
+        length = {"sft.epochs": Of("rl.epochs"), "sft.batch_size": Of("rl.batch_size")}
+    else:
+        base, grid = with_settings(read_config(CONFIGS / "synthetic.py"), WORLD), {}
+        length = {"sft.steps": Of("rl.steps")}
+    return Study(
+        base=base,
+        arms={**ARMS, "sft_on": ARMS["sft_on"] | length},
+        controls=("sft_on", "grpo"),
+        metrics=("recall@3", "recall@10", "ndcg@10"),
+        grid=grid,
+    )
