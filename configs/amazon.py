@@ -21,7 +21,7 @@ folder of the cache. Put the files there, and the same command runs without a ne
 Expect sizes close to those that the paper's peers publish: 3,686 items of industrial, 3,459 of office (8,328 users,
 4,866 test rows), 11,252 of toys. They need not be equal: the peers count words between single spaces, know only one
 kind of markup, and take the last of several titles of an item. Do not expect the paper's numbers: the model is a small
-decoder trained from scratch, and the paper's is a language model (configs/qwen2_5.py). Its settings are those of
+decoder trained from scratch, and the paper's is a language model (configs/recipes/tawin.py). Its settings are those of
 configs/benchmarks.py, which were tuned on another cut of Office. Nobody could fetch these files here, so they are not
 tuned for these sets, and docs/results.md does not report them. An item is one token. For semantic ids give
 `--config.catalog.ids=kmeans`.

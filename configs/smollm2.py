@@ -8,7 +8,7 @@ office/office.inter.gz and office/office.item.gz.
 Expect half an hour for the training and an hour for the test of all users; benchmarks/smollm2.py measures on a draw of
 them. This shows that a real language model runs from end to end, not how good it can get. A history has five items, a
 title at most 12 tokens. SFT takes 200 steps, a fifth of an epoch, and RL takes 10, both on adapters. With a GPU or TPU
-start from configs/qwen2_5.py instead.
+start from configs/recipes/tawin.py instead.
 
 bfloat16 is the faster type on a CPU with a matrix unit for it (Intel AMX). Elsewhere give
 `--config.model.dtype=float32`.

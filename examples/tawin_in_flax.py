@@ -3,7 +3,8 @@
     python examples/tawin_in_flax.py
 
 256 users prefer 100 items by a known distribution of rank 32; the model has rank 6, so it must choose what to get
-right. After a cross-entropy start, TAWin with anchor K - 1 buys Recall@K. Recall is exact, as a share of the optimum.
+right. After a cross-entropy start, TAWin with anchor K - 1 buys Recall@K. Two objectives without a group stand beside
+it: what GRPO is in expectation, and soft Recall@K. Recall is exact, as a share of the optimum.
 """
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from wpauc_jax.objectives import catalog_cross_entropy, tawin_loss
+from wpauc_jax.objectives import catalog_cross_entropy, exact_group_loss, soft_top_k_loss, tawin_loss, top_k_threshold
 
 USERS, ITEMS, GROUP, TRUE_RANK, RANK = 256, 100, 32, 32, 6
 CUTOFFS = (1, 3, 5, 10)
@@ -41,6 +42,22 @@ def rl_loss(anchor):
     return loss
 
 
+def closed_form_loss(scores, targets):
+    return exact_group_loss(of_targets(jax.nn.log_softmax(scores), targets)).mean()
+
+
+def soft_loss(k):
+    def loss(scores, targets):
+        logps, others = jax.nn.log_softmax(scores), jnp.arange(ITEMS)[None] != targets[:, None]
+        return soft_top_k_loss(of_targets(logps, targets), top_k_threshold(logps, k, where=others)).mean()
+
+    return loss
+
+
+def of_targets(logps, targets):
+    return jnp.take_along_axis(logps, targets[:, None], axis=1)[:, 0]
+
+
 def train(model, loss, steps, learning_rate):
     optimizer = nnx.Optimizer(model, optax.adam(learning_rate), wrt=nnx.Param)
 
@@ -66,10 +83,12 @@ def main(anchors=(0, 2, 4, 9), start_steps=1500, steps=1500):
     before, best = recall(start(everyone)), recall(truth)
     print("recall / optimum  " + "".join(f"{f'@{k}':>8}" for k in CUTOFFS) + "   gains most at")
     print("start             " + "".join(f"{share:8.3f}" for share in before / best))
-    for anchor in anchors:
-        after = recall(train(nnx.clone(start), rl_loss(anchor), steps, 3e-4)(everyone))
+    losses = {f"TAWin anchor {anchor}": rl_loss(anchor) for anchor in anchors}
+    losses |= {"exact GRPO": closed_form_loss} | {f"soft top {anchor + 1}": soft_loss(anchor + 1) for anchor in anchors}
+    for name, loss in losses.items():
+        after = recall(train(nnx.clone(start), loss, steps, 3e-4)(everyone))
         most = CUTOFFS[int(jnp.argmax((after - before) / best))]
-        print(f"TAWin anchor {anchor:<5}" + "".join(f"{share:8.3f}" for share in after / best) + f"   K = {most}")
+        print(f"{name:18}" + "".join(f"{share:8.3f}" for share in after / best) + f"   K = {most}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ SHORT_TEST = re.compile(r"`::(test_[\w*]+)`")
 MODULE = re.compile(r"python3? -m ([\w.]+)")
 SETTING = re.compile(r"--config\.([a-z_]+(?:\.[a-z_0-9]+)*)(?:=([^\s`'\")]+))?")
 SETTING_NAME = re.compile(r"([a-z_]+(?:\.[a-z_0-9]+)+)(?:=.*)?")
-CONFIG_FILE = re.compile(r"--config=(configs/\w+\.py)(?::([\w.-]+))?")
+CONFIG_FILE = re.compile(r"--config=(configs/(?:\w+/)*\w+\.py)(?::([\w.-]+))?")
 TARGET = re.compile(r"(?:`|^)make ([a-z-]+)", re.MULTILINE)
 NEW_MODULE = re.compile(r"# a new module, ([\w.]+)\n")
 FILE_ENDINGS = ("json", "jsonl", "npz", "py")
@@ -146,7 +146,8 @@ def test_commands_can_be_given(name):
             assert importlib.util.find_spec(module), f"{name}: python -m {module}"
     for path, argument in CONFIG_FILE.findall(text):
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
-        module.get_config(argument or None)
+        made = getattr(module, "get_study" if path.startswith("configs/studies/") else "get_config")
+        made(argument or None)
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert set(TARGET.findall(text)) <= targets
 

@@ -5,8 +5,9 @@
 
 An objective is an arm: add a line to ARMS to compare another one. All arms start from one SFT by seed and do as many
 updates on the same rows. docs/theory.md says what each of them is. On the sets of configs/benchmarks.py a learning rate
-is chosen for every arm by validation, all from one grid, with the first seed. Without an argument the world is that of
-configs/synthetic.py, under five minutes on two cores. Expect SFT going on ahead of all of them there.
+is chosen for every arm by validation, all from one grid, with the first seed. Every arm keeps the step that is best by
+validation's NDCG@10; its beginning counts, too. Without an argument the world is that of configs/synthetic.py, under
+five minutes on two cores. Expect SFT going on ahead of all of them there.
 """
 
 import pathlib
@@ -18,7 +19,14 @@ from wpauc_jax.study.files import read_config
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1]
 WORLD = {"sft.steps": 150, "rl.steps": 60, "rl.batch_size": 256, "eval.num_beams": 40, "rl.kl_coef": 0.0}
-SETS = {"rl.epochs": 4.0, "eval.num_beams": 50, "rl.kl_coef": 0.0, "eval.select": "ndcg@10"}
+SETS = {
+    "rl.epochs": 4.0,
+    "rl.patience": 0,
+    "rl.kl_coef": 0.0,
+    "rl.dropout": 0.3,  # as SFT has it
+    "eval.num_beams": 50,
+    "eval.select": "ndcg@10",
+}
 RATES = (1e-4, 3e-4, 1e-3)
 EXACT: dict[str, Any] = {"rl.estimator": "exact"}
 ARMS: dict[str, dict[str, Any]] = {
@@ -37,7 +45,8 @@ def get_study(arg: str | None = None) -> Study:
     if arg:
         base = with_settings(read_config(CONFIGS / "benchmarks.py", arg), SETS)
         grid = {"*": {"rl.optim.learning_rate": RATES}, "sft_on": {"sft.optim.learning_rate": RATES}}
-        length = {"sft.epochs": Of("rl.epochs"), "sft.batch_size": Of("rl.batch_size")}
+        # A row of SFT holds several samples: 8 rows make about as many updates of an epoch as 64 samples of RL.
+        length = {"sft.epochs": Of("rl.epochs"), "sft.evals": Of("rl.evals"), "sft.patience": 0, "sft.batch_size": 8}
     else:
         base, grid = with_settings(read_config(CONFIGS / "synthetic.py"), WORLD), {}
         length = {"sft.steps": Of("rl.steps")}

@@ -24,8 +24,8 @@ ALL = [
     "amazon.py:office",
     "amazon.py:toys",
     "own.py",
-    "qwen2_5.py:0.5B-title",
-    "qwen2_5.py:7B-sid-yelp",
+    "recipes/tawin.py:0.5B-title",
+    "recipes/tawin.py:7B-sid-yelp",
     "smollm2.py",
     "yelp.py",
     "synthetic.py",
@@ -63,7 +63,8 @@ def test_every_field_can_be_set_on_the_command_line():
 
 
 def test_every_config_file_is_tested():
-    assert {path.name for path in CONFIGS.glob("*.py")} == {name.partition(":")[0] for name in ALL}
+    files = [*CONFIGS.glob("*.py"), *CONFIGS.glob("recipes/*.py")]
+    assert {str(path.relative_to(CONFIGS)) for path in files} == {name.partition(":")[0] for name in ALL}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -98,11 +99,11 @@ def test_the_papers_data_sets_are_prepared_by_one_protocol():
         assert (data.require_title, data.drop_markup, data.title_words) == (True, True, 20)
         assert (own.rl.group_size, own.rl.target_k) == (16, 3)
         for items in ("title", "sid"):
-            qwen = parse(f"qwen2_5.py:0.5B-{items}-{name}")
+            qwen = parse(f"recipes/tawin.py:0.5B-{items}-{name}")
             assert qwen.data == data
             assert qwen.catalog.ids == {"title": "title", "sid": "kmeans"}[items]
     assert parse("amazon.py") == parse("amazon.py:industrial")
-    assert parse("qwen2_5.py:3B-sid") == parse("qwen2_5.py:3B-sid-industrial")
+    assert parse("recipes/tawin.py:3B-sid") == parse("recipes/tawin.py:3B-sid-industrial")
     categories = {name: parse(f"amazon.py:{name}").data.archive for name in list(windows)[:3]}
     assert categories == {
         "industrial": "amazon2018:Industrial_and_Scientific",
@@ -119,7 +120,7 @@ def test_the_papers_data_sets_are_prepared_by_one_protocol():
         ("benchmarks.py", "None.*office, toys, industrial, yelp"),
         ("benchmarks.py:books", "'books'.*office, toys, industrial, yelp"),
         *(
-            (f"qwen2_5.py:{arg}", QWEN)
+            (f"recipes/tawin.py:{arg}", QWEN)
             for arg in ("0.5B", "0.6B-sid", "0.5B-sids", "0.5B-sid-books", "0.5B-sid-toys-x")
         ),
     ],

@@ -51,7 +51,7 @@ def run_sft(work: Workspace, say: Say = tell) -> int:
         settings.row_tokens,
         exclude_history=settings.exclude_history and work.builder.exclude_history,
     )
-    plan = _plan(work, "sft", settings, len(packed))
+    plan = dataclasses.replace(_plan(work, "sft", settings, len(packed)), eval_at_start=bool(settings.start_from))
     optimizer = make_optimizer(settings.optim, plan.total_steps)
     ranker = work.ranker(SFT_SCORING[settings.loss])
     step = make_sft_step(ranker, optimizer, settings, seed=work.config.seed, frozen=work.frozen)

@@ -1,7 +1,7 @@
-"""Qwen2.5 with the paper's settings, on one of its data sets. Items are titles, or semantic ids as new tokens.
+"""TAWin as its paper has it: Qwen2.5 on one of its data sets. Items are titles, or semantic ids as new tokens.
 
-    python -m wpauc_jax.main --config=configs/qwen2_5.py:0.5B-title --workdir=runs/qwen-title
-    python -m wpauc_jax.main --config=configs/qwen2_5.py:1.5B-sid-office --workdir=runs/qwen-office
+    python -m wpauc_jax.main --config=configs/recipes/tawin.py:0.5B-title --workdir=runs/qwen-title
+    python -m wpauc_jax.main --config=configs/recipes/tawin.py:1.5B-sid-office --workdir=runs/qwen-office
 
 The argument is SIZE-ITEMS-SET: 0.5B, 1.5B, 3B or 7B; title or sid; industrial, office, toys or yelp. Without SET it is
 industrial. The data are those of configs/amazon.py and configs/yelp.py: the same files, fetched or of your own, and the
@@ -81,7 +81,8 @@ def _parts(arg: str | None) -> tuple[str, str, str]:
     if len(parts) != 3 or not all(part in names for part, names in zip(parts, known, strict=True)):
         sizes, items, sets = map(", ".join, known)
         raise ConfigError(
-            f"configs/qwen2_5.py knows no {arg!r}; use --config=configs/qwen2_5.py:SIZE-ITEMS or SIZE-ITEMS-SET with "
+            f"configs/recipes/tawin.py knows no {arg!r}; use "
+            "--config=configs/recipes/tawin.py:SIZE-ITEMS or SIZE-ITEMS-SET with "
             f"SIZE one of {sizes}, ITEMS one of {items} and SET one of {sets}"
         )
     return parts[0], parts[1], parts[2]

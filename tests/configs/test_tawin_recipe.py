@@ -1,4 +1,4 @@
-"""configs/qwen2_5.py without weights: every size's steps are traced, one is compiled among the slow tests."""
+"""configs/recipes/tawin.py without weights: every size's steps are traced, one is compiled among the slow tests."""
 
 import dataclasses
 import functools
@@ -40,7 +40,7 @@ def shape(*sizes, dtype=jnp.int32):
 
 def lowered(size, items, stage, **changes):
     """(the step of `stage` for abstract arrays, the parameters' shapes)."""
-    config = parse(f"qwen2_5.py:{size}-{items}", *(f"--config.{name}={value}" for name, value in changes.items()))
+    config = parse(f"recipes/tawin.py:{size}-{items}", *(f"--config.{name}={value}" for name, value in changes.items()))
     tokens = max(config.model.vocab_size, max(int(rows.max()) for rows in catalogue(items).rows) + 1)
     policy, params = make_policy(dataclasses.replace(config.model, vocab_size=tokens))
     trained, frozen = split_params(policy, params)
