@@ -43,7 +43,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "the run, whose SFT is trained")
 _ROWS = flags.DEFINE_integer("rows", 2048, "training rows that are drawn")
 _OUT = flags.DEFINE_string("out", None, "a folder for the figure, gradient_share.png")
 
-BUCKETS = {"1": 1, "2-3": 3, "4-10": 10, "11-50": 50, "above": sys.maxsize}  # the last rank of each
+BUCKETS = {"1": 1, "2-3": 3, "4-10": 10, "11-50": 50, "51+": sys.maxsize}  # the last rank of each
 Loss = Callable[[jax.Array, jax.Array, RlConfig], jax.Array]  # (log-probabilities [B, I], targets [B]) -> a number
 
 

@@ -9,7 +9,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from benchmarks import theory
+from benchmarks import gradient_share, theory
+from wpauc_jax.config import RlConfig
 from wpauc_jax.objectives import recall_at_k
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -57,3 +58,15 @@ def test_figures_and_the_correlations_they_show(tmp_path):
         ink = [(picture[..., :3] != 1).any(axis=2) for picture in (drawn, kept)]
         assert all(one.mean() > 0.02 for one in ink)
         assert (ink[0] & ink[1]).sum() > 0.5 * (ink[0] | ink[1]).sum()
+
+
+def test_shares_of_the_gradient():
+    """Beams give nothing to rows beyond the group; SFT gives all rows about as much; each column sums to 1."""
+    rng = np.random.default_rng(0)
+    logps = np.asarray(jax.nn.log_softmax(rng.normal(size=(500, 200)).astype(np.float32)))
+    found = gradient_share.shares(logps, rng.integers(0, 200, 500), RlConfig(group_size=16, target_k=3))
+    assert all(sum(values) == pytest.approx(1) for values in found.values())
+    beyond, first = list(gradient_share.BUCKETS).index("51+"), 0
+    assert found["GRPO"][beyond] == found["TAWin"][beyond] == 0 < found["exact"][beyond] < found["SFT"][beyond]
+    np.testing.assert_allclose(found["SFT"], found["rows"], atol=0.02)
+    assert found["rows"][first] < found["exact"][first] < found["GRPO"][first]
