@@ -1,6 +1,7 @@
 """SFT that goes on from the best SFT of another work directory."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -63,3 +64,18 @@ def test_an_sft_that_answers_otherwise_is_refused(first, tmp_path):
     other = dataclasses.replace(other, model=dataclasses.replace(other.model, rope_theta=50.0))
     with pytest.raises(ConfigError, match=r"was trained with other settings: model\.rope_theta: 10000\.0 then, 50\.0"):
         run(other, tmp_path / "on")
+
+
+def test_a_stage_that_gains_nothing_says_so(first, tmp_path, capsys):
+    harmful = dataclasses.replace(CONFIG.rl.optim, learning_rate=10.0)
+    rl = dataclasses.replace(CONFIG.rl, steps=1, evals=1, saves=1, optim=harmful)
+    config = dataclasses.replace(sft(steps=6), sft_from=str(first), rl=rl)
+    run(dataclasses.replace(config, mode="rl"), tmp_path / "rl")
+    capsys.readouterr()
+    run(dataclasses.replace(config, mode="evaluate"), tmp_path / "rl")
+    line = (
+        "rl: no step was better on validation (recall@2) than step 0, so this row is that of the SFT that it began with"
+    )
+    printed = capsys.readouterr().out
+    assert (line in printed) == (json.loads((tmp_path / "rl" / "results.json").read_text())["best_steps"]["rl"] == 0)
+    assert line in printed and "sft: no step" not in printed

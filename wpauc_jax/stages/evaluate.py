@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from wpauc_jax.config import Config
 from wpauc_jax.config.recorded import differences
 from wpauc_jax.data.dataset import positions
 from wpauc_jax.evaluation.evaluate import evaluate, evaluate_exact
@@ -64,7 +65,11 @@ def evaluate_workspace(work: Workspace, say: Say) -> None:
     )
     judged = dict.fromkeys(select_metric(config, stage) for stage in STAGES)
     judgement = verdicts({stage: found[stage] for stage in stages}, rivals(untrained), judged)
-    table = "\n".join([report.table(), *(verdict.line() for verdict in judgement)])
+    lines = [
+        *(verdict.line() for verdict in judgement),
+        *_without_gain(config, {name: evaluated[name] for name in stages}),
+    ]
+    table = "\n".join([report.table(), *lines])
     if config.eval.exact and stages:
         table += "\n\n" + exact_table({stage: evaluated[stage]["exact"] for stage in stages})
     renewed = bool(new) or before.get("stages", {}).keys() != report.stages.keys()
@@ -77,6 +82,17 @@ def evaluate_workspace(work: Workspace, say: Say) -> None:
         print(table)
     if renewed or not _stages_plot(work).exists():
         _plot(work, report, say)
+
+
+def _without_gain(config: Config, evaluated: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each stage whose best parameters are those that it began with."""
+    began = {"rl": "the SFT that it began with", "sft": config.sft.start_from and f"the SFT of {config.sft.start_from}"}
+    return [
+        f"{stage}: no step was better on validation ({select_metric(config, stage)}) than step 0, so this row is that "
+        f"of {began[stage]}"
+        for stage, facts in evaluated.items()
+        if facts["step"] == 0 and began[stage]
+    ]
 
 
 def _beside(work: Workspace, stage: str) -> dict[str, Any]:
