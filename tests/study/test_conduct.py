@@ -157,7 +157,7 @@ def test_an_arm_that_diverges_is_recorded_and_the_others_go_on(tmp_path):
 def test_two_studies_are_joined(done, tmp_path):
     first, _, _, _ = done
     arms = {"grpo": {"rl.weighting": "none"}, "window": {"rl.weighting": "window"}}
-    code, _, _ = do(small_study(arms, join=str(first)), tmp_path / "second")
+    code, _, _ = do(small_study(arms, seeds=(0,), join=str(first)), tmp_path / "second")
     text = (tmp_path / "second" / "study.md").read_text()
     assert code == 0 and "| window |" in text and "| anchor2 |" in text and "| grpo (first) |" in text
     assert "Where the numbers of first come from" in text
