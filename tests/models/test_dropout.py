@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests.worlds import TINY, tiny_policy
-from wpauc_jax.config import ConfigError, SftConfig
+from wpauc_jax.config import ConfigError, RlConfig, SftConfig
 from wpauc_jax.decode import Ranker
-from wpauc_jax.models import Dropout, init, policy
+from wpauc_jax.models import Dropout, Prompts, init, policy
+from wpauc_jax.training.rl import make_rl_step
 from wpauc_jax.training.sft import make_sft_step
 
 TOKENS = jnp.asarray([[1, 5, 7, 3, 9, 4], [1, 8, 8, 2, 6, 3]], jnp.int32)
@@ -20,7 +21,7 @@ KEY = jax.random.key(3)
 def hidden(config, rate, key=KEY):
     model, params = tiny_policy(config)
     dropout = Dropout(key, rate) if rate else None
-    return np.asarray(jax.jit(lambda params: model.hidden(params, TOKENS, None, dropout))(params))
+    return np.asarray(model.hidden(params, TOKENS, None, dropout))
 
 
 def test_a_share_is_dropped_and_the_mean_is_kept():
@@ -62,7 +63,29 @@ def test_each_part_of_the_decoder_is_dropped(monkeypatch):
     assert {(p, shape) for _, p, shape in drawn} == {(0.75, (*TOKENS.shape, TINY.width))}
 
 
-@pytest.mark.parametrize("changes", [{"remat": "layer"}, {"layers": "scanned", "remat": "products"}])
+def test_a_prompt_is_dropped_by_layer_and_the_last_layer_runs_its_last_token_alone(monkeypatch):
+    drawn = []
+    draw = jax.random.bernoulli
+
+    def watched(key, p, shape):
+        drawn.append((tuple(np.asarray(jax.random.key_data(key)).tolist()), shape))
+        return draw(key, p, shape)
+
+    monkeypatch.setattr(jax.random, "bernoulli", watched)
+    model, params = tiny_policy(dataclasses.replace(TINY, layers="unrolled"))
+    prompts = Prompts(TOKENS, jnp.asarray([6, 4]))
+    dropped = model.prefill(params, prompts, Dropout(KEY, 0.25))
+    whole, last = (*TOKENS.shape, TINY.width), (len(TOKENS), 1, TINY.width)
+    assert sorted(shape for _, shape in drawn) == sorted([last] * 2 + [whole] * (1 + 2 * (TINY.num_layers - 1)))
+    assert len({key for key, _ in drawn}) == len(drawn)
+    count = len(drawn)
+    plain = model.prefill(params, prompts)
+    assert len(drawn) == count  # without dropout nothing is drawn
+    assert np.abs(np.asarray(dropped.hidden) - np.asarray(plain.hidden)).max() > 0.05
+    assert np.abs(np.asarray(dropped.keys[-1]) - np.asarray(plain.keys[-1])).max() > 0.05
+
+
+@pytest.mark.parametrize("changes", [{"layers": "scanned", "remat": "layer"}])
 def test_how_layers_run_changes_no_draw(changes):
     config = dataclasses.replace(TINY, **changes)
     np.testing.assert_allclose(hidden(config, 0.3), hidden(TINY, 0.3), atol=2e-5)
@@ -80,3 +103,5 @@ def test_a_family_without_dropout_refuses_it(monkeypatch):
     model, _ = init(TINY, 0)
     with pytest.raises(ConfigError, match=r"sft\.dropout=0\.1: model\.family='decoder' takes no dropout"):
         make_sft_step(Ranker(model, None), None, SftConfig(dropout=0.1))
+    with pytest.raises(ConfigError, match=r"rl\.dropout=0\.1: model\.family='decoder' takes no dropout"):
+        make_rl_step(Ranker(model, None), None, RlConfig(dropout=0.1), seed=0)
