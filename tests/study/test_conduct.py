@@ -87,6 +87,7 @@ def test_the_pages_hold_all_that_one_needs_to_believe_them(done):
     assert all(float(row["p_corrected"]) >= float(row["p_value"]) for row in compared)
     lengths = list(csv.DictReader((folder / "pictures" / "recall_by_length.csv").open()))
     assert {row["arm"] for row in lengths} == {"optimum", "anchor0", "anchor2", "on", "ids"}
+    assert "comparisons; after Holm's correction" in (folder / "study.md").read_text()
     widest = max(line.count(" | ") for line in (folder / "study.md").read_text().splitlines() if line.startswith("|"))
     assert widest <= 6
 
@@ -179,3 +180,14 @@ def test_a_grid_whose_points_are_judged_by_different_metrics_is_refused(tmp_path
     study = small_study(grid={"grpo": {"rl.target_k": (1, 2)}})
     with pytest.raises(ConfigError, match="arm 'grpo': its grid would compare recall@1 with recall@2"):
         do(study, tmp_path / "study")
+
+
+def test_an_arm_that_gains_nothing_is_named(tmp_path):
+    """Its best parameters are those of its start: the page says so."""
+    arms = {"harmful": {"rl.optim.learning_rate": 10.0, "rl.optim.max_grad_norm": 1e6}}
+    study = small_study(arms, controls=("sft",), seeds=(0,))
+    assert do(study, tmp_path)[0] == 0
+    kept = "No step was better on validation than the start, which is then what was kept: harmful (1 of 1 seeds)"
+    assert kept in (tmp_path / "study.md").read_text()
+    with (tmp_path / "comparisons.csv").open() as file:
+        assert {float(row["difference"]) for row in csv.DictReader(file)} == {0.0}

@@ -58,7 +58,7 @@ def _summary(study: Study, results: Results, found: Sequence[Comparison]) -> lis
     if anyone:
         lines.append(f"{len(anyone):,} test samples of {anyone.num_users:,} users; {anyone.rule}")
     told = [one for one in found if one.corrected < 0.05]
-    lines.append(f"{len(found)} comparisons; {len(told)} are told apart from none after Holm's correction (p < 0.05)")
+    lines.append(f"{len(found)} comparisons; after Holm's correction {len(told)} of them are significant (p < 0.05)")
     if len(seeds) == 1:
         lines.append(
             "One seed: every interval is over users, with this one training taken as given. Nothing here says whether "
@@ -67,7 +67,19 @@ def _summary(study: Study, results: Results, found: Sequence[Comparison]) -> lis
     unfinished = [row.name for row in results.rows.values() if row.is_arm and not is_whole(results, row)]
     if unfinished:
         lines.append(f"Runs of {_listed(unfinished)} are missing: these arms are not compared")
+    kept = {row.name: kept_starts(row) for row in results.rows.values() if row.is_arm}
+    told_of = [f"{name} ({count} of {len(results.rows[name].ranks)} seeds)" for name, count in kept.items() if count]
+    if told_of:
+        lines.append(
+            f"No step was better on validation than the start, which is then what was kept: {_listed(told_of)}"
+        )
     return lines
+
+
+def kept_starts(row: Row) -> int:
+    """With how many seeds the best parameters of an arm are those that it began with."""
+    steps = (read_json(row.folders[seed] / "results.json").get("best_steps", {}).get(row.stage) for seed in row.ranks)
+    return sum(step == 0 for step in steps)
 
 
 def _means(results: Results, metrics: Sequence[str]) -> list[Block]:

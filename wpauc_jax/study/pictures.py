@@ -29,6 +29,7 @@ from wpauc_jax.study.results import Results, Row
 _DRAWS = 400  # of the bootstrap behind an error bar
 _LONGEST = 50  # the K up to which lists are looked at
 _MARKS = "os^Dv<>P"  # so that print in black and white can be read
+_LINES = ("-", "--")  # once the colours are used up
 _BOUND = "#555555"
 
 Rows = list[dict[str, Any]]
@@ -176,9 +177,10 @@ PICTURES: dict[str, Callable[[Results, str, Sequence[str]], Drawn | None]] = {
 
 
 def _look(results: Results, name: str) -> dict[str, Any]:
-    """The colour and the mark of a row, the same in every picture."""
+    """The colour, the mark and the line of a row, the same in every picture."""
     place = [row.name for row in results.rows.values() if row.is_arm or row.stage == SFT].index(name)
-    return {"color": COLOURS[place % len(COLOURS)], "marker": _MARKS[place % len(_MARKS)]}
+    line = _LINES[place // len(COLOURS) % len(_LINES)]
+    return {"color": COLOURS[place % len(COLOURS)], "marker": _MARKS[place % len(_MARKS)], "linestyle": line}
 
 
 def _is_bound(row: Row) -> bool:
