@@ -8,6 +8,7 @@ which share of the whole falls on rows whose target has rank 1, 2 to 3, and so o
 of the configuration.
 """
 
+import argparse
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -16,13 +17,12 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from absl import app, flags, logging
 from matplotlib.figure import Figure
-from ml_collections import config_flags
 
 from wpauc_jax.batches.pipeline import eval_batches
 from wpauc_jax.batches.types import PromptBatch
-from wpauc_jax.config import Config, RlConfig, from_config_dict
+from wpauc_jax.config import RlConfig
+from wpauc_jax.config.command_line import read
 from wpauc_jax.decode import Ranker
 from wpauc_jax.evaluation.plots import COLOURS, STYLE, save_figure
 from wpauc_jax.models import Params
@@ -37,11 +37,6 @@ from wpauc_jax.objectives import (
 from wpauc_jax.stages.run import best_folder
 from wpauc_jax.stages.workspace import Workspace, open_workspace
 from wpauc_jax.training.checkpoint import load_params
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "the run, whose SFT is trained")
-_ROWS = flags.DEFINE_integer("rows", 2048, "training rows that are drawn")
-_OUT = flags.DEFINE_string("out", None, "a folder for the figure, gradient_share.png")
 
 BUCKETS = {"1": 1, "2-3": 3, "4-10": 10, "11-50": 50, "51+": sys.maxsize}  # the last rank of each
 Loss = Callable[[jax.Array, jax.Array, RlConfig], jax.Array]  # (log-probabilities [B, I], targets [B]) -> a number
@@ -139,20 +134,24 @@ def _of(logps: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.take_along_axis(logps, target[:, None], axis=1)[:, 0]
 
 
-def main(_: Sequence[str]) -> None:
-    logging.set_verbosity(logging.WARNING)
-    config, folder = from_config_dict(_CONFIG.value, Config), pathlib.Path(str(_WORKDIR.value))
+def main(arguments: Sequence[str]) -> None:
+    """--config, --workdir and --config.NAME=VALUE are those of `wpauc_jax.main`."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--rows", type=int, default=2048, help="training rows that are drawn")
+    parser.add_argument("--out", help="a folder for the figure, gradient_share.png")
+    options, rest = parser.parse_known_args(arguments[1:])
+    command = read([arguments[0], *rest])
+    config, folder = command.config, command.workdir
     work = open_workspace(config, folder, lambda text: print(text, file=sys.stderr))
     params = work.frozen.join(load_params(best_folder(work, "sft"), work.first_params))
-    rows = np.sort(np.random.default_rng(0).permutation(work.rl_positions)[: _ROWS.value])
+    rows = np.sort(np.random.default_rng(0).permutation(work.rl_positions)[: options.rows])
     found = shares(*catalog_scores(work, params, rows), config.rl)
     print(f"| rank of the target | {' | '.join(found)} |\n|---|{'---|' * len(found)}")
     for place, name in enumerate(BUCKETS):
         print(f"| {name} | {' | '.join(f'{values[place]:.3f}' for values in found.values())} |")
-    if _OUT.value:
-        draw(pathlib.Path(_OUT.value, "gradient_share.png"), found)
+    if options.out:
+        draw(pathlib.Path(options.out, "gradient_share.png"), found)
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    main(sys.argv)

@@ -133,7 +133,8 @@ def test_a_second_call_only_reports(finished, no_work, capsys):
         assert table[0].startswith(f"test set: {USERS} users")
         names = ["popularity", "last_item", "markov", "sft", "rl", "standard"]
         assert [line.split()[0] for line in table[3:9]] == names
-        assert [line.split()[1] for line in table[9:]] == ["sft", "rl"] * (len(table[9:]) // 2) != []
+        judged = [line.split()[1] for line in table[9:] if not line.startswith("rl: no step was better")]
+        assert judged == ["sft", "rl"] * (len(judged) // 2) != []
     assert content(folder) == before
 
 

@@ -66,8 +66,9 @@ class Step:
 
     @functools.cached_property
     def _placed_seed(self) -> jax.Array:
-        """The seed on the devices, so that no step sends it there again."""
-        return jax.device_put(place_whole(self.seed))
+        """The seed on the devices, sent there once: later steps send nothing but batches."""
+        with jax.transfer_guard("allow"):  # several processes compare what they place, by transfers of their own
+            return jnp.asarray(place_whole(self.seed))
 
     def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
         """The program for arrays, or shapes, like these."""
