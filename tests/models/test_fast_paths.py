@@ -184,7 +184,7 @@ def test_dead_groups_left_out_change_no_gradient(compacted, kind):
     policy, params = tiny_policy()
     top = np.asarray(beam_search(policy, params, some_prompts(), trie_for(ITEMS, "constrained"), num_beams=6).items)
     plain = dataclasses.replace(CONFIG, kind=kind)
-    for alive in range(4):
+    for alive in (0, 2):
         batch = some_rl_batch([top[user, 2] if user >= 3 - alive else -2 for user in range(3)])
         grads, metrics = compacted(batch, kind)
         np.testing.assert_allclose(metrics["hit_rate"], alive / 3, rtol=1e-6)

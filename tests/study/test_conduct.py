@@ -110,6 +110,7 @@ def test_a_study_that_was_cut_off_goes_on_with_the_runs_that_lack(altered, done)
     assert {title for title, _ in started} == {"anchor0, seed 1", "anchor2, seed 0", "sft (evaluation), seed 1"}
 
 
+@pytest.mark.slow
 def test_a_changed_arm_is_run_anew_and_said_so(altered):
     arms = {**EVERYTHING, "anchor2": {"rl.anchor": 3}}
     old = next(altered.glob("arms/anchor2/*/seed0/results.json"))
@@ -155,6 +156,7 @@ def test_an_arm_that_diverges_is_recorded_and_the_others_go_on(tmp_path):
     assert "One seed: every interval is over users" in text
 
 
+@pytest.mark.slow
 def test_two_studies_are_joined(done, tmp_path):
     first, _, _, _ = done
     arms = {"grpo": {"rl.weighting": "none"}, "window": {"rl.weighting": "window"}}
@@ -182,6 +184,7 @@ def test_a_grid_whose_points_are_judged_by_different_metrics_is_refused(tmp_path
         do(study, tmp_path / "study")
 
 
+@pytest.mark.slow
 def test_an_arm_that_gains_nothing_is_named(tmp_path):
     """Its best parameters are those of its start: the page says so."""
     arms = {"harmful": {"rl.optim.learning_rate": 10.0, "rl.optim.max_grad_norm": 1e6}}

@@ -49,9 +49,8 @@ def test_a_study_fits_every_set(name):
         read_study(FOLDER / f"{name}.py", "books")
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "baselines" else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_a_smaller_one_runs(name, tmp_path):
     study = read_study(FOLDER / f"{name}.py")
     study = dataclasses.replace(

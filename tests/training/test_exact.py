@@ -46,7 +46,10 @@ FORMULAS = {
 }
 
 
-@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in ("dr_grpo", "surrogate") else name for name in FORMULAS],
+)
 def test_the_gradient_is_that_of_the_formula(name):
     _, params = tiny_policy()
     config, formula = FORMULAS[name]
@@ -181,11 +184,10 @@ def test_scaled_negatives_and_likelihood_beside_a_group():
         config = dataclasses.replace(CONFIG, **changes)
         return jax.tree.leaves(loss_and_grad(params, None, batch, config)[1])
 
-    whole, none, quarter, mixed = (
-        gradient(**changes) for changes in ({}, {"negative_scale": 0.0}, {"negative_scale": 0.25}, {"nll": 0.5})
+    whole, none, mixed = (
+        gradient(**changes) for changes in ({}, {"negative_scale": 0.0}, {"negative_scale": 0.25, "nll": 0.5})
     )
     likelihood = gradient(estimator="exact", inject_target="never", kind="gce", q=0.0)
     assert not all(np.allclose(a, b, atol=1e-5) for a, b in zip(whole, none, strict=True))
-    for a, b, c, d, e in zip(whole, none, quarter, mixed, likelihood, strict=True):
-        np.testing.assert_allclose(c, 0.25 * a + 0.75 * b, atol=1e-6, rtol=1e-3)
-        np.testing.assert_allclose(d, a + 0.5 * e, atol=1e-6, rtol=1e-3)
+    for a, b, c, d in zip(whole, none, mixed, likelihood, strict=True):
+        np.testing.assert_allclose(c, 0.25 * a + 0.75 * b + 0.5 * d, atol=1e-6, rtol=1e-3)
