@@ -79,7 +79,7 @@ MODES = {
     "rl": Phase("rl", "rl: compiling", "", 3),
     "evaluate": Phase("evaluate", "test of sft: compiling", "", 3),
     "recommend": Phase("recommend", "recommend: compiling", "", 2),
-    "export": Phase("export", "using the prepared data", "the model, its tokenizer", 3),
+    "export": Phase("export", "using the prepared data", "the model of rl, its tokenizer", 3),
 }
 # A validation begins after the line of its step and ends with a line of its own.
 VALIDATIONS = {
