@@ -94,8 +94,8 @@ def _a_trained_stage(config: Config, folder: pathlib.Path) -> None:
 
 
 def _the_other_sft(config: Config, folder: pathlib.Path) -> None:
-    if config.sft_from and not is_trained(config, folder, "sft"):
-        raise ConfigError(f"sft_from={config.sft_from!r} has no trained SFT; train it there with mode=sft first")
+    if config.sft_from:
+        _check_sft("sft_from", config.sft_from)
 
 
 def _a_start(config: Config, folder: pathlib.Path) -> None:
@@ -104,8 +104,13 @@ def _a_start(config: Config, folder: pathlib.Path) -> None:
         return
     if pathlib.Path(start).resolve() == folder.resolve():
         raise ConfigError(f"sft.start_from={start!r} is this work directory; give another --workdir")
-    if not holds_steps(pathlib.Path(start, "sft", "best")):
-        raise ConfigError(f"sft.start_from={start!r} has no trained SFT; train it there with mode=sft first")
+    _check_sft("sft.start_from", start)
+
+
+def _check_sft(setting: str, other: str) -> None:
+    """Raises ConfigError where the other work directory that a setting names has no trained SFT."""
+    if not holds_steps(pathlib.Path(other, "sft", "best")):
+        raise ConfigError(f"{setting}={other!r} has no trained SFT; train it there with mode=sft first")
 
 
 def _an_sft(config: Config, folder: pathlib.Path) -> None:

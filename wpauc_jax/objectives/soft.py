@@ -12,7 +12,6 @@ import jax.numpy as jnp
 
 from wpauc_jax.objectives.checks import check_choice, check_number, check_shape
 from wpauc_jax.objectives.masked import Total, as_float, as_mask, masked_logsumexp, total
-from wpauc_jax.objectives.ranking import descending_ranks
 from wpauc_jax.objectives.tawin import Scalar, tawin_weights
 
 Array = jax.typing.ArrayLike
@@ -34,8 +33,10 @@ def top_k_threshold(scores: Array, k: int, *, where: Array | None = None) -> jax
     """
     check_number("k", k, low=1)
     scores = jax.lax.stop_gradient(as_float(scores))
-    ranks = descending_ranks(scores, where=where)
-    return jnp.max(jnp.where(ranks == k - 1, scores, -jnp.inf), -1, initial=-jnp.inf)
+    scores = jnp.where(as_mask(where, scores.shape), scores, -jnp.inf)
+    if k > scores.shape[-1]:
+        return jnp.full(scores.shape[:-1], -jnp.inf, scores.dtype)
+    return jax.lax.top_k(scores, k)[0][..., -1]
 
 
 def window_threshold(

@@ -278,10 +278,10 @@ def finished_step(
     None otherwise. Differences by the names `leave_out` do not count. Reads no state: a stage that is at its end has no
     use for it.
     """
-    newest = _newest(directory)
-    if newest is None or finished_record(directory, best) is None:
+    step, found = _newest_meta(directory)
+    if found is None or differences(found["run"], meta, leave_out=leave_out) or not _has_ended(found["record"], best):
         return None
-    return None if differences(read_meta(newest)["run"], meta, leave_out=leave_out) else int(newest.name)
+    return step
 
 
 def finished_record(directory: str | os.PathLike[str], best: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -289,13 +289,20 @@ def finished_record(directory: str | os.PathLike[str], best: str | os.PathLike[s
 
     It has "best_step", and "best_metrics", the validation of these parameters.
     """
+    _, found = _newest_meta(directory)
+    return found["record"] if found is not None and _has_ended(found["record"], best) else None
+
+
+def _newest_meta(directory: str | os.PathLike[str]) -> tuple[int, dict[str, Any] | None]:
+    """The step and the meta of the newest checkpoint; None where there is none whose meta is sound."""
     newest = _newest(directory)
     if newest is None or integrity.damage(newest, under="meta/"):
-        return None
-    record = read_meta(newest)["record"]
-    if not record.get("finished") or integrity.damage(pathlib.Path(best) / str(record["best_step"])):
-        return None
-    return record
+        return 0, None
+    return int(newest.name), read_meta(newest)
+
+
+def _has_ended(record: Mapping[str, Any], best: str | os.PathLike[str]) -> bool:
+    return bool(record.get("finished")) and not integrity.damage(pathlib.Path(best) / str(record["best_step"]))
 
 
 def drop_leftovers(directory: str | os.PathLike[str], *, keep: int = 2, reach: int = 1) -> None:

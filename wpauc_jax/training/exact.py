@@ -25,7 +25,7 @@ from wpauc_jax.objectives import (
     window_threshold,
 )
 from wpauc_jax.runtime.sharding import constrain
-from wpauc_jax.training.groups import distinct_first_codes, dropout_of, likelihood_loss, target_logps
+from wpauc_jax.training.groups import distinct_first_codes, dropout_of, target_logps
 from wpauc_jax.training.state import Metrics
 
 # (ranker, params, prompts, batch, log-probabilities of the targets [B], settings) -> the loss, and what it tells.
@@ -48,7 +48,7 @@ def exact_loss(
     asked = ranker.prefill(params, batch.prompts, dropout_of(config, key))
     logps = target_logps(ranker, params, asked, batch.target)
     found, metrics = OBJECTIVES[config.kind](ranker, params, asked, batch, logps, config)
-    nll = likelihood_loss(logps).mean()
+    nll = gce_loss(logps, q=0.0).mean()
     loss = found.mean() + config.nll * nll if config.nll else found.mean()
     return loss, metrics | {"loss": loss, "nll": nll, "target_mass": jnp.exp(logps).mean()}
 
@@ -118,9 +118,8 @@ def exact_threshold(
 ) -> tuple[jax.Array, Metrics]:
     """The K-th negative of the whole catalog."""
     scores = ranker.score_all(params, asked)
-    items = jnp.arange(scores.shape[1]).reshape(1, -1)
-    best, _ = jax.lax.top_k(jnp.where(items == batch.target[:, None], -jnp.inf, scores), config.target_k)
-    return best[:, -1], {}
+    negative = jnp.arange(scores.shape[1]).reshape(1, -1) != batch.target[:, None]
+    return top_k_threshold(scores, config.target_k, where=negative), {}
 
 
 # By `rl.threshold`: (ranker, params, prompts, batch, settings) -> thresholds [B], and what they tell.

@@ -14,7 +14,6 @@ from wpauc_jax.decode.groups import rollout
 from wpauc_jax.models import Dropout, Params
 from wpauc_jax.objectives import (
     PolicySums,
-    Total,
     group_advantages,
     negative_ranks,
     policy_loss_sums,
@@ -99,12 +98,6 @@ def group_sums(
 def target_logps(ranker: Ranker, params: Params, asked: Prefilled, target: jax.Array) -> jax.Array:
     """Log-probability float32[B] of each prompt's target, differentiable; -inf where it is left out."""
     return ranker.score(params, asked, target[:, None]).sum(-1)[:, 0]
-
-
-def likelihood_loss(logps: jax.Array) -> Total:
-    """Negative log-likelihood of the targets that are possible."""
-    possible = ~jnp.isneginf(logps)
-    return Total(-jnp.where(possible, logps, 0.0).sum(), possible.sum().astype(logps.dtype))
 
 
 def distinct_first_codes(ranker: Ranker, items: jax.Array) -> jax.Array:

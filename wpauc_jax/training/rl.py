@@ -22,10 +22,11 @@ from wpauc_jax.batches.types import RlBatch
 from wpauc_jax.config import RlConfig
 from wpauc_jax.decode import Ranker
 from wpauc_jax.models import ALL_TRAINED, Frozen, Params
+from wpauc_jax.objectives import gce_loss
 from wpauc_jax.runtime.sharding import constrain_state, constrain_whole
 from wpauc_jax.training.compact import compact_gradient
 from wpauc_jax.training.exact import exact_loss
-from wpauc_jax.training.groups import Groups, dropout_of, group_sums, likelihood_loss, rolled_out, target_logps
+from wpauc_jax.training.groups import Groups, dropout_of, group_sums, rolled_out, target_logps
 from wpauc_jax.training.state import Metrics, Step, TrainState, check_dropout, updated
 
 
@@ -111,7 +112,7 @@ def group_loss(
     sums, metrics = group_sums(ranker, params, asked, Groups(items, batch.target, ref_logps), config=config)
     if not config.nll:
         return sums.loss.mean(), metrics
-    nll = likelihood_loss(target_logps(ranker, params, asked, batch.target)).mean()
+    nll = gce_loss(target_logps(ranker, params, asked, batch.target), q=0.0).mean()
     loss = sums.loss.mean() + config.nll * nll
     return loss, metrics | {"loss": loss, "nll": nll}
 
