@@ -84,3 +84,14 @@ def ragged_catalog(num_items: int = 40, seed: int = 0) -> Catalog:
     codes = rng.integers(0, 3, (num_items, 3))
     codes[np.arange(3) >= rng.integers(1, 4, num_items)[:, None]] = -1
     return catalog_from_codes(codes, [3, 3, 3])
+
+
+def clustered_points(seed: int = 0) -> np.ndarray:
+    """3 groups of 4 subgroups of 5 points, far, near and very near each other."""
+    rng = np.random.default_rng(seed)
+    group, sub, noise = (
+        rng.normal(size=(3, 1, 1, 6)) * 100,
+        rng.normal(size=(1, 4, 1, 6)) * 5,
+        rng.normal(size=(3, 4, 5, 6)),
+    )
+    return (group + sub + noise * 0.01).reshape(60, 6)

@@ -5,58 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.data_worlds import atomic, dataset_of, shared, write
+from tests.data_worlds import atomic, clustered_points, dataset_of, shared, write
 from wpauc_jax.catalog import build_catalog
+from wpauc_jax.catalog.clustering import residual_kmeans
 from wpauc_jax.catalog.embeddings import cooccurrence_embeddings, item_embeddings, text_embeddings
-from wpauc_jax.catalog.sid import read_sid, residual_kmeans
+from wpauc_jax.catalog.sid import read_sid
 from wpauc_jax.config import CatalogConfig, ConfigError, DataConfig
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.sources import DataError
 
 SMALL = CatalogConfig(codes=4, embedding_width=8)
-
-
-def clustered_points(seed: int = 0) -> np.ndarray:
-    """3 groups of 4 subgroups of 5 points, far, near and very near each other."""
-    rng = np.random.default_rng(seed)
-    group, sub, noise = (
-        rng.normal(size=(3, 1, 1, 6)) * 100,
-        rng.normal(size=(1, 4, 1, 6)) * 5,
-        rng.normal(size=(3, 4, 5, 6)),
-    )
-    return (group + sub + noise * 0.01).reshape(60, 6)
-
-
-def test_residual_kmeans_finds_groups_and_then_their_parts():
-    codes = residual_kmeans(clustered_points(), levels=2, codes=4, seed=0)
-    coarse = residual_kmeans(clustered_points(), levels=2, codes=3, seed=0)[:, 0].reshape(3, 20)
-    assert (coarse == coarse[:, :1]).all()
-    assert len(set(coarse[:, 0])) == 3
-    assert codes.shape == (60, 2)
-    parts = codes.reshape(12, 5, 2)
-    assert (parts == parts[:, :1]).all()
-
-
-def test_residual_kmeans_is_of_residuals():
-    """Each level lowers the error that the levels above leave."""
-    points = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
-    codes = residual_kmeans(points, levels=3, codes=8, seed=0)
-    residual, errors = points.copy(), []
-    for level in range(3):
-        for code in range(8):
-            members = codes[:, level] == code
-            residual[members] -= residual[members].mean(0)
-        errors.append(float((residual**2).sum()))
-    assert errors[0] < 0.75 * (points**2).sum()
-    assert errors[1] < 0.75 * errors[0]
-    assert errors[2] < 0.75 * errors[1]
-
-
-@pytest.mark.filterwarnings("error")
-def test_fewer_points_than_codes():
-    codes = residual_kmeans(np.eye(3), levels=2, codes=64, seed=0)
-    assert sorted(codes[:, 0]) == [0, 1, 2]
-    assert (residual_kmeans(np.ones((5, 2)), levels=2, codes=4, seed=0) == 0).all()
 
 
 def test_a_catalogue_is_the_same_each_time_and_follows_its_seed():
@@ -138,6 +96,28 @@ def test_no_texts_says_what_to_use_instead():
 def test_an_unknown_embedding_is_named(embedding):
     with pytest.raises(ConfigError, match="is unknown; choose text, cooccurrence"):
         build_catalog(dataclasses.replace(SMALL, embedding=embedding), dataset_of([5]))
+
+
+def test_embeddings_from_a_file_with_names(tmp_path):
+    """Rows go by item id; other items in the file do not matter."""
+    dataset, path = dataset_of([5], num_items=60), tmp_path / "rows.npz"
+    order = np.random.default_rng(0).permutation(62)
+    names, rows = np.array([*dataset.item_ids, "x", "y"]), np.concatenate([clustered_points(), np.ones((2, 6))])
+    np.savez(path, item_ids=names[order], embeddings=rows[order])
+    config = CatalogConfig(embedding=str(path))
+    np.testing.assert_allclose(item_embeddings(config, dataset), clustered_points(), rtol=1e-6)
+    for facts, message in [
+        ({"item_ids": names[:59], "embeddings": rows[:59]}, "lacks 1 of 60 items, the first is"),
+        ({"item_ids": names, "embeddings": rows[:59]}, r"needs floats \[62, width\]"),
+        ({"item_ids": names[[0, 0]], "embeddings": rows[:2]}, "names an item twice"),
+        ({"embeddings": rows}, "needs item_ids and embeddings"),
+    ]:
+        np.savez(path, **facts)
+        with pytest.raises(ConfigError, match=message):
+            item_embeddings(config, dataset)
+    path.write_bytes(b"no archive")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        item_embeddings(config, dataset)
 
 
 def test_embeddings_from_a_file(tmp_path):

@@ -1,15 +1,17 @@
 """The catalog that the settings ask for."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from wpauc_jax.catalog.clustering import residual_kmeans
 from wpauc_jax.catalog.embeddings import item_embeddings
 from wpauc_jax.catalog.items import Catalog, catalog_from_codes
-from wpauc_jax.catalog.sid import are_names, read_sid, residual_kmeans
+from wpauc_jax.catalog.sid import are_names, read_sid
 from wpauc_jax.catalog.titles import catalog_from_titles
 from wpauc_jax.catalog.tokenizer import Tokenizer
 from wpauc_jax.config import CatalogConfig, ConfigError
@@ -65,14 +67,16 @@ def _from_file(wanted: _Wanted) -> Catalog:
     return catalog_from_codes(codes, sizes, names=names if are_names(names) else None, **_place(wanted))
 
 
-def _from_kmeans(wanted: _Wanted) -> Catalog:
+def _from_kmeans(wanted: _Wanted, *, balanced: bool = False) -> Catalog:
     config = wanted.config
-    codes = residual_kmeans(item_embeddings(config, wanted.dataset), config.levels, config.codes, config.seed)
+    points = item_embeddings(config, wanted.dataset)
+    codes = residual_kmeans(points, config.levels, config.codes, config.seed, balanced=balanced)
     return catalog_from_codes(codes, [config.codes] * config.levels, **_place(wanted))
 
 
 IDS: dict[str, Callable[[_Wanted], Catalog]] = {  # by catalog.ids
     "kmeans": _from_kmeans,
+    "balanced": functools.partial(_from_kmeans, balanced=True),
     "file": _from_file,
     "title": _from_titles,
     "atomic": _atomic,

@@ -2,6 +2,8 @@
 
 import pathlib
 import sys
+import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
@@ -21,12 +23,13 @@ def item_embeddings(config: CatalogConfig, dataset: Dataset) -> np.ndarray:
     Raises ConfigError for an unknown kind, a file that does not fit, or texts that the data set does not have.
     """
     kind = config.embedding
-    if kind.endswith(".npy"):
+    if kind.endswith((".npy", ".npz")):
         return _from_file(pathlib.Path(kind), dataset)
     parts = kind.split("+")
     if set(parts) - set(PARTS) or len(set(parts)) != len(parts):
         raise ConfigError(
-            f"catalog.embedding={kind!r} is unknown; choose text, cooccurrence, text+cooccurrence or a .npy file"
+            f"catalog.embedding={kind!r} is unknown; choose text, cooccurrence, text+cooccurrence, a .npy or an .npz "
+            "file"
         )
     if kind == CatalogConfig().embedding and not any(dataset.texts):
         print("no item has a text: items are embedded by co-occurrence alone", file=sys.stderr)
@@ -84,16 +87,38 @@ def _unit_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def _from_file(path: pathlib.Path, dataset: Dataset) -> np.ndarray:
+    """float32[I, D] of a .npy file in the order of the items, or of an .npz file that says whose row is whose."""
+    shown = f"catalog.embedding={str(path)!r}"
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"catalog.embedding={str(path)!r} cannot be read ({error})") from error
-    if rows.ndim != 2 or len(rows) != dataset.num_items or not np.issubdtype(rows.dtype, np.floating):
+        found = np.load(path, allow_pickle=False)
+        rows, named = (found["embeddings"], found["item_ids"]) if path.suffix == ".npz" else (found, None)
+    except KeyError as error:
+        raise ConfigError(f"{shown} lacks an array; it needs item_ids and embeddings") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{shown} cannot be read ({error})") from error
+    count = dataset.num_items if named is None else len(named)
+    if rows.ndim != 2 or len(rows) != count or not np.issubdtype(rows.dtype, np.floating):
         raise ConfigError(
-            f"catalog.embedding={str(path)!r} is {rows.dtype}{list(rows.shape)}; it needs floats [{dataset.num_items}, "
-            "width], one row an item in the order of items.parquet"
+            f"{shown} is {rows.dtype}{list(rows.shape)}; it needs floats [{count}, width], one row an item"
+            + (" in the order of items.parquet" if named is None else "")
         )
     if not np.isfinite(rows).all():
         bad = int(np.argmin(np.isfinite(rows).all(1)))
-        raise ConfigError(f"catalog.embedding={str(path)!r}: row {bad} has a value that is not finite")
+        raise ConfigError(f"{shown}: row {bad} has a value that is not finite")
+    if named is not None:
+        rows = rows[_places(named.tolist(), dataset.item_ids, shown)]
     return rows.astype(np.float32)
+
+
+def _places(named: list[str], wanted: Sequence[str], shown: str) -> list[int]:
+    """Where the file has each item that the data set has."""
+    place = {item: row for row, item in enumerate(named)}
+    if len(place) < len(named):
+        raise ConfigError(f"{shown} names an item twice")
+    missing = [item for item in wanted if item not in place]
+    if missing:
+        raise ConfigError(
+            f"{shown} lacks {len(missing)} of {len(wanted)} items, the first is {missing[0]!r}; take it from a run on "
+            "the same items"
+        )
+    return [place[item] for item in wanted]

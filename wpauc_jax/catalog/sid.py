@@ -1,11 +1,10 @@
-"""Semantic ids: residual k-means over item embeddings, or codes read from a file."""
+"""Semantic ids that are read from a file."""
 
 import pathlib
 import re
 
 import numpy as np
 import polars as pl
-from sklearn.cluster import KMeans
 
 from wpauc_jax.data.errors import DataError
 from wpauc_jax.data.sources.blocks import Input
@@ -14,22 +13,6 @@ from wpauc_jax.data.sources.recbole import sid_table
 from wpauc_jax.data.tables import reject_duplicates
 
 _NAME = re.compile(r"<[^<>]+>")
-
-
-def residual_kmeans(points: np.ndarray, levels: int, codes: int, seed: int) -> np.ndarray:
-    """Codes int32[I, levels]. Each level clusters what is left of the points without the centres of the levels above.
-
-    A level has never more clusters than distinct residuals. The same input gives the same codes
-    on one machine, if only one thread computes.
-    """
-    residual = np.asarray(points, np.float32).copy()
-    out = np.empty((len(residual), levels), np.int32)
-    for level in range(levels):
-        clusters = min(codes, len(np.unique(residual, axis=0)))
-        means = KMeans(clusters, n_init=1, max_iter=50, random_state=seed + level).fit(residual)
-        out[:, level] = means.labels_
-        residual -= means.cluster_centers_[means.labels_]
-    return out
 
 
 def read_sid(path: str | pathlib.Path, item_ids: list[str]) -> tuple[np.ndarray, list[list[str]]]:

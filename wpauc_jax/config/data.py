@@ -116,14 +116,16 @@ def _is_date(text: str) -> bool:
 class CatalogConfig(Checked, section="catalog."):
     """How an item becomes a token sequence."""
 
-    # kmeans: semantic ids by clustering the items' embeddings. file: semantic ids of a file. title: an item is its
-    # title. atomic: an item is one token of its own.
-    ids: str = choice("kmeans", "file", "title", "atomic")
+    # kmeans: semantic ids by clustering the items' embeddings. balanced: the same, but all codes of a level stand for
+    # about equally many items. file: semantic ids of a file. title: an item is its title. atomic: an item is one token
+    # of its own.
+    ids: str = choice("kmeans", "balanced", "file", "title", "atomic")
     # A folder or hub id of a tokenizer. Empty: that of model.pretrained; without either, ids are all the vocabulary.
     tokenizer: str = a_path()
     max_title_tokens: int = at_least(32, 8, 4096)  # a longer title is cut
     path: str = a_path()  # ids=file: a RecBole .sid file
-    # What items are clustered by: text, cooccurrence, text+cooccurrence, or a .npy file of [items, width].
+    # What items are clustered by: text, cooccurrence, text+cooccurrence, or a file: .npy with [items, width], or .npz
+    # with item_ids and embeddings, as mode=export writes it where an item is one token.
     embedding: str = a_path("text+cooccurrence")
     embedding_width: int = at_least(64, 1, 4096)  # numbers in an item's embedding
     levels: int = at_least(3, 1, 16)  # codes in a semantic id

@@ -1,16 +1,20 @@
 """A trained run as one folder: a model that `transformers` loads, its tokenizer, and the catalog."""
 
+import functools
 import json
+import operator
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jax.experimental import multihost_utils
 
 from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.config import Config
-from wpauc_jax.models import save_pretrained
+from wpauc_jax.models import Params, save_pretrained
 from wpauc_jax.models.pretrained import local_folder
+from wpauc_jax.models.vocabulary import tables
 from wpauc_jax.stages.recommender import Answering
 from wpauc_jax.stages.run import Run
 
@@ -21,7 +25,8 @@ def export(run: Run, answering: Answering, *, say: Callable[[str], None]) -> pat
     Beside the model: its tokenizer, with a token for each code of semantic ids; items.jsonl, one item a line with its
     raw id, title and tokens; trie.npz, the whole catalog as a trie (token, first_child, item: see
     `wpauc_jax.catalog.trie`); prompt.json, the tokens that stand around the items of a history, and the stage whose
-    parameters these are.
+    parameters these are. Where an item is one token, item_embeddings.npz has its row of the input table: semantic ids
+    can be made of these (`catalog.embedding`).
 
     Raises FileExistsError where there is such a folder already.
     """
@@ -29,10 +34,13 @@ def export(run: Run, answering: Answering, *, say: Callable[[str], None]) -> pat
     path = pathlib.Path(config.export.path or run.folder / "export")
     pretrained = config.model.pretrained
     generation = search_settings(config, run.catalog)
+    embeddings = _embeddings(run, answering.params)
 
     def add_files(folder: pathlib.Path) -> None:
         _tokenizer(run).save_pretrained(folder)
         _write_catalog(run, answering, folder)
+        if embeddings is not None:
+            np.savez(folder / "item_embeddings.npz", item_ids=np.array(run.items.item_ids, str), embeddings=embeddings)
 
     save_pretrained(
         path,
@@ -90,6 +98,19 @@ def _write_catalog(run: Run, answering: Answering, folder: pathlib.Path) -> None
         "max_tokens": run.config.prompt.max_tokens,
     }
     (folder / "prompt.json").write_text(json.dumps(prompt, indent=2) + "\n")
+
+
+def _embeddings(run: Run, params: Params) -> np.ndarray | None:
+    """float32[I, D], the items' rows of the input table; None where an item is more than one token.
+
+    All processes of a run take part.
+    """
+    catalog = run.catalog
+    if (catalog.lengths > 1).any():
+        return None
+    table = functools.reduce(operator.getitem, tables(run.policy)[0], params)
+    rows = table[catalog.tokens[:, 0]].astype(np.float32)
+    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
 def _tokenizer(run: Run) -> Any:
