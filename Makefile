@@ -33,8 +33,10 @@ $(STAMP): pyproject.toml requirements.lock
 quickstart: $(STAMP)
 	$(BIN)/python -m wpauc_jax.main --config=configs/quickstart.py --workdir=$(WORKDIR)
 
+# Small programs that run once: XLA's optimisation would take most of the time. The slow tests run what users run.
+test: export XLA_FLAGS ?= --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 test: lint
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -30,9 +30,9 @@ from wpauc_jax.training.checkpoint import holds_steps
 
 
 def run_all(config: Config, folder: pathlib.Path) -> None:
-    """Prepare, SFT, RL, evaluate; what is done already is not done again."""
-    stages = [stage for stage in STAGES if not (stage == "sft" and config.sft_from)]
-    evaluate_workspace(_train(config, folder, *stages), _say)
+    """Prepare, SFT, RL, evaluate; what is done already is not done again, and RL of no step is left out."""
+    left_out = {"sft": bool(config.sft_from), "rl": not (config.rl.steps or config.rl.epochs)}
+    evaluate_workspace(_train(config, folder, *(stage for stage in STAGES if not left_out[stage])), _say)
 
 
 def _prepare_only(config: Config, folder: pathlib.Path) -> None:

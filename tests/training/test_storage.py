@@ -315,9 +315,10 @@ with Checkpoints(sys.argv[1], meta={}) as checkpoints:
 
 
 def test_a_checkpoint_of_another_mesh_is_read_bit_for_bit_and_said(tmp_path):
+    flags = os.environ.get("XLA_FLAGS", "")  # with others the same draws may have other bits
     done = subprocess.run(
         [sys.executable, "-c", RESHARD, str(tmp_path / "eight")],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=8"},
         capture_output=True,
         text=True,
         check=False,

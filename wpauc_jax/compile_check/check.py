@@ -28,7 +28,7 @@ from wpauc_jax.decode.scoring import trie_for
 from wpauc_jax.evaluation.evaluate import search_program
 from wpauc_jax.models import make_policy
 from wpauc_jax.runtime.sharding import make_mesh, spec, state_specs
-from wpauc_jax.stages.first_model import check_mesh, fitted
+from wpauc_jax.stages.first_model import check_mesh, fitted, longest_row
 from wpauc_jax.training.optim import make_optimizer
 from wpauc_jax.training.rl import make_rl_step
 from wpauc_jax.training.sft import SFT_SCORING, make_sft_step
@@ -85,7 +85,7 @@ def compile_check(config: Config, say: Callable[[str], None]) -> int:
     mesh = make_mesh(config.mesh, devices)
     shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     say(f"{config.topology}: {len(devices)} chips of {_gib(chip.hbm)}; mesh {shape}; {_describe(config)}")
-    model, fits = fitted(config.model, _num_tokens(config) + 1), True
+    model, fits = fitted(config.model, _num_tokens(config) + 1, longest_row(config, _levels(config))), True
     tries = {
         scoring: stand_in_trie(config, model, scoring) for scoring in {config.scoring, SFT_SCORING[config.sft.loss]}
     }

@@ -24,6 +24,7 @@ class RopeScalingConfig(Checked, section="model.rope_scaling."):
             )
 
 
+ONE_TOKEN_FAMILIES = ("sasrec", "gru4rec", "caser", "hstu")  # whose items can only be one token each
 _MOST_PARAMETERS = 10**12  # more than any machine that this trainer was made for holds
 _LINEAR_MAPS = ("q", "k", "v", "out", "gate", "up", "down")
 
@@ -46,9 +47,14 @@ class LoraConfig(Checked, section="model.lora."):
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Checked, section="model."):
-    """A decoder of the Qwen2 and Llama families: they differ in `attention_bias` and `rope_scaling`."""
+    """The network. A setting that its family does not use must be left at its default.
 
-    family: str = choice("decoder")  # the kind of network: a name in models.FAMILIES
+    `decoder` is the Qwen2 and Llama kind: they differ in `attention_bias` and `rope_scaling`.
+    """
+
+    # The kind of network, a name in models.FAMILIES. decoder: a language model. The others are sequential recommenders,
+    # for items of one token.
+    family: str = choice("decoder", *ONE_TOKEN_FAMILIES)
     # A Hugging Face folder or hub id, whose config.json then gives the shape. Empty: a model from scratch.
     pretrained: str = a_path()
     num_layers: int = at_least(4, 1, 1000)  # blocks of attention and FFN
@@ -56,7 +62,11 @@ class ModelConfig(Checked, section="model."):
     num_heads: int = at_least(4, 1, 4096)  # query heads
     num_kv_heads: int = at_least(2, 1, 4096)  # key and value heads; query heads share them in equal parts
     head_dim: int = at_least(32, 2, 8192)  # numbers in a head, even
-    ffn_width: int = at_least(352, 1, 1_048_576)  # numbers in the FFN's middle
+    ffn_width: int = at_least(352, 1, 1_048_576)  # numbers in the FFN's middle; gru4rec: in the recurrent state
+    num_positions: int = at_least(0, 0, 1_048_576)  # sasrec, hstu: places of a history; 0: those of the longest prompt
+    window: int = at_least(5, 1, 1024)  # caser: last items that it sees
+    filters: int = at_least(16, 1, 65_536)  # caser: horizontal filters of each height
+    vertical_filters: int = at_least(4, 1, 65_536)  # caser: filters along time
     vocab_size: int = at_least(0, 0, 16_777_216)  # rows of the embedding; 0: what the catalog needs
     rope_theta: float = above(10_000.0, 0.0, 1e12)  # the base of the rotary frequencies
     rope_scaling: RopeScalingConfig = RopeScalingConfig()

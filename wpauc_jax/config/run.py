@@ -8,7 +8,7 @@ import dataclasses
 
 from wpauc_jax.config.data import CatalogConfig, DataConfig, PromptConfig
 from wpauc_jax.config.fields import Checked, ConfigError, a_path, a_seed, choice
-from wpauc_jax.config.model import MeshConfig, ModelConfig
+from wpauc_jax.config.model import ONE_TOKEN_FAMILIES, MeshConfig, ModelConfig
 from wpauc_jax.config.stages import CompileCheckConfig, EvalConfig, ExportConfig, RecommendConfig, RlConfig, SftConfig
 
 MODES = {  # what `--config.mode` may be, and what each does
@@ -60,3 +60,8 @@ class Config(Checked):
             raise ConfigError("recommend.input is empty; give a file of histories (JSON lines or .inter)")
         if self.catalog.ids == "file" and not self.catalog.path:
             raise ConfigError("catalog.path is empty; catalog.ids='file' needs a .sid file")
+        if self.model.family in ONE_TOKEN_FAMILIES and (self.catalog.ids != "atomic" or self.catalog.tokenizer):
+            raise ConfigError(
+                f"model.family={self.model.family!r} scores items of one token: set catalog.ids='atomic' and no "
+                "catalog.tokenizer"
+            )

@@ -43,7 +43,8 @@ class StageConfig(Checked):
     """What SFT and RL share: durations, selection, optimiser."""
 
     batch_size: int = at_least(64, 1, 65_536)  # rows of a step
-    epochs: float = at_least(1.0, 0.0, 1e6)  # passes over the rows; 0: no step, the first parameters are the best
+    # Passes over the rows. 0: no step, the first parameters are the best; mode=all then leaves RL out.
+    epochs: float = at_least(1.0, 0.0, 1e6)
     steps: int = at_least(0, 0)  # how many steps; 0: as many as the epochs take
     evals: int = at_least(8, 0, 100_000)  # validations over the whole stage, evenly spaced, the last at the end
     saves: int = at_least(8, 0, 100_000)  # resumable checkpoints over the whole stage, likewise

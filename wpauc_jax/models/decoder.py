@@ -158,6 +158,10 @@ class Decoder(Family):
     """Token ids in, hidden states out; logits only for the rows of the head that are asked for."""
 
     takes_dropout = True
+    uses = frozenset(
+        {"num_layers", "num_heads", "num_kv_heads", "head_dim", "ffn_width", "rope_theta", "rope_scaling", "norm_eps"}
+        | {"attention_bias", "tie_embeddings", "layers", "remat", "attention"}
+    )
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
@@ -168,7 +172,8 @@ class Decoder(Family):
 
     @classmethod
     def check(cls, config: ModelConfig) -> None:
-        """Raises ConfigError where heads do not divide."""
+        """Raises ConfigError where heads do not divide, and as `Family.check`."""
+        super().check(config)
         if config.num_heads % config.num_kv_heads:
             raise ConfigError(
                 f"model.num_heads={config.num_heads} must be a multiple of model.num_kv_heads={config.num_kv_heads}"

@@ -6,14 +6,22 @@ decay acts on it, and whether it is a table that grows with the vocabulary.
 """
 
 import abc
+import dataclasses
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from wpauc_jax.config import ModelConfig
+from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.models.cache import Prompts
+
+# Settings that act on every family.
+EVERY = frozenset(
+    {"family", "pretrained", "width", "vocab_size", "init_std", "dtype", "param_dtype", "gather", "new_rows"}
+    | {"lora", "freeze", "seed"}
+)
+_DEFAULT = ModelConfig()
 
 
 class Family(nnx.Module):
@@ -24,9 +32,20 @@ class Family(nnx.Module):
     is a pytree of arrays [L, B, G, ...] with any L: search picks candidates along the third axis.
     """
 
+    takes_dropout: ClassVar[bool] = False  # whether `hidden` and `prefill` take a `Dropout` as last
+    one_token: ClassVar[bool] = False  # whether an item can only be one token, so that `extend` is never asked for
+    uses: ClassVar[frozenset[str]] = frozenset()  # settings of the model that it uses beside those of EVERY
+
     @classmethod
     def check(cls, config: ModelConfig) -> None:
-        """Raises ConfigError for settings that make no model of this family."""
+        """Raises ConfigError for settings that make no model of this family, or that it does not use."""
+        for field in dataclasses.fields(ModelConfig):
+            value, default = getattr(config, field.name), getattr(_DEFAULT, field.name)
+            if value != default and field.name not in EVERY | cls.uses:
+                raise ConfigError(
+                    f"model.{field.name}={value} has no effect with model.family={config.family!r}; "
+                    f"leave it at {default}"
+                )
 
     @classmethod
     def fresh(cls, config: ModelConfig, key: jax.Array) -> dict[str, Any]:
@@ -36,8 +55,6 @@ class Family(nnx.Module):
     @abc.abstractmethod
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         """Makes the parameters, each with its axes."""
-
-    takes_dropout: ClassVar[bool] = False  # whether `hidden` and `prefill` take a `Dropout` as last
 
     @abc.abstractmethod
     def hidden(self, tokens: jax.Array, segments: jax.Array | None) -> jax.Array:

@@ -15,13 +15,20 @@ from wpauc_jax.models.cache import PromptCache, Prompts, SuffixCache
 from wpauc_jax.models.decoder import Decoder
 from wpauc_jax.models.dropout import Dropout
 from wpauc_jax.models.family import Family
+from wpauc_jax.models.sequential import Caser, Gru4Rec, Hstu, SasRec
 from wpauc_jax.runtime.parameters import NO_AXES, Axes, Parameters
 from wpauc_jax.runtime.sharding import RULES, gather_parameters, state_specs
 
 Params = Any  # a nested dict of arrays: `Parameters`, which know their axes
 
 # By `model.family`.
-FAMILIES: dict[str, type[Family]] = {"decoder": Decoder}
+FAMILIES: dict[str, type[Family]] = {
+    "decoder": Decoder,
+    "sasrec": SasRec,
+    "gru4rec": Gru4Rec,
+    "caser": Caser,
+    "hstu": Hstu,
+}
 
 # By `model.gather`: (parameters, the type of the computation) -> the parameters that the passes of a step take.
 GATHERED: dict[str, Callable[[Params, str], Params]] = {"pass": lambda params, _: params, "step": gather_parameters}

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from wpauc_jax import models
 from wpauc_jax.catalog.items import Catalog
@@ -34,7 +35,9 @@ def first_model(
         if settings.lora.rank:
             policy, params = models.add_adapter(policy, params, settings.lora, seed)
     else:
-        policy, params = models.init(fitted(settings, catalog.vocab_size), seed)
+        policy, params = models.init(
+            fitted(settings, catalog.vocab_size, longest_row(config, catalog.tokens.shape[1])), seed
+        )
     check_mesh(config, policy.config)
     params = place_state(params)
     trained, frozen = models.split_params(policy, params, first_row=catalog.first_code, num_rows=new_tokens)
@@ -51,14 +54,25 @@ def check_mesh(config: Config, model: ModelConfig) -> None:
     check_sizes(model, batch_sizes)
 
 
-def fitted(settings: ModelConfig, needed: int) -> ModelConfig:
-    """The model with a vocabulary for the catalog's tokens. Raises ConfigError where it is set too small."""
-    if 0 < settings.vocab_size < needed:
-        raise ConfigError(
-            f"model.vocab_size={settings.vocab_size} is too small: the catalog has {needed} tokens; "
-            "leave it at 0 to take what the catalog needs"
-        )
-    return dataclasses.replace(settings, vocab_size=settings.vocab_size or needed)
+def fitted(settings: ModelConfig, tokens: int, places: int) -> ModelConfig:
+    """The model with a vocabulary for the catalog's tokens and, if its family learns them, places for a row's tokens.
+
+    Raises ConfigError where one of them is set too small.
+    """
+    needed: dict[str, tuple[int, str]] = {"vocab_size": (tokens, f"the catalog has {tokens} tokens")}
+    if "num_positions" in models.FAMILIES[settings.family].uses:
+        needed["num_positions"] = (places, f"a history and its answer have up to {places} tokens")
+    for name, (count, why) in needed.items():
+        value = getattr(settings, name)
+        if 0 < value < count:
+            raise ConfigError(f"model.{name}={value} is too small: {why}; leave it at 0 to take what is needed")
+    fits: dict[str, Any] = {name: getattr(settings, name) or count for name, (count, _) in needed.items()}
+    return dataclasses.replace(settings, **fits)
+
+
+def longest_row(config: Config, item_tokens: int) -> int:
+    """Tokens of the beginning, the longest history and its answer, where an item has at most `item_tokens`."""
+    return 1 + (config.data.max_history + 1) * item_tokens
 
 
 def _descriptions(

@@ -1,0 +1,137 @@
+"""What the sequential families share: one table of item embeddings, and a state for each place of a history.
+
+The score of an item is the product of a state with the item's embedding. An item is one token, so nothing ever follows
+a candidate's first token.
+"""
+
+import abc
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from wpauc_jax.config import ConfigError, ModelConfig
+from wpauc_jax.models.cache import Prompts
+from wpauc_jax.models.dropout import Dropout
+from wpauc_jax.models.family import Family, vocabulary_table
+from wpauc_jax.models.log_partition import log_partition
+from wpauc_jax.runtime.sharding import constrain
+
+_VOCABULARY_BLOCK = 8192  # rows of the table that `log_partition` multiplies at a time
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What a prompt leaves behind: its last state."""
+
+    hidden: jax.Array  # [B, D]
+    lengths: jax.Array  # int32[B]
+
+
+class SequenceEncoder(Family):
+    """A family whose items are one token each."""
+
+    takes_dropout = True
+    one_token = True
+
+    @classmethod
+    def check(cls, config: ModelConfig) -> None:
+        """Raises ConfigError for heads that share keys, and as `Family.check`."""
+        super().check(config)
+        if "num_heads" in cls.uses and config.num_kv_heads != config.num_heads:
+            raise ConfigError(
+                f"model.num_kv_heads={config.num_kv_heads} must be model.num_heads={config.num_heads} with "
+                f"model.family={config.family!r}: its heads share no keys"
+            )
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.config = config
+        self.embed = vocabulary_table(config, rngs)
+
+    @abc.abstractmethod
+    def encode(self, x: jax.Array, segments: jax.Array, dropout: Dropout | None) -> jax.Array:
+        """Embeddings [B, T, D] -> states [B, T, D]; a state sees its own place and those before it in its segment.
+
+        `segments` int32[B, T] are runs of one number each.
+        """
+
+    def hidden(self, tokens: jax.Array, segments: jax.Array | None, dropout: Dropout | None = None) -> jax.Array:
+        """int32[B, T] -> [B, T, D]."""
+        segments = jnp.zeros_like(tokens) if segments is None else segments
+        table = constrain(self.embed[...].astype(self.config.dtype), "vocab", "width")
+        return self.encode(constrain(table[tokens], "batch"), segments, dropout)
+
+    def prefill(self, prompts: Prompts, dropout: Dropout | None = None) -> History:
+        """The state at each prompt's last token; padding stands behind it, where it is not seen."""
+        states = self.hidden(prompts.tokens, None, dropout)
+        last = jnp.take_along_axis(states, (prompts.lengths - 1)[:, None, None], axis=1)[:, 0]
+        return History(last, prompts.lengths)
+
+    def extend(self, cache: History, tokens: jax.Array, past: Any | None) -> tuple[jax.Array, Any]:
+        """Raises ConfigError: an item of one token has no second one."""
+        raise ConfigError(
+            f"model.family={self.config.family!r} scores items of one token; set catalog.ids='atomic', or take "
+            "model.family='decoder'"
+        )
+
+    def logits(self, hidden: jax.Array, rows: jax.Array | slice | None) -> jax.Array:
+        """float32[..., R] for the vocabulary ids `rows`, or [..., V] for all of them."""
+        table = constrain(self.embed[...].astype(hidden.dtype), "vocab", "width")
+        table = table if rows is None else constrain(table[rows])
+        return jnp.einsum("...d,rd->...r", hidden, table, preferred_element_type=jnp.float32)
+
+    def log_partition(self, hidden: jax.Array) -> jax.Array:
+        """float32[...]: the log of the softmax's sum over the whole vocabulary, whose logits are never held."""
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        table = self.embed[...].astype(hidden.dtype)
+        return log_partition(rows, table, _VOCABULARY_BLOCK).reshape(hidden.shape[:-1])
+
+
+def linear(
+    config: ModelConfig, inputs: int, outputs: int, axes: tuple[str, str], rngs: nnx.Rngs, *, bias: bool = True
+) -> nnx.Linear:
+    """A linear map with its logical axes."""
+    return nnx.Linear(
+        inputs,
+        outputs,
+        use_bias=bias,
+        kernel_metadata={"axes": axes},
+        bias_metadata={"axes": axes[1:]},
+        kernel_init=nnx.initializers.normal(config.init_std),
+        dtype=jnp.dtype(config.dtype),
+        param_dtype=jnp.dtype(config.param_dtype),
+        rngs=rngs,
+    )
+
+
+def layer_norm(config: ModelConfig, width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Ba et al., arXiv 1607.06450."""
+    return nnx.LayerNorm(
+        width,
+        epsilon=config.norm_eps,
+        scale_metadata={"axes": ("norm",)},
+        bias_metadata={"axes": ("norm",)},
+        dtype=jnp.dtype(config.dtype),
+        param_dtype=jnp.dtype(config.param_dtype),
+        rngs=rngs,
+    )
+
+
+def dropped(x: jax.Array, dropout: Dropout | None, number: int) -> jax.Array:
+    """`x` after the dropout of a numbered part, if there is any."""
+    return x if dropout is None else constrain(dropout.within(number)(x), "batch")
+
+
+def places(segments: jax.Array) -> jax.Array:
+    """int32[B, T]: each token's place in its segment."""
+    index = jnp.arange(segments.shape[1], dtype=jnp.int32)[None]
+    return index - jax.lax.cummax(jnp.where(begins(segments), index, 0), axis=1)
+
+
+def begins(segments: jax.Array) -> jax.Array:
+    """bool[B, T]: where a segment begins."""
+    before = jnp.concatenate([segments[:, :1] - 1, segments[:, :-1]], axis=1)
+    return segments != before
