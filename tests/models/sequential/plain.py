@@ -95,8 +95,7 @@ def caser(p, tokens, config):
             views = [np.concatenate(window[s : s + height]) for s in range(config.window - height + 1)]
             filtered = [np.maximum(linear(p["horizontal"][str(height)], view), 0) for view in views]
             features.append(np.max(filtered, axis=0))
-        for d in range(config.width):
-            features.append(linear(p["vertical"], np.array([one[d] for one in window])))
+        features += [linear(p["vertical"], np.array([one[d] for one in window])) for d in range(config.width)]
         states.append(np.maximum(linear(p["out"], np.concatenate(features)), 0))
     return np.stack(states)
 

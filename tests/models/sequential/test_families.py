@@ -126,5 +126,5 @@ def test_settings_that_a_family_does_not_use_are_refused():
 
 def test_it_needs_items_of_one_token():
     atomic = Config(catalog=CatalogConfig(ids="atomic"), model=settings("gru4rec"))
-    with pytest.raises(ConfigError, match="set catalog.ids='atomic'"):
+    with pytest.raises(ConfigError, match=r"set catalog\.ids='atomic'"):
         dataclasses.replace(atomic, catalog=CatalogConfig())
