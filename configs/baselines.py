@@ -7,7 +7,8 @@ NAME is sasrec, gru4rec, caser or hstu. DATA is movielens, which configs/quickst
 industrial or yelp, whose files configs/benchmarks.py describes. Data, batches, loss and evaluation are those of these
 two files, so that only the network differs. There is no RL; `--config.rl.epochs=1` adds it.
 
-The networks have the sizes that the literature uses: width 64, two layers of attention or one recurrent layer.
+The networks have the sizes that the literature uses: width 64, two layers of attention or one recurrent layer. Expect
+them ahead of the Markov chain, or level with it, and behind the decoder; docs/results.md has what came out.
 """
 
 import dataclasses

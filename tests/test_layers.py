@@ -14,7 +14,7 @@ MAX_LINES = 400
 # The order in which data flows. A folder, or a module at the top, imports only from what stands before it.
 ORDER = (
     *("objectives", "config", "runtime", "data", "catalog", "batches", "models", "decode", "training", "evaluation"),
-    *("stages", "doctor", "compile_check", "modes", "main", "compare", "study"),
+    *("stages", "doctor", "compile_check", "modes", "main", "compare", "study", "__main__"),
 )
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
 
@@ -46,6 +46,8 @@ def imports_of(source, known):
             continue
         for name in names:
             top, _, rest = name.partition(".")
+            if name == "wpauc_jax":  # its version
+                continue
             if top == "wpauc_jax":
                 own.add(rest)
             else:

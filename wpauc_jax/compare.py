@@ -16,9 +16,9 @@ from wpauc_jax.evaluation.ranks import Ranks, RanksError, metric_names
 from wpauc_jax.evaluation.report import comparison_table
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table; returns 0, or 2 where the files cannot be read or compared."""
-    args = _parser().parse_args(argv)
+def main(arguments: Sequence[str]) -> int:
+    """Prints the table for `arguments` (sys.argv); returns 0, or 2 where the files cannot be read or compared."""
+    args = _parser().parse_args(arguments[1:])
     try:
         print(compare(args.a, args.b, metric_names(args.recall_at, args.ndcg_at), args.samples, args.seed))
     except RanksError as error:
@@ -70,4 +70,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv))

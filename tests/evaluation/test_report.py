@@ -155,7 +155,7 @@ def test_compare_prints_the_difference(tmp_path, capsys):
     for ranks, path in zip([a, *b], paths, strict=True):
         ranks.save(path)
     command = [paths[0], ",".join(paths[1:]), "--recall_at", "5", "--ndcg_at", "10", "--samples", "500"]
-    assert compare.main(command) == 0
+    assert compare.main(["compare", *command]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "200 samples of 200 users" in lines[2]
     cells = lines[5].split()
@@ -167,12 +167,12 @@ def test_compare_prints_the_difference(tmp_path, capsys):
 
 def test_compare_names_what_it_cannot_read(tmp_path, capsys):
     STAGES["SFT"].save(tmp_path / "a.npz")
-    assert compare.main([str(tmp_path / "a.npz"), str(tmp_path / "absent.npz")]) == 2
+    assert compare.main(["compare", str(tmp_path / "a.npz"), str(tmp_path / "absent.npz")]) == 2
     assert "absent.npz: there is no such file" in capsys.readouterr().err
     STAGES["popularity"].save(tmp_path / "b.npz")
     make_ranks([0]).save(tmp_path / "one.npz")
-    assert compare.main([str(tmp_path / "a.npz"), str(tmp_path / "one.npz")]) == 2
+    assert compare.main(["compare", str(tmp_path / "a.npz"), str(tmp_path / "one.npz")]) == 2
     assert "A holds 4 samples and B 1, of which 1 are in both" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        compare.main([str(tmp_path / "a.npz"), str(tmp_path / "b.npz"), "--samples", "0"])
+        compare.main(["compare", str(tmp_path / "a.npz"), str(tmp_path / "b.npz"), "--samples", "0"])
     assert "0 is not at least 1" in capsys.readouterr().err

@@ -6,23 +6,26 @@ are nearest.
 
 import dataclasses
 import difflib
+import json
 import os
 import pathlib
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
-from wpauc_jax.config.fields import ConfigError, expanded, from_config_dict, shown
+from wpauc_jax.config.fields import ConfigError, expanded, from_config_dict, shown, to_config_dict
 from wpauc_jax.config.names import check_name, nearest, setting_names
+from wpauc_jax.config.recorded import recorded_config
 from wpauc_jax.config.run import MODES, Config
 
 EXAMPLE = "python -m wpauc_jax.main --config=configs/quickstart.py --workdir=runs/quickstart"
 _HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
 _OWN = {
-    "config": "a file of configs/, and after a colon its argument",
+    "config": "a file of configs/, and after a colon its argument; a run that has begun remembers it",
     "workdir": "where this run is kept; the same again resumes it; without it, runs/CONFIG or runs/CONFIG-ARGUMENT",
     "cluster": "what started several processes: auto, none, tpu, slurm, openmpi or jobset",
     "coordinator": "HOST:PORT for process 0 to listen on, the same for all processes",
@@ -76,8 +79,9 @@ def read(arguments: Sequence[str]) -> Command:
     values.append_flag_values(flags.FLAGS)  # those of the libraries, as --verbosity
     for name in set(_OWN) & set(values):
         delattr(values, name)  # its own are read anew
-    define(values, arguments)
     file = named_file(arguments)
+    remembered = None if file else _remembered(arguments)
+    define(values, arguments, remembered)
     try:
         rest = values(arguments)[1:]
     except flags.UnrecognizedFlagError as error:
@@ -89,16 +93,26 @@ def read(arguments: Sequence[str]) -> Command:
         raise ConfigError(one_line(error, file)) from error
     if rest:
         raise ConfigError(f"unknown arguments: {' '.join(rest)}; settings are given as --config.name=value")
-    if not file:
-        raise ConfigError(f"--config is missing; give a file of configs/, as in {EXAMPLE}; --help says more")
+    if not file and remembered is None:
+        raise ConfigError(
+            f"--config is missing; give a file of configs/, as in {EXAMPLE}, or the --workdir of a run, which knows "
+            "its settings; --help says more"
+        )
     flags.FLAGS.mark_as_parsed()
     return _command(values, file)
 
 
-def define(values: flags.FlagValues, arguments: Sequence[str] | None = None) -> None:
-    """Adds this program's flags; settings are looked for in `arguments`, or in sys.argv."""
+def define(values: flags.FlagValues, arguments: Sequence[str] | None = None, remembered: Config | None = None) -> None:
+    """Adds this program's flags; settings are looked for in `arguments`, or in sys.argv.
+
+    `remembered` is what --config changes where it names no file.
+    """
     argv = None if arguments is None else list(arguments)
-    config_flags.DEFINE_config_file("config", None, _OWN["config"], lock_config=True, flag_values=values, sys_argv=argv)
+    how: dict[str, Any] = {"lock_config": True, "flag_values": values, "sys_argv": argv}
+    if remembered is None:
+        config_flags.DEFINE_config_file("config", None, _OWN["config"], **how)
+    else:
+        config_flags.DEFINE_config_dict("config", to_config_dict(remembered), _OWN["config"], **how)
     for name in ("workdir", "coordinator"):
         flags.DEFINE_string(name, None, _OWN[name], flag_values=values)
     flags.DEFINE_string("cluster", "auto", _OWN["cluster"], flag_values=values)
@@ -116,6 +130,22 @@ def _command(values: flags.FlagValues, file: str) -> Command:
         process_id=values["process_id"].value,
         verbosity="verbosity" in values and bool(values["verbosity"].present),
     )
+
+
+def _remembered(arguments: Sequence[str]) -> Config | None:
+    """The settings of the run in --workdir; None where no run is named. Raises ConfigError where they are damaged."""
+    folder = named(arguments, "workdir")
+    path = pathlib.Path(folder) / "config.json"
+    if not folder or not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({one_line(error, '')}); give --config, too") from error
+    try:
+        return recorded_config(record)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}; give --config, too") from error
 
 
 def check_names(arguments: Sequence[str], group: str = "config", known: Sequence[str] | None = None) -> None:
@@ -137,16 +167,22 @@ def in_full(argument: str) -> str:
 
 def named_file(arguments: Sequence[str], example: str = EXAMPLE) -> str:
     """What --config names, as far as it is to be found before the flags are parsed; it must exist."""
-    named = ""
-    for number, argument in enumerate(arguments[1:], start=1):
-        flag, equals, value = argument.partition("=")
-        if flag in ("--config", "-config"):
-            named = value if equals else " ".join(arguments[number + 1 : number + 2])
-    path = named.partition(":")[0]
-    if named and not os.path.isfile(path):
+    file = named(arguments, "config")
+    path = file.partition(":")[0]
+    if file and not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise ConfigError(f"--config={shown(path)} {what}; give a file of configs/, as in {example}")
-    return named
+    return file
+
+
+def named(arguments: Sequence[str], name: str) -> str:
+    """The value of a flag, as far as it is to be found before the flags are parsed; "" where it is not given."""
+    found = ""
+    for number, argument in enumerate(arguments[1:], start=1):
+        flag, equals, value = argument.partition("=")
+        if flag in (f"--{name}", f"-{name}"):
+            found = value if equals else " ".join(arguments[number + 1 : number + 2])
+    return found
 
 
 def work_directory(given: str | None, file: str) -> pathlib.Path:

@@ -11,6 +11,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from wpauc_jax.config.fields import ConfigError
+from wpauc_jax.config.names import check_name, values_of, with_settings
 from wpauc_jax.config.run import Config
 
 # What a record that lacks a setting stands for, where that is not the setting's default.
@@ -38,6 +40,22 @@ def differences(
     names = (name for name in sorted(current if only else then | current) if name not in leave_out)
     pairs = {name: (value_of(then, name), value_of(current, name)) for name in names}
     return [f"{name}: {old!r} then, {new!r} now" for name, (old, new) in pairs.items() if old != new]
+
+
+def recorded_config(record: Any) -> Config:
+    """The settings of an earlier run from its config.json, in today's spelling.
+
+    Raises ConfigError where the record is none, or names a setting that there is no more.
+    """
+    if not isinstance(record, Mapping):
+        raise ConfigError("it holds no settings")
+    names = values_of(Config())
+    values = flat(record)
+    for name in values:
+        check_name(name, names)
+    defaults, _ = _known()
+    absent = {name: _BEFORE[name] for name in _BEFORE if name not in values}
+    return with_settings(Config(), {name: value_of(values, name) for name in values if name in defaults} | absent)
 
 
 def value_of(record: Mapping[str, Any], name: str) -> Any:
