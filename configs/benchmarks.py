@@ -14,11 +14,11 @@ of a chain do.
 An item is one token, and the model is a small decoder trained from scratch. For semantic ids give
 `--config.catalog.ids=kmeans`; toys has no text, so its ids are made of which items occur together.
 
-SFT was tuned on the validation rows of office, seed 0, by NDCG@10: layers and width 1 x 128, 1 x 64, 1 x 256, 2 x 64,
-2 x 128; dropout .1, .2, .3, .5; learning rate 5e-4, 1e-3, 2e-3, 3e-3; batches of 8, 32, 128 rows; weight decay .01, .1,
-1; label smoothing 0, .1; an average of the parameters; weights drawn with .005, .02, .1. Not every combination was
-tried. The best are alike (.082 to .086). More dropout, more depth and faster learning make it worse. The other sets use
-office's settings.
+The settings stand in wpauc_jax/config/tuned.py. SFT was tuned on the validation rows of office, seed 0, by NDCG@10:
+layers and width 1 x 128, 1 x 64, 1 x 256, 2 x 64, 2 x 128; dropout .1, .2, .3, .5; learning rate 5e-4, 1e-3, 2e-3,
+3e-3; batches of 8, 32, 128 rows; weight decay .01, .1, 1; label smoothing 0, .1; an average of the parameters; weights
+drawn with .005, .02, .1. Not every combination was tried. The best are alike (.082 to .086). More dropout, more depth
+and faster learning make it worse. The other sets use office's settings.
 
 Expect SFT above the best ranking without training. docs/results.md has what came out. Train several seeds
 (`--config.seed`) before you compare objectives by `python -m wpauc_jax.compare`.
@@ -28,38 +28,10 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from wpauc_jax.config import (
-    CatalogConfig,
-    Config,
-    ConfigError,
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    RlConfig,
-    SftConfig,
-    to_config_dict,
-)
+from wpauc_jax.config import Config, ConfigError, DataConfig, to_config_dict
+from wpauc_jax.config.tuned import CATALOG, MODEL, RL, SFT
 
 _DATA = DataConfig(source="recbole", k_core=0, max_history=10)
-_CATALOG = CatalogConfig(ids="atomic")
-_MODEL = ModelConfig(num_layers=1, width=128, num_heads=4, num_kv_heads=4, head_dim=32, ffn_width=256)
-_SFT = SftConfig(
-    batch_size=32,
-    epochs=20,
-    evals=20,
-    patience=5,
-    dropout=0.3,
-    exclude_history=True,
-    optim=OptimConfig(learning_rate=1e-3),
-)
-_RL = RlConfig(
-    rows="same",
-    group_size=16,
-    target_k=3,
-    batch_size=64,
-    epochs=1,
-    optim=OptimConfig(learning_rate=2e-4, max_grad_norm=0.3),
-)
 
 SPLITS = {
     "office": "leave_one_out",
@@ -76,4 +48,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
             f"{', '.join(SPLITS)}"
         )
     data = dataclasses.replace(_DATA, path=arg, split=SPLITS[arg])
-    return to_config_dict(Config(data=data, catalog=_CATALOG, model=_MODEL, sft=_SFT, rl=_RL))
+    return to_config_dict(Config(data=data, catalog=CATALOG, model=MODEL, sft=SFT, rl=RL))

@@ -10,19 +10,12 @@ again trains nothing: what is done is not done twice. The settings are those of 
 they were tuned.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
 
-from wpauc_jax.config import (
-    CatalogConfig,
-    Config,
-    ConfigError,
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    RlConfig,
-    SftConfig,
-    to_config_dict,
-)
+from wpauc_jax.config import Config, ConfigError, DataConfig, OptimConfig, to_config_dict
+from wpauc_jax.config.tuned import CATALOG, MODEL, RL, SFT
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -31,23 +24,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return to_config_dict(
         Config(
             data=DataConfig(archive="ml-100k", max_history=20),
-            catalog=CatalogConfig(ids="atomic"),
-            model=ModelConfig(num_layers=1, width=128, num_heads=4, num_kv_heads=4, head_dim=32, ffn_width=256),
-            sft=SftConfig(
-                batch_size=32,
-                epochs=20,
-                evals=20,
-                patience=5,
-                dropout=0.3,
-                exclude_history=True,
-                optim=OptimConfig(learning_rate=1e-3),
-            ),
-            rl=RlConfig(
-                rows="same",
-                batch_size=64,
-                epochs=1,
-                evals=4,
-                optim=OptimConfig(learning_rate=1e-4, max_grad_norm=0.3),
-            ),
+            catalog=CATALOG,
+            model=MODEL,
+            sft=SFT,
+            rl=dataclasses.replace(RL, evals=4, optim=OptimConfig(learning_rate=1e-4, max_grad_norm=0.3)),
         )
     )

@@ -17,37 +17,9 @@ tuned for this set yet.
 
 from ml_collections import ConfigDict
 
-from wpauc_jax.config import (
-    CatalogConfig,
-    Config,
-    ConfigError,
-    ModelConfig,
-    OptimConfig,
-    RlConfig,
-    SftConfig,
-    to_config_dict,
-)
+from wpauc_jax.config import Config, ConfigError, to_config_dict
+from wpauc_jax.config.tuned import CATALOG, MODEL, RL, SFT
 from wpauc_jax.data.protocol import PAPER_DATA
-
-CATALOG = CatalogConfig(ids="atomic")
-MODEL = ModelConfig(num_layers=1, width=128, num_heads=4, num_kv_heads=4, head_dim=32, ffn_width=256)
-SFT = SftConfig(
-    batch_size=32,
-    epochs=20,
-    evals=20,
-    patience=5,
-    dropout=0.3,
-    exclude_history=True,
-    optim=OptimConfig(learning_rate=1e-3),
-)
-RL = RlConfig(
-    rows="same",
-    group_size=16,
-    target_k=3,
-    batch_size=64,
-    epochs=1,
-    optim=OptimConfig(learning_rate=2e-4, max_grad_norm=0.3),
-)
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

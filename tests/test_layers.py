@@ -20,7 +20,7 @@ JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
 
 
 def modules():
-    """Every file of the package by its name in LAYERS."""
+    """Every file of the package by its name, as in "data.sources.amazon"."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -32,7 +32,7 @@ MODULES = modules()
 
 
 def imports_of(source, known):
-    """What a file imports: (own modules by their name in LAYERS, top names of other packages)."""
+    """What a file imports: (own modules by such names, top names of other packages)."""
     own, others = set(), set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

@@ -1,5 +1,6 @@
 """What is taken for what: folders with other files, parts of one table, ratings, tables without a header, settings."""
 
+import gzip
 import json
 
 import polars as pl
@@ -345,3 +346,41 @@ def test_an_error_shows_the_field_at_fault_and_not_the_beginning_of_a_long_line(
     with pytest.raises(DataError, match=r"X\.json, line 2: not a JSON object: '\.\.\.") as error:
         read_all("amazon", tmp_path / "X.json")
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        (["1 2 3 1500000000 7", "1 3 4 1500000001 9", "2 2 5 1500000002 8"], 4),
+        (["1 2 40 3 1500000000", "2 3 41 4 1500000001"], 5),
+        (["1 2 1500000000000 3", "3 3 1500000000001 4"], 3),
+    ],
+)
+def test_a_time_in_any_field_says_that_lines_are_no_sequences(tmp_path, lines, place):
+    path = write(tmp_path / "log.txt", "\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=rf"number {place} is a time .* data\.time_column={place};"):
+        read_all("auto", path)
+    with pytest.raises(DataError, match=rf"number {place} is a time"):
+        read_all("sequences", path)
+
+
+def test_one_table_that_lies_there_twice(tmp_path):
+    write(tmp_path / "a.csv", HEADER + csv_rows(ROWS))
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress((tmp_path / "a.csv").read_bytes()))
+    with pytest.raises(DataError, match=r"holds a\.csv and a\.csv\.gz, which are one table twice; keep one"):
+        read_all("auto", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv.zst", b"\x28\xb5\x2f\xfd\0", "is packed by zstd; unpack it"),
+        ("a.csv.bz2", b"BZh91AY\0", "is packed by bzip2"),
+        ("a.json", b'[{"user_id": 1}]', "is one JSON array: .*; write one object a line"),
+        ("a.csv", HEADER.replace("\n", "\r").encode() + b"u,i,1\r", "lines end in carriage returns alone"),
+    ],
+)
+def test_files_that_are_no_lines_say_what_they_are(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        read_all("auto", tmp_path / name)

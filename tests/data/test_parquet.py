@@ -97,6 +97,7 @@ TYPES = {
     "truth": ([True, False, None], pa.bool_()),
     "date": ([DAY, DAY, None], pa.date32()),
     "time stamp": ([DAY, DAY, None], pa.timestamp("ns", "Europe/Berlin")),
+    "dates in a dictionary": (["2020-01-01", "2020-01-02T03:04:05Z", None], pa.dictionary(pa.int32(), pa.string())),
     "clock": ([DAY.time(), DAY.time(), None], pa.time64("us")),
     "duration": ([datetime.timedelta(1), None, None], pa.duration("s")),
     "list": ([["a", None, "b"], [], None], pa.list_(pa.string())),
@@ -106,6 +107,7 @@ TYPES = {
 }
 IDS = {"text": 2, "long text": 2, "dictionary": 2, "small": 2, "whole": 2, "huge": 2}  # how many of the three will do
 TIMES = {"small": 2, "whole": 2, "huge": 1, "half": 2, "float": 1, "decimal": 2, "date": 2, "time stamp": 2}
+IDS["dates in a dictionary"] = TIMES["dates in a dictionary"] = 2
 NO_TEXT = {"bytes", "duration", "map"}
 
 

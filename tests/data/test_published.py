@@ -225,3 +225,32 @@ def test_benchmark_files_of_interactions(tmp_path):
         write(tmp_path / "raw" / f"d.{split}.inter", inter(rows))
     dataset = prepare(DataConfig(path=str(tmp_path / "raw"), **PUBLISHED), tmp_path / "p")
     assert sequences(dataset) == {"u": list("abcd")} and dataset.split.tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("form", ["d_{}.csv", "d-{}.csv", "{}-00000-of-00001.csv"])
+def test_splits_are_known_by_underscores_hyphens_and_parts_too(tmp_path, form):
+    for number, word in enumerate(("train", "val", "test")):
+        write(tmp_path / form.format(word), f"user_id,item_id,timestamp\nu,{word},{1_500_000_000 + number}\n")
+    found, _, _ = read_all("auto", tmp_path)
+    assert found.select("item", "split").rows() == [("train", 0), ("val", 1), ("test", 2)]
+
+
+def test_the_path_of_any_one_split_means_all_three(tmp_path):
+    for number, word in enumerate(("train", "val", "test")):
+        write(tmp_path / f"d.{word}.inter", inter([("u", word, 1_500_000_000 + number)]))
+    found, _, _ = read_all("recbole", tmp_path / "d.val.inter")
+    assert found["item"].to_list() == ["train", "val", "test"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("user_id:token", "item_id:token_seq", "timestamp:float"),
+        ("user_id:token", "item_seq:token_seq", "item_id:token", "timestamp:float"),
+    ],
+)
+def test_a_row_of_many_items_is_never_one_item(tmp_path, header):
+    row = ["u" if "user" in name else "1500000000" if "time" in name else "1 2 3" for name in header]
+    path = write(tmp_path / "d.inter", atomic(header, tuple(row)))
+    with pytest.raises(DataError, match=r"d\.inter, line 1: the field 'item_\w+' says that a row is a sample"):
+        read_all("auto", path)

@@ -177,3 +177,26 @@ def test_a_quote_in_files_without_quoting_is_text(tmp_path):
     interactions, items, _ = read_all("auto", folder)
     assert interactions["user"].to_list() == ["1", '"1']
     assert items["title"].to_list() == ['"Weird Al (1990)', "Plain (1991)"]
+
+
+# A quote that opens in one row and another that closes in a later one: ids with blanks, and rows without their end.
+OPEN = {
+    "ids with blanks": 'title,user_id,item_id,timestamp\n"A,u 1,i 1,1500000000\nB,u 2,i 2,1500000001\nC",u 3,i 3,1\n',
+    "no title between": f'{LOG[:-1]},title\nu1,i1,1500000000,"A\nu1,i2,1500000001\nu1,i3,1500000002,C"\n',
+    "a comma too many": f'{LOG[:-1]},title\nu1,i1,1500000000,"A\nu1,i2,1500000001,B\nu1,i3,1500000002,C, D"\n',
+}
+
+
+@pytest.mark.parametrize("kind", OPEN)
+def test_a_quote_left_open_in_a_log_swallows_no_interaction(tmp_path, kind):
+    with pytest.raises(
+        DataError, match=r"log\.csv, lines 2 to 4: one row whose quoted field has line breaks, or a row"
+    ):
+        read_all("tabular", write(tmp_path / "log.csv", OPEN[kind]))
+
+
+def test_a_title_of_several_lines_is_read(tmp_path):
+    title = "a, b, c\nd, e, f, g\nh,i,j,k"
+    log = write(tmp_path / "log.csv", f'{LOG[:-1]},title\nu1,i1,1500000000,"{title}"\nu1,i2,1500000001,B\n')
+    found, items, _ = read_all("tabular", log)
+    assert len(found) == 2 and items["title"].to_list() == [title, "B"]

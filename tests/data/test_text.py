@@ -248,3 +248,15 @@ def test_columns_with_the_names_that_blocks_use_inside(tmp_path):
 
 def test_a_film_may_be_called_infinity():
     assert "Infinity" not in NO_WORDS and "nan" in NO_WORDS
+
+
+def test_a_byte_order_mark_where_files_were_joined_makes_no_new_user(tmp_path):
+    log = write(tmp_path / "log.csv", "user_id,item_id,timestamp\nu,i,1500000000\n\ufeffu,j,1500000001\n")
+    assert read_all("tabular", log)[0]["user"].to_list() == ["u", "u"]
+
+
+def test_a_nul_in_an_id_is_refused_in_parquet_as_in_text(tmp_path):
+    table = pl.DataFrame({"user_id": ["u\0", "v"], "item_id": ["i", "j"], "timestamp": [1_500_000_000] * 2})
+    table.write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=r"log\.parquet, line 1: a NUL byte"):
+        read_all("tabular", tmp_path / "log.parquet")

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evaluation.test_ranks import make_ranks
-from wpauc_jax.evaluation.bootstrap import bootstrap_means, paired_bootstrap, seeded_bootstrap, users_and_seeds_draws
+from wpauc_jax.evaluation.bootstrap import (
+    bootstrap_means,
+    paired_bootstrap,
+    seeded_bootstrap,
+    seeded_error,
+    users_and_seeds_draws,
+)
 from wpauc_jax.evaluation.ranks import Ranks, RanksError
 
 
@@ -124,6 +130,7 @@ def test_seeds_that_differ_widen_the_interval_and_one_seed_leaves_it():
     assert found.users == paired_bootstrap(base, other, "recall@1", samples=2000)
     assert found.high - found.low > 1.5 * (found.users.high - found.users.low)
     assert found.p_value > found.users.p_value
+    assert seeded_error(base, other, "recall@1", samples=2000) == found.error
     one = seeded_bootstrap(base[:1], other[1:2], "recall@1", samples=2000)
     assert np.isnan(one.spread) and one.low == pytest.approx(one.users.low, abs=0.004)
     assert one.error == pytest.approx(np.std(other[1].values("recall@1") - base[0].values("recall@1")) / 20, rel=0.06)
@@ -147,3 +154,5 @@ def test_runs_that_have_no_partner_are_refused():
     run = make_ranks([0, 1, 2])
     with pytest.raises(RanksError, match="A has 2 runs and B 1; runs are compared seed by seed"):
         seeded_bootstrap([run, run], [run], "recall@1")
+    with pytest.raises(RanksError, match="A holds 3 samples and B 2"):
+        seeded_error([run], [make_ranks([0, 1])], "recall@1", samples=10)

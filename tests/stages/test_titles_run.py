@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -127,6 +128,23 @@ def test_alignment_and_histories_of_titles_need_semantic_ids(data, tmp_path):
     shown = dataclasses.replace(config, prompt=dataclasses.replace(config.prompt, history="titles"))
     with pytest.raises(ConfigError, match=r"prompt\.history='titles' needs semantic ids"):
         run.MODES["prepare"](shown, tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"catalog": CatalogConfig(ids="title")}, "catalog.ids='title'"),
+        ({"prompt": PromptConfig(style="chat")}, "prompt.style='chat'"),
+        ({"prompt": PromptConfig(instruction="Items:")}, "prompt.instruction='Items:'"),
+        ({"prompt": PromptConfig(history="titles")}, "prompt.history='titles'"),
+        ({"sft": SftConfig(id_to_title=0.5)}, "sft.id_to_title"),
+    ],
+)
+def test_settings_of_text_without_text_are_refused_before_data_are_read(tmp_path, change, name):
+    config = Config(data=DataConfig(path="/nowhere"), **change)
+    with pytest.raises(ConfigError, match=f"^{re.escape(name)} needs a tokenizer: set model.pretrained or catalog"):
+        run.MODES["prepare"](config, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A study that cannot be run or compared is refused before anything runs, in words that say what to do."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from tests.study_worlds import ARMS, BASE, small_study
 from wpauc_jax.config import ConfigError
 from wpauc_jax.stages.baselines import BASELINES
 from wpauc_jax.study import SHARED_SFT, Of
+from wpauc_jax.study.runs import arm_job
 
 ON = {"mode": "sft", "sft.start_from": SHARED_SFT, "rl.rows": "same", "sft.steps": Of("rl.steps")}
 
@@ -87,3 +89,12 @@ def test_the_grid_of_every_arm_leaves_sft_alone_where_it_is_rls():
     found = {arm.name: arm.points for arm in small_study({**ARMS, "on": ON}, grid=grid).resolved()}
     assert len(found["grpo"]) == 2 and found["on"] == ({"eval.valid_users": 8},)
     assert found["anchor0"][1] == {"rl.optim.learning_rate": 1e-3, "eval.valid_users": 8, "rl.kl_coef": 0.0}
+
+
+def test_a_run_begins_at_one_sft_however_the_directory_is_spelled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = small_study({"grpo": {"rl.weighting": "none"}, "on": ON})
+    for arm in study.resolved():
+        jobs = [arm_job(folder, study, arm, {}, 0, measured=True) for folder in (Path("runs/x"), tmp_path / "runs/x")]
+        assert jobs[0].config == dataclasses.replace(jobs[1].config, data=jobs[0].config.data)
+        assert str(tmp_path / "runs/x/base/seed0") in (jobs[0].config.sft_from, jobs[0].config.sft.start_from)

@@ -108,7 +108,11 @@ def test_what_is_left_out_of_the_ranking_is_no_threshold_and_no_target():
     target, left[rows, TARGET[:2]] = left[rows, TARGET[:2]], -np.inf
     np.testing.assert_allclose(metrics["nll"], -target.mean(), rtol=1e-4)
     recall = 1 / (1 + np.exp(left[:2].max(1) - target))
-    np.testing.assert_allclose(metrics["soft_recall"], recall.sum() / 3, rtol=1e-3)  # of the third it is 0
+    np.testing.assert_allclose(metrics["soft_recall"], recall.mean(), rtol=1e-3)  # the third row counts nowhere
+    np.testing.assert_allclose(metrics["target_mass"], np.exp(target).mean(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["above_threshold"], (target > left[:2].max(1)).mean())
+    wide = dataclasses.replace(config, threshold="window", target_k=3, group_size=len(ITEMS))
+    assert loss_and_grad(params, None, batch, wide)[0][1]["hit_rate"] == 1  # every item that may be found is
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 

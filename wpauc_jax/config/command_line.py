@@ -24,6 +24,11 @@ from wpauc_jax.config.run import MODES, Config
 
 EXAMPLE = "python -m wpauc_jax.main --config=configs/quickstart.py --workdir=runs/quickstart"
 _HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
+_NUMBER = re.compile("(invalid literal for int\\(\\) with base 10|could not convert string to float): .*")
+_KINDS = {
+    "invalid literal for int() with base 10": "a whole number",
+    "could not convert string to float": "a number",
+}
 _OWN = {
     "config": "a file of configs/, and after a colon its argument; a run that has begun remembers it",
     "workdir": "where this run is kept; the same again resumes it; without it, runs/CONFIG or runs/CONFIG-ARGUMENT",
@@ -204,7 +209,7 @@ def one_line(error: Exception, file: str) -> str:
         cause = re.sub(r"^[\w.]+Error: ", "", lines[-1])
         return cause if "ConfigError: " in lines[-1] else f"{file.partition(':')[0]}: {lines[-1]}"
     if isinstance(error, flags.Error):
-        return " ".join(lines)
+        return _NUMBER.sub(lambda found: f"must be {_KINDS[found[1]]}", " ".join(lines))
     where = ""
     trace = error.__traceback__
     while trace is not None:

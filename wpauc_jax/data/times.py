@@ -43,7 +43,7 @@ def times_of(values: pl.Series, unit: str) -> Times:
         return _converted(values.to_physical(), kind.time_unit, unit)
     if kind == pl.Date:
         return _converted(values.to_physical().cast(pl.Int64) * 86_400, "s", unit)
-    if kind == pl.String or kind.is_decimal():
+    if kind in (pl.String, pl.Categorical, pl.Enum) or kind.is_decimal():
         return _from_text(values.cast(pl.String), unit)
     return pl.Series([None] * len(values), dtype=pl.Int64), None
 

@@ -84,16 +84,11 @@ def seeded_bootstrap(
     both at once errs towards a wide interval (Owen, 2007). Raises RanksError as `paired_bootstrap` does, and where A
     and B have not as many runs.
     """
-    if len(a) != len(b):
-        raise RanksError(f"A has {len(a)} runs and B {len(b)}; runs are compared seed by seed")
-    users = paired_bootstrap(a, b, metric, samples=samples, seed=seed)
-    differences, user = _by_sample(a, b, metric)
+    differences, draws = _seeded_draws(a, b, metric, samples, seed)
     by_seed = differences.mean(axis=1)
-    totals = np.stack([np.bincount(user, weights=row) for row in differences], axis=1)
-    draws = users_and_seeds_draws(totals, np.bincount(user), samples, seed)
     low, high = np.quantile(draws, (0.025, 0.975))
     return SeededDifference(
-        users=users,
+        users=paired_bootstrap(a, b, metric, samples=samples, seed=seed),
         seeds=len(a),
         spread=float(by_seed.std(ddof=1)) if len(a) > 1 else float("nan"),
         low=float(low),
@@ -101,6 +96,25 @@ def seeded_bootstrap(
         p_value=_two_sided(draws),
         error=float(draws.std(ddof=1)),
     )
+
+
+def seeded_error(a: Sequence[Ranks], b: Sequence[Ranks], metric: str, *, samples: int, seed: int = 0) -> float:
+    """The `error` of `seeded_bootstrap`, without the rest of it. Raises RanksError as that does."""
+    return float(_seeded_draws(a, b, metric, samples, seed)[1].std(ddof=1))
+
+
+def _seeded_draws(
+    a: Sequence[Ranks], b: Sequence[Ranks], metric: str, samples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The differences of every seed and sample [S, N], and the draws over users and seeds [samples]."""
+    if len(a) != len(b):
+        raise RanksError(f"A has {len(a)} runs and B {len(b)}; runs are compared seed by seed")
+    runs_a, runs_b = _as_runs(a, "A"), _as_runs(b, "B")
+    for name, run in runs_a[1:] + runs_b:
+        _check_same_samples(*runs_a[0], name, run)
+    differences, user = _by_sample(a, b, metric)
+    totals = np.stack([np.bincount(user, weights=row) for row in differences], axis=1)
+    return differences, users_and_seeds_draws(totals, np.bincount(user), samples, seed)
 
 
 def users_and_seeds_draws(totals: np.ndarray, count: np.ndarray, samples: int, seed: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.catalog.stored import open_catalog
 from wpauc_jax.catalog.titles import title_tokens
 from wpauc_jax.catalog.tokenizer import Tokenizer
-from wpauc_jax.config import Config, DataConfig
+from wpauc_jax.config import Config, ConfigError, DataConfig, PromptConfig
 from wpauc_jax.data.dataset import Dataset, Items
 from wpauc_jax.data.prepare import prepare_items
 from wpauc_jax.decode import Ranker
@@ -112,6 +112,7 @@ def open_prepared(
 
     `read` says what is read of the prepared data.
     """
+    _check_text(config)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_path = config.catalog.tokenizer or config.model.pretrained
     tokenizer = Tokenizer(tokenizer_path) if tokenizer_path else None
@@ -129,6 +130,21 @@ def open_prepared(
     excludes = excludes_history(config, folder, items, say)
     builder = PromptBuilder(catalog, config.data.max_history, form, limit, shown, widths, excludes)
     return Prepared(config, folder, items, catalog, tokenizer, titles, builder)
+
+
+def _check_text(config: Config) -> None:
+    """Raises ConfigError for a setting of text where there is none; before any data are read."""
+    tasks = [f"sft.{task}" for task in config.sft.tasks]
+    if tasks and config.catalog.ids == "title":
+        raise ConfigError(f"{tasks[0]} needs semantic ids (catalog.ids) inside a model with a tokenizer")
+    if config.catalog.tokenizer or config.model.pretrained:
+        return
+    usual = PromptConfig()
+    told = {f"prompt.{name}": getattr(config.prompt, name) for name in ("style", "instruction", "history")}
+    wrong = [f"{name}={value!r}" for name, value in told.items() if value != getattr(usual, name.partition(".")[2])]
+    wrong += tasks + ["catalog.ids='title'"] * (config.catalog.ids == "title")
+    if wrong:
+        raise ConfigError(f"{wrong[0]} needs a tokenizer: set model.pretrained or catalog.tokenizer")
 
 
 def _titles_beside_ids(config: Config, items: Items | Dataset, tokenizer: Tokenizer | None) -> list[list[int]] | None:

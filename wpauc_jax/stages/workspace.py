@@ -12,7 +12,7 @@ import numpy as np
 from wpauc_jax.batches.pipeline import eval_batches
 from wpauc_jax.batches.title_tasks import Alignment, alignment_of
 from wpauc_jax.batches.types import EvalBatch
-from wpauc_jax.config import Config, ConfigError, RlConfig
+from wpauc_jax.config import Config, RlConfig
 from wpauc_jax.data.dataset import Dataset, positions, repeats, train_rows
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.evaluation.evaluate import ExactSearch, make_exact_search
@@ -76,9 +76,8 @@ class Workspace(Run):
         return np.sort(np.random.default_rng(_VALID_DRAW).choice(rows, wanted, replace=False))
 
     def alignment(self, task: str) -> Alignment:
-        """The rows of an alignment task. Raises ConfigError unless items are semantic ids inside a language model."""
-        if self.tokenizer is None or self.titles is None:
-            raise ConfigError(f"sft.{task} needs semantic ids (catalog.ids) inside a model with a tokenizer")
+        """The rows of an alignment task, where items are semantic ids inside a language model."""
+        assert self.tokenizer is not None and self.titles is not None  # `open_prepared` has seen to it
         return alignment_of(task, self.config.prompt, self.tokenizer, self.catalog, self.titles)
 
     def exact_search(self) -> ExactSearch:

@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from wpauc_jax.evaluation.bootstrap import seeded_bootstrap
+from wpauc_jax.evaluation.bootstrap import seeded_error
 from wpauc_jax.evaluation.plots import COLOURS, STYLE, save_figure
 from wpauc_jax.evaluation.report import metric_title
 from wpauc_jax.runtime.files import atomic_path
@@ -205,7 +205,7 @@ def _error(results: Results, control: str, row: Row, metric: str) -> float:
     if not seeds or row.name == control:
         return math.nan
     runs: tuple[list[Any], list[Any]] = ([other.ranks[seed] for seed in seeds], [row.ranks[seed] for seed in seeds])
-    return seeded_bootstrap(*runs, metric, samples=_DRAWS).error
+    return seeded_error(*runs, metric, samples=_DRAWS)
 
 
 def _curve(row: Row, metric: str) -> list[tuple[int, float, float]]:

@@ -84,9 +84,9 @@ def arm_job(
         "mode": {"rl": "all", "sft": "sft"}[arm.stage],
     }
     if arm.shares_sft:
-        places["sft_from"] = str(base)
+        places["sft_from"] = str(base.absolute())  # however the next start spells the study's directory
     if arm.goes_on:
-        places["sft.start_from"] = str(base)
+        places["sft.start_from"] = str(base.absolute())
     config = with_settings(with_settings(arm.config, point), places)
     stages = ("sft",) if arm.stage == "sft" else ("rl",) if arm.shares_sft else ("sft", "rl")
     modes = stages if not measured else ("sft", "evaluate") if arm.stage == "sft" else ("all",)

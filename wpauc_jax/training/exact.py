@@ -24,6 +24,7 @@ from wpauc_jax.objectives import (
     top_k_threshold,
     window_threshold,
 )
+from wpauc_jax.objectives.masked import total
 from wpauc_jax.runtime.sharding import constrain
 from wpauc_jax.training.groups import distinct_first_codes, dropout_of, target_logps
 from wpauc_jax.training.state import Metrics
@@ -50,7 +51,12 @@ def exact_loss(
     found, metrics = OBJECTIVES[config.kind](ranker, params, asked, batch, logps, config)
     nll = gce_loss(logps, q=0.0).mean()
     loss = found.mean() + config.nll * nll if config.nll else found.mean()
-    return loss, metrics | {"loss": loss, "nll": nll, "target_mass": jnp.exp(logps).mean()}
+    return loss, metrics | {"loss": loss, "nll": nll, "target_mass": _of_possible(jnp.exp(logps), logps)}
+
+
+def _of_possible(values: jax.Array, logps: jax.Array) -> jax.Array:
+    """The mean of values [B] over the rows whose target is possible, as the loss takes it."""
+    return total(values, ~jnp.isneginf(logps)).mean()
 
 
 def expected_group(
@@ -75,8 +81,10 @@ def soft_top_k(
     thresholds, metrics = THRESHOLDS[config.threshold](ranker, params, asked, batch, config)
     loss = soft_top_k_loss(logps, thresholds, temperature=config.softness, form=config.soft_form)
     told = jax.lax.stop_gradient(logps)
-    metrics["soft_recall"] = soft_recall(told, thresholds, temperature=config.softness).mean()
-    metrics["above_threshold"] = (told > thresholds).mean(dtype=jnp.float32)
+    if "hit_rate" in metrics:  # a row each until here
+        metrics["hit_rate"] = _of_possible(metrics["hit_rate"], told)
+    metrics["soft_recall"] = _of_possible(soft_recall(told, thresholds, temperature=config.softness), told)
+    metrics["above_threshold"] = _of_possible(told > thresholds, told)
     return loss, metrics
 
 
@@ -133,12 +141,12 @@ THRESHOLDS: dict[str, Callable[[Ranker, Params, Prefilled, RlBatch, RlConfig], t
 def _searched(
     ranker: Ranker, params: Params, asked: Prefilled, batch: RlBatch, num_beams: int
 ) -> tuple[jax.Array, jax.Array, Metrics]:
-    """Scores of the likeliest items [B, W], which of them are negatives, and metrics."""
+    """Scores of the likeliest items [B, W], which of them are negatives, and metrics; `hit_rate` is bool[B]."""
     found = ranker.search(params, asked, num_beams=num_beams)
     items = constrain(found.items, "batch", "group")
     hit = items == batch.target[:, None]
     metrics = {
-        "hit_rate": hit.any(axis=1).mean(),
+        "hit_rate": hit.any(axis=1),
         "first_codes": distinct_first_codes(ranker, items),
     }
     return found.scores, found.valid & ~hit, metrics

@@ -19,6 +19,12 @@ from wpauc_jax.data.sources.quotes import whole_records
 from wpauc_jax.data.tables import FilesRead
 
 BLOCK = 1 << 24  # bytes; large enough to keep cores busy, small enough that memory is reused, not returned
+_PACKED = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+}
 LONGEST_LINE = 1 << 26  # bytes; what is longer is no text
 
 _T = TypeVar("_T")
@@ -84,7 +90,8 @@ def text_blocks(source: Input, files: FilesRead, separator: bytes = b"") -> Iter
     """The number of a block's first line, and the block: whole lines of a file, which may be gzip.
 
     With a `separator` double quotes hold fields together, so that a line break between them ends no line. A byte order
-    mark at the beginning is left out. `files` receives the file's hash at the end.
+    mark at the beginning of the file or of a line is left out: files may have been joined. `files` receives the file's
+    hash at the end.
     Raises DataError for a damaged file and for a line that does not end.
     """
     with source.open() as stored:
@@ -125,7 +132,7 @@ def _whole_lines(stream: Any, separator: bytes, label: str) -> Iterator[tuple[in
             end = buffer.rfind(b"\n", 0, filled) + 1
         if end:
             block = bytes(memoryview(buffer)[:end])
-            yield number, block
+            yield number, block.replace(b"\n" + codecs.BOM_UTF8, b"\n") if codecs.BOM_UTF8 in block else block
             number += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))  # bytes.count is slower
             buffer[: filled - end] = buffer[end:filled]
             filled -= end
@@ -170,6 +177,9 @@ def first_line(source: Input) -> str:
             raise DataError(f"{source.label}: damaged gzip file ({error}); fetch it again") from error
     if not line:
         raise DataError(f"{source.label}: the file is empty")
+    packed = next((name for sign, name in _PACKED.items() if line.startswith(sign)), None)
+    if packed:
+        raise DataError(f"{source.label}: the file is packed by {packed}; unpack it, or pack it with gzip")
     if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{source.label}: the file is UTF-16, not UTF-8 text; save it as UTF-8")
     try:

@@ -79,6 +79,10 @@ def table_of(path: pathlib.Path) -> Table:
         if objects[0] is None:
             raise DataError(f"{path}, line 1: not a JSON object: {shown(line)}")
         return Table(source, "lines", tuple(dict.fromkeys(str(name) for found in objects for name in found or {})))
+    if line.lstrip().startswith("[") and ".json" in path.name:
+        raise DataError(f"{path}, line 1: the file is one JSON array: {shown(line)}; write one object a line instead")
+    if "\r" in line:
+        raise DataError(f"{path}: lines end in carriage returns alone; save it with line feeds")
     separator = next((sign for sign in SEPARATORS if sign in line), ",")
     try:
         columns = next(csv.reader([line], delimiter=separator, strict=True), [])

@@ -113,7 +113,8 @@ def _is_plain(block: bytes, layout: Layout, number: int, label: str) -> bool:
 def _check_lines(record: bytes, layout: Layout, line: int, label: str) -> None:
     """Raises DataError for a record of several lines that may as well be a row a line."""
     ids = [layout.header.index(name) for name in layout.ids]
-    if could_be_rows(record, layout.sign, len(layout.header), ids):
+    time = layout.header.index(layout.time) if layout.time else None
+    if could_be_rows(record, layout.sign, len(layout.header), ids, time):
         last = line + record.count(b"\n", 0, len(record) - 1)
         raise DataError(
             f"{label}, lines {line} to {last}: one row whose quoted field has line breaks, or a row a line with a "

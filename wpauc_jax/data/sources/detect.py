@@ -82,11 +82,12 @@ def _of_file(path: pathlib.Path, options: ReadOptions) -> str:
         return "tabular"
     tokens = line.split()
     if len(tokens) > 1 and all(token.isascii() and token.isdigit() for token in tokens):
-        doubt = rating_lines(source)
+        doubt, time = rating_lines(source)
         if doubt:
+            column = f"data.time_column={time}" if time else "data.time_column='' or its number"
             raise DataError(
-                f"{path}: {doubt}; the first line is {shown(line)}. If they are ratings, set {_BY_NUMBERS} "
-                f"data.time_column={len(tokens)}; if every field behind the first is an item, data.source=sequences"
+                f"{path}: {doubt}; the first line is {shown(line)}. If they are ratings, set {_BY_NUMBERS} {column}; "
+                "if every field behind the first is an item, data.source=sequences"
             )
         return "sequences"
     beside = _RATINGS.get(path.name)

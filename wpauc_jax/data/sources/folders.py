@@ -9,6 +9,7 @@ from wpauc_jax.data.tables import SPLITS
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson", ".json")  # endings of tables, each plain or gzip
 _WORDS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "test": "test"}
+_SPLIT = re.compile(rf"(?:(?P<stem>.*)[._-])?(?P<word>{'|'.join(_WORDS)})(?:-[0-9]+-of-[0-9]+)?", re.IGNORECASE)
 
 
 def visible(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -42,6 +43,10 @@ def parts_of(folder: pathlib.Path, without: Sequence[pathlib.Path] = ()) -> tupl
     if not tables:
         found = f"only {listed([*(path.name for path in files), *below])}" if files or below else "no file"
         raise DataError(f"{folder} holds {found}: no table ({', '.join(TABLES)}); set data.path to the data")
+    names = [path.name for path in tables]
+    twice = next((name for name in names if f"{name}.gz" in names), None)
+    if twice:
+        raise DataError(f"{folder} holds {twice} and {twice}.gz, which are one table twice; keep one")
     if len(kinds) > 1:
         raise DataError(
             f"{folder} holds tables of several kinds: {listed(path.name for path in tables)}; set data.path to one file"
@@ -58,7 +63,8 @@ _KINDS = {
 def split_files(path: pathlib.Path, endings: Sequence[str]) -> dict[str, pathlib.Path] | None:
     """The files NAME.train.END, NAME.valid.END and NAME.test.END, or train.END and so on, by split; None without any.
 
-    `path` is their folder, or one of them. Raises DataError where one of the three is missing or there are several.
+    An underscore or a hyphen may stand for the dot. `path` is their folder, or one of them. Raises DataError where one
+    of the three is missing or there are several.
     """
     folder = path if path.is_dir() else path.parent
     groups: dict[tuple[str, str], dict[str, list[pathlib.Path]]] = {}
@@ -90,8 +96,8 @@ def _stem_and_split(file: pathlib.Path, endings: Sequence[str]) -> tuple[str, st
     if not end:
         return "", ""
     name = file.name[: file.name.lower().rindex(end)]
-    stem, _, word = name.rpartition(".")
-    return stem, _WORDS.get(word, "")
+    found = _SPLIT.fullmatch(name)
+    return (found["stem"] or "", _WORDS[found["word"].lower()]) if found else ("", "")
 
 
 def _natural(path: pathlib.Path) -> list[tuple[int, str]]:

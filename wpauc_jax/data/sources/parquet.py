@@ -111,7 +111,7 @@ def _checked(
         if value is None or (isinstance(value, str) and not value):
             reason = f"no value for {name!r}"
         elif isinstance(value, str) and name != time:
-            reason = f"{name!r} {HALF}"
+            reason = "a NUL byte" if "\0" in value else f"{name!r} {HALF}"
         else:
             reason = f"{name!r} is {'not a time' if name == time else 'no text and no whole number'}"
         rejects.add(label, row[LINE], reason, shown(repr(value)), ACCEPTED if reason.endswith("a time") else "")
@@ -123,7 +123,8 @@ def _ids(values: pl.Series) -> pl.Series:
     if not (values.dtype.is_integer() or values.dtype in (pl.String, pl.Categorical, pl.Enum)):
         return pl.Series([None] * len(values), dtype=pl.String)
     texts = values.cast(pl.String).replace("", None)
-    return texts.set(texts.str.contains(_HALF_SIGN, literal=True).fill_null(False), None)
+    bad = texts.str.contains(_HALF_SIGN, literal=True) | texts.str.contains("\0", literal=True)
+    return texts.set(bad.fill_null(False), None)
 
 
 def _words(values: pl.Series, label: str) -> pl.Series:

@@ -13,6 +13,7 @@ import numpy as np
 
 _QUOTE = ord('"')
 _DIGIT = re.compile(b"[0-9]")
+_TIME = re.compile(rb'[ "]*[0-9][0-9 TtZz:./+-]*[ "]*')  # a number or a date, as far as a glance tells
 BEHIND = "text behind a closing quote"
 UNCLOSED = "a quoted field does not end"
 
@@ -117,23 +118,29 @@ def fields_of(record: bytes, separator: bytes) -> list[bytes]:
         place = end + 1
 
 
-def could_be_rows(record: bytes, separator: bytes, width: int, ids: Sequence[int]) -> bool:
+def could_be_rows(record: bytes, separator: bytes, width: int, ids: Sequence[int], time: int | None = None) -> bool:
     """Whether a record of several lines may as well be a row a line, whose quotes are text.
 
-    That is so where each line but the first has `width` fields, and those numbered `ids` look like ids: they have no
-    blank, and a digit if those of the first line have one. A quote that was never closed looks so, with a later one
-    that was never opened; a text of several lines hardly ever does.
+    A line but the first may be a row if it has up to `width` fields and those numbered `ids` look like ids: they have a
+    digit, or no blank, if those of the first line are so. Trailing fields may be missing where rows have two ids. Where
+    rows have a time, one such line with a time is enough; otherwise every line must be such a one. A quote that was
+    never closed looks so, with a later one that was never opened; a text of several lines hardly ever does.
     """
     first, *others = (line.removesuffix(b"\r").split(separator) for line in record.split(b"\n") if line.strip())
-    needs_digit = {place: bool(_DIGIT.search(first[place])) for place in ids if place < len(first)}
-    return len(first) >= width and all(
-        len(row) == width
-        and all(
-            row[place] and b" " not in row[place] and (not needs_digit.get(place) or _DIGIT.search(row[place]))
-            for place in ids
-        )
-        for row in others
-    )
+    least = max([*ids, *([] if time is None else [time])]) + 1 if len(ids) > 1 else width
+    if len(first) < least:
+        return False
+
+    def is_id(text: bytes, place: int) -> bool:
+        has_blank, has_digit = b" " in first[place], _DIGIT.search(first[place])
+        return bool(text.strip()) and (has_blank or b" " not in text) and (not has_digit or bool(_DIGIT.search(text)))
+
+    def is_row(row: list[bytes]) -> bool:
+        if not least <= len(row) <= width or not all(is_id(row[place], place) for place in ids):
+            return False
+        return time is None or bool(_TIME.fullmatch(row[time]))
+
+    return all(map(is_row, others)) if time is None else any(map(is_row, others))
 
 
 def _line_end(block: bytes, start: int) -> int:

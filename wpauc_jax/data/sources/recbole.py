@@ -20,7 +20,7 @@ from wpauc_jax.data.sources.columns import joined
 from wpauc_jax.data.sources.delimited import Layout, delimited_blocks
 from wpauc_jax.data.sources.folders import split_files, visible
 from wpauc_jax.data.sources.samples import Sample, time_lines
-from wpauc_jax.data.tables import LINE, REST, SPLITS, FilesRead, RawData, ReadOptions
+from wpauc_jax.data.tables import HISTORIES, LINE, REST, FilesRead, RawData, ReadOptions
 from wpauc_jax.data.times import times_of, unit_of
 
 LIST = "_list"  # behind the name of a field: its values before this row
@@ -80,10 +80,7 @@ def _later(split: int, unit: str) -> pl.Expr:
 
 def _whole_inter(path: pathlib.Path) -> pathlib.Path | None:
     """The file of all interactions, which is none of a benchmark's three."""
-    if path.is_file():
-        is_part = path.name.removesuffix(".gz").removesuffix(".inter").rpartition(".")[2] in SPLITS
-        return None if is_part and split_files(path, (".inter",)) else path
-    return None
+    return path if path.is_file() and not split_files(path, (".inter",)) else None
 
 
 def _find_inter(path: pathlib.Path) -> pathlib.Path:
@@ -121,9 +118,11 @@ def inter_blocks(
     time = _time_field(source, options)
     types = _header(source, [options.user_column, options.item_column])
     user, item = _bare(options.user_column), _bare(options.item_column)
-    if _item_list(source, options) in types:
+    lists = [name for name in types if name in (_item_list(source, options), *HISTORIES)]
+    lists += [name for name in (user, item) if types[name].endswith("_seq")]
+    if lists:
         raise DataError(
-            f"{source.label}, line 1: the field {_item_list(source, options)!r} says that a row is a sample with its "
+            f"{source.label}, line 1: the field {lists[0]!r} says that a row is a sample with its "
             "history, not one interaction; put the files NAME.train.inter, NAME.valid.inter and NAME.test.inter "
             "together, and set data.path to their folder"
         )

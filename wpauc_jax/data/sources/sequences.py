@@ -8,7 +8,7 @@ compared.
 
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -29,7 +29,7 @@ def read_sequences(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -
     header = next((line for line in first_lines(Input(path), 1) if is_header(line.split())), "")
     if header:
         raise DataError(f"{path}, line 1: this is a header: {shown(header)}; set data.source=tabular and name columns")
-    doubt = rating_lines(Input(path), sure=True)
+    doubt, _ = rating_lines(Input(path), sure=True)
     if doubt:
         raise DataError(
             f"{path}: {doubt}, and these are no items; set data.source=tabular and the numbers of the columns"
@@ -38,28 +38,34 @@ def read_sequences(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -
     return RawData(_blocks(Input(path), rejects, files), [], files, rejects, time_unit="order")
 
 
-def rating_lines(source: Input, *, sure: bool = False) -> str:
+def rating_lines(source: Input, *, sure: bool = False) -> tuple[str, int]:
     """What makes the lines look like "user item rating time" instead of a user and items; "" if nothing does.
 
-    `sure`: only if they can hardly be anything else.
+    Then the number of the field of times, counted from 1; 0 where there seems to be none.
+    `sure`: only if the lines can hardly be anything else.
     """
     rows = [line.split() for line in first_lines(source, _LOOKED_AT)]
     widths = {len(row) for row in rows}
-    if widths not in ({3}, {4}):
-        return ""
+    if len(widths) != 1 or min(widths) < 3:
+        return "", 0
     (width,) = widths
+    every = f"every line has {width} fields"
     numbers = [[_number(token) for token in row[2:]] for row in rows]
-    has_ratings = all(0 <= row[0] <= 10 for row in numbers)
-    has_times = all(any(low <= row[-1] < high for low, high in RANGES.values()) for row in numbers)
-    if has_times and (width == 3 or has_ratings):
-        return f"every line has {width} fields, of which the last is a time of the years 1990 to 2035"
-    if sure:
-        return ""
+    for place, column in enumerate(zip(*numbers, strict=True), start=3):
+        if _are_times(column):
+            return f"{every}, of which number {place} is a time of the years 1990 to 2035", place
+    if sure or width > 4:
+        return "", 0
     if len({row[0] for row in rows}) < len(rows):
-        return f"every line has {width} fields, and users have several lines: this may be user, item, rating and so on"
-    if width == 4 and has_ratings and len(rows) > 1:
-        return "every line has 4 fields, of which the third is at most 10: this may be user, item, rating and time"
-    return ""
+        return f"{every}, and users have several lines: this may be user, item, rating and so on", 0
+    if width == 4 and all(0 <= row[0] <= 10 for row in numbers) and len(rows) > 1:
+        return f"{every}, of which the third is at most 10: this may be user, item, rating and time", 4
+    return "", 0
+
+
+def _are_times(numbers: Sequence[float]) -> bool:
+    """Whether all are times of plausible years in one unit; items have no such numbers."""
+    return any(all(low <= number < high for number in numbers) for low, high in RANGES.values())
 
 
 def _number(token: str) -> float:

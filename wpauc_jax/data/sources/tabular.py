@@ -22,13 +22,11 @@ from wpauc_jax.data.errors import DataError, Rejects, listed, shown
 from wpauc_jax.data.sources.blocks import first_line
 from wpauc_jax.data.sources.columns import Table, Wanted, bare_table_of, interactions_of, is_header, items_of, table_of
 from wpauc_jax.data.sources.folders import TABLES, parts_of, split_files
-from wpauc_jax.data.tables import FilesRead, RawData, ReadOptions
+from wpauc_jax.data.tables import HISTORIES, FilesRead, RawData, ReadOptions
 from wpauc_jax.data.text import without_no_words
 from wpauc_jax.data.times import unit_of
 
 _NAMES = "data.user_column, data.item_column and data.time_column"
-# Columns of samples instead of interactions, by those who publish them.
-HISTORIES = ("history", "item_id_list", "history_item_id", "history_item_ids", "item_list", "item_seq", "sequence")
 
 
 def read_tabular(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> RawData:
