@@ -7,7 +7,7 @@ import pytest
 from tests.config.test_fields import FIELDS
 from wpauc_jax import modes
 from wpauc_jax.config import run as config_run
-from wpauc_jax.config.stages import KINDS_OF
+from wpauc_jax.config.rl_checks import KINDS_OF
 
 CHOICES = [name for name, (_, field, _) in FIELDS.items() if "choices" in field.metadata]
 

@@ -60,3 +60,8 @@ class Config(Checked):
             raise ConfigError("recommend.input is empty; give a file of histories (JSON lines or .inter)")
         if self.catalog.ids == "file" and not self.catalog.path:
             raise ConfigError("catalog.path is empty; catalog.ids='file' needs a .sid file")
+        if self.sft_from and self.sft.start_from:
+            raise ConfigError(
+                f"sft.start_from={self.sft.start_from!r} means nothing beside sft_from={self.sft_from!r}, which leaves "
+                "this run's own SFT out; set one of them"
+            )

@@ -4,12 +4,9 @@ import dataclasses
 import os
 
 from wpauc_jax.config.fields import Checked, ConfigError, a_path, above, ascending, at_least, choice, share, shown
+from wpauc_jax.config.rl_checks import check_rl
 
 _MOST_AT_ONCE = 2**24  # lists times items in a list: what one step or one batch holds
-KINDS_OF = {  # by `rl.estimator`: each `rl.kind` that it knows
-    "sampled": ("grpo", "dapo", "gspo", "dr_grpo"),
-    "exact": ("grpo", "dr_grpo", "gce", "soft_topk"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,68 +145,11 @@ class RlConfig(StageConfig, section="rl."):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_kind()
+        check_rl(self)
         if self.searches_groups:
-            self._check_group()
+            _check_product("rl.batch_size", self.batch_size, "rl.group_size", self.group_size)
         else:
             _check_product("rl.batch_size", self.batch_size, "rl.target_k", self.target_k)
-        if self.kind == "dr_grpo" and self.std != "none":
-            raise ConfigError(f"rl.kind='dr_grpo' has no standard deviation: set rl.std='none' (it is {self.std!r})")
-        if self.rows == "latest" and not 0 < self.holdout < 1:
-            raise ConfigError(f"rl.holdout={self.holdout} must lie between 0 and 1 when rl.rows='latest'")
-
-    def _check_kind(self) -> None:
-        known = KINDS_OF[self.estimator]
-        if self.kind not in known:
-            other = next(name for name, kinds in KINDS_OF.items() if self.kind in kinds)
-            raise ConfigError(
-                f"rl.kind={self.kind!r} is none of rl.estimator={self.estimator!r}, which knows {', '.join(known)}; "
-                f"set one of these, or rl.estimator={other!r}"
-            )
-        if self.estimator == "sampled":
-            return
-        for name, default, why in _OF_GROUPS:
-            value = getattr(self, name)
-            if value != default:
-                raise ConfigError(
-                    f"rl.{name}={value!r} means nothing where rl.estimator='exact', {why}; set rl.{name}={default!r}"
-                )
-
-    def _check_group(self) -> None:
-        if self.target_k >= self.group_size:
-            raise ConfigError(
-                f"rl.target_k={self.target_k} needs a negative of rank {self.target_k - 1} in the group, "
-                f"but rl.group_size={self.group_size}; enlarge the group or lower target_k"
-            )
-        if self.anchor_rank > self.group_size - 2:
-            raise ConfigError(
-                f"rl.anchor={self.anchor} is beyond the last negative: rl.group_size={self.group_size} has ranks 0 to "
-                f"{self.group_size - 2}"
-            )
-        _check_product("rl.batch_size", self.batch_size, "rl.group_size", self.group_size)
-        if self.dead_groups == "compact" and (self.kl_coef > 0 or self.inject_target != "never"):
-            raise ConfigError(
-                "rl.dead_groups='compact' needs rl.kl_coef=0 and rl.inject_target='never': a KL term has a gradient in "
-                "every group, and a group with its target put in is never dead"
-            )
-        if self.dead_groups == "compact" and self.nll > 0:
-            raise ConfigError(
-                f"rl.dead_groups='compact' needs rl.nll=0 (it is {self.nll}): every target's likelihood has a gradient"
-            )
-        if self.dead_groups == "compact" and self.dropout > 0:
-            raise ConfigError(
-                f"rl.dead_groups='compact' needs rl.dropout=0 (it is {self.dropout}): it runs prompts twice, and each "
-                "time others would be dropped"
-            )
-
-
-# What only a group of candidates can do: a setting, the one value of it that an exact estimator allows, and why.
-_OF_GROUPS = (
-    ("kl_coef", 0.0, "which has no candidates to measure the distance from the reference on"),
-    ("dead_groups", "keep", "to which no row is dead"),
-    ("inject_target", "never", "which always looks at the target"),
-    ("negative_scale", 1.0, "which has no negatives to push"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
