@@ -41,10 +41,13 @@ def prompt_batches(
     *,
     seed: int,
     rows: np.ndarray | None = None,
+    later: Callable[[np.ndarray], np.ndarray] | None = None,
+    beside: PromptBuilder | None = None,
 ) -> grain.IterDataset[Fed[RlBatch]]:
     """Samples in a new random order each epoch, for ever.
 
     `batch_size` is that of the global batch; `rows` int[B] are those of it that this process makes, None for all.
+    `later` gives what users take after samples (`data.later.Later`), and `beside` a second prompt of each of them.
 
     The iterator has `get_state` and `set_state`.
     Raises DataError if `positions` is empty.
@@ -60,7 +63,9 @@ def prompt_batches(
         everyones = chosen(number)
         own = everyones[mine]
         prompts = _prompts(dataset, builder, everyones, own, longest)
-        return Fed(RlBatch(prompts, dataset.item[own]), RowIds(dataset.user_of(own), own))
+        follow = later(own) if later else None
+        second = _without_exclusion(dataset, beside, own) if beside else None
+        return Fed(RlBatch(prompts, dataset.item[own], follow, second), RowIds(dataset.user_of(own), own))
 
     return _endless(batch)
 
@@ -179,6 +184,11 @@ def _prompts(
     longest = _lengths(dataset, builder, everyones).max() if len(builder.widths) > 1 else builder.max_tokens
     excluded = dataset.histories(own, longest_history) if builder.exclude_history else None
     return _laid_out(builder, dataset.histories(own, builder.max_history), longest, excluded)
+
+
+def _without_exclusion(dataset: Dataset, builder: PromptBuilder, own: np.ndarray) -> PromptBatch:
+    """Prompts that every item may answer, all of one width."""
+    return _laid_out(builder, dataset.histories(own, builder.max_history), builder.max_tokens, None)
 
 
 def _laid_out(builder: PromptBuilder, histories: np.ndarray, longest: int, excluded: np.ndarray | None) -> PromptBatch:

@@ -11,6 +11,9 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import ml_collections
+
+from wpauc_jax.config.fields import from_config_dict
 from wpauc_jax.config.run import Config
 
 # What a record that lacks a setting stands for, where that is not the setting's default.
@@ -45,6 +48,12 @@ def value_of(record: Mapping[str, Any], name: str) -> Any:
     defaults, renamed = _known()
     value = record.get(name, defaults.get(name, _ABSENT))
     return renamed.get(name, {}).get(value, value) if isinstance(value, str) else value
+
+
+def config_of(record: Mapping[str, Any]) -> Config:
+    """The settings of a work directory's config.json. Raises ConfigError for a value that cannot be used now."""
+    config: Config = from_config_dict(ml_collections.ConfigDict(dict(record)), Config)
+    return config
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

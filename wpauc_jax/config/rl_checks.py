@@ -16,7 +16,7 @@ class Useless(NamedTuple):
 
     where: Callable[[Any], bool]
     what: str  # the other setting, as the user gives it
-    why: str
+    why: str  # empty where `what` says it
     values: Mapping[str, Any]
 
 
@@ -35,6 +35,11 @@ USELESS = (
             "weighting": "tawin",
             "clip_low": 0.2,
             "clip_high": 0.2,
+            "bound_negatives": False,
+            "sibling_coef": 0.0,
+            "sibling_mix": 0.0,
+            "reward": "binary",
+            "false_negatives": "keep",
         },
     ),
     Useless(lambda rl: rl.estimator == "exact", _EXACT, "to which no row is dead", {"dead_groups": "keep"}),
@@ -54,6 +59,30 @@ USELESS = (
     Useless(
         lambda rl: rl.kind != "gce", "rl.kind is another one than 'gce'", "as only that one has a power", {"q": 0.5}
     ),
+    Useless(lambda rl: rl.weighting != "trimmed", "rl.weighting is another one than 'trimmed'", "", {"trim_top": 0.1}),
+    Useless(lambda rl: not rl.sibling_mix, "rl.sibling_mix=0", "", {"sibling_depth": 1}),
+    Useless(
+        lambda rl: rl.reward != "combined",
+        "rl.reward is another one than 'combined'",
+        "",
+        {"reward_weights": (1.0, 0.0, 0.0, 0.0)},
+    ),
+    Useless(
+        lambda rl: "collaborative" not in rl.weights_of_rewards, "no reward is collaborative", "", {"reward_from": ""}
+    ),
+    Useless(lambda rl: rl.false_negatives == "keep", "rl.false_negatives='keep'", "", {"false_negative": "title"}),
+    Useless(
+        lambda rl: rl.false_negatives != "reward",
+        "rl.false_negatives is another one than 'reward'",
+        "",
+        {"false_negative_reward": 1.0},
+    ),
+    Useless(
+        lambda rl: rl.false_negative != "embedding",
+        "rl.false_negative is another one than 'embedding'",
+        "",
+        {"false_negative_cosine": 0.95},
+    ),
     Useless(
         lambda rl: rl.kind in ("gce", "soft_topk"),
         "rl.kind is 'gce' or 'soft_topk'",
@@ -71,6 +100,13 @@ def check_rl(rl: Any) -> None:
             _refuse_useless(rl, case)
     if rl.searches_groups:
         _check_group(rl)
+    _check_rewards(rl)
+    _check_targets(rl)
+    if rl.kind == "gspo" and (rl.sibling_coef or rl.bound_negatives):
+        raise ConfigError(
+            "rl.kind='gspo' has one ratio for a whole item: set rl.sibling_coef=0 and rl.bound_negatives=False, which "
+            "tell an item's tokens apart"
+        )
     if rl.kind == "dr_grpo" and rl.std != "none":
         raise ConfigError(f"rl.kind='dr_grpo' has no standard deviation: set rl.std='none' (it is {rl.std!r})")
     if rl.rows == "latest" and not 0 < rl.holdout < 1:
@@ -92,7 +128,8 @@ def _refuse_useless(rl: Any, case: Useless) -> None:
         given = getattr(rl, name)
         if given != value:
             raise ConfigError(
-                f"rl.{name}={given!r} means nothing where {case.what}, {case.why}; set rl.{name}={value!r}"
+                f"rl.{name}={given!r} means nothing where {case.what}{case.why and f', {case.why}'}; "
+                f"set rl.{name}={value!r}"
             )
 
 
@@ -111,7 +148,47 @@ def _check_group(rl: Any) -> None:
         _check_compact(rl)
 
 
+def _check_rewards(rl: Any) -> None:
+    if len(rl.reward_weights) != 4 or not any(rl.reward_weights):
+        raise ConfigError(
+            f"rl.reward_weights={rl.reward_weights!r} must be four numbers, not all 0: the weights of binary, ranking, "
+            "semantic and collaborative"
+        )
+    if "collaborative" in rl.weights_of_rewards and not rl.reward_from:
+        raise ConfigError(
+            "rl.reward_from is empty; a collaborative reward needs the work directory of a run whose items are one "
+            "token each (catalog.ids='atomic')"
+        )
+    binary = rl.reward == "binary" and rl.false_negative_reward == 1.0
+    if rl.estimator == "sampled" and not binary and rl.weighting != "none":
+        given = f"rl.reward={rl.reward!r}" if rl.reward != "binary" else "rl.false_negative_reward below 1"
+        raise ConfigError(
+            f"rl.weighting={rl.weighting!r} weighs negatives, which only a reward of 1 or 0 tells from positives: "
+            f"{given} needs rl.weighting='none'"
+        )
+    if rl.false_negatives == "reward" and rl.reward != "binary":
+        raise ConfigError(
+            f"rl.false_negatives='reward' needs rl.reward='binary' (it is {rl.reward!r}), which it corrects; set "
+            "rl.false_negatives='mask'"
+        )
+
+
+def _check_targets(rl: Any) -> None:
+    if rl.targets > rl.target_k:
+        raise ConfigError(
+            f"rl.targets={rl.targets} is more than rl.target_k={rl.target_k}: the window of Recall@K begins at rank "
+            "target_k minus targets; lower rl.targets or raise rl.target_k"
+        )
+    if rl.targets > 1 and rl.kind == "soft_topk":
+        raise ConfigError(f"rl.kind='soft_topk' compares one target: set rl.targets=1 (it is {rl.targets})")
+
+
 def _check_compact(rl: Any) -> None:
+    if rl.targets > 1 or rl.false_negatives != "keep" or rl.reward not in ("binary", "ranking"):
+        raise ConfigError(
+            "rl.dead_groups='compact' needs rl.targets=1, rl.false_negatives='keep' and rl.reward='binary' or "
+            "'ranking': otherwise a group without its target may teach"
+        )
     if rl.kl_coef > 0 or rl.inject_target != "never":
         raise ConfigError(
             "rl.dead_groups='compact' needs rl.kl_coef=0 and rl.inject_target='never': a KL term has a gradient in "

@@ -67,6 +67,10 @@ class SftConfig(StageConfig, section="sft."):
     # loss=catalog: the share of each step's probability that is wanted for the tokens which go on to any item, in
     # equal parts.
     label_smoothing: float = share(0.0, whole=False)
+    # loss=catalog: the weight of the losses of items' first tokens, of which the worst weighs most (APAO). A beam
+    # search keeps an item only while its first tokens are among the best.
+    prefix_loss: float = at_least(0.0, 0.0, 1e6)
+    prefix_eta: float = at_least(1.0, 0.0, 1e3)  # prefix_loss: how much more the worst first tokens weigh
     # A row holds several users' sequences, and sft.batch_size counts rows. 0: the shortest row of which less than 5%
     # is padding.
     row_tokens: int = at_least(0, 0, 1_000_000)
@@ -81,6 +85,15 @@ class SftConfig(StageConfig, section="sft."):
             raise ConfigError(
                 f"sft.label_smoothing={self.label_smoothing} needs sft.loss='catalog' (it is {self.loss!r}): it is "
                 "shared among the tokens that go on to an item"
+            )
+        if self.prefix_loss and (self.loss != "catalog" or self.label_smoothing):
+            raise ConfigError(
+                f"sft.prefix_loss={self.prefix_loss} needs sft.loss='catalog' (it is {self.loss!r}) and "
+                f"sft.label_smoothing=0 (it is {self.label_smoothing}): it is made of the plain losses of items' tokens"
+            )
+        if not self.prefix_loss and self.prefix_eta != 1.0:
+            raise ConfigError(
+                f"sft.prefix_eta={self.prefix_eta} means nothing where sft.prefix_loss=0; set sft.prefix_eta=1.0"
             )
 
     @property
@@ -104,10 +117,36 @@ class RlConfig(StageConfig, section="rl."):
     target_k: int = at_least(3, 1, 10_000)  # the K of the Recall@K that training aims at
     # The other candidates of a group: the likeliest items, drawn from the model, or drawn evenly from all items.
     negatives: str = choice("beam", "sample", "random")
+    # The share of a group that is drawn from the target's siblings: items with the same first sibling_depth tokens.
+    sibling_mix: float = share(0.0)
+    sibling_depth: int = at_least(1, 1, 1000)  # with sibling_mix: how many first tokens siblings share with the target
+    # How many of the user's next items of the training split are targets of a row, each with reward 1. The window then
+    # begins at rank target_k minus their number, and holds as many times rl.mass.
+    targets: int = at_least(1, 1, 100)
+    # What a candidate gets. binary: 1 for a target; ranking: also less the higher a miss stands; semantic: the cosine
+    # of its embedding (catalog.embedding) and the target's; collaborative: its log-probability under the model of
+    # reward_from; combined: a sum by reward_weights.
+    reward: str = choice("binary", "ranking", "semantic", "collaborative", "combined")
+    # reward=combined: the weights of binary, ranking, semantic and collaborative.
+    reward_weights: tuple[float, ...] = at_least((1.0, 0.0, 0.0, 0.0), 0.0, 1e6)
+    reward_from: str = a_path()  # reward=collaborative: a work directory whose trained items are one token each
+    # What is done with misses that the user may well have liked. keep: nothing; mask: they are left out of the group;
+    # reward: they get false_negative_reward.
+    false_negatives: str = choice("keep", "mask", "reward")
+    # Which misses those are. title: items with the target's title; embedding: items whose embedding is as near to the
+    # target's as false_negative_cosine; later: items that the user takes later inside the training split.
+    false_negative: str = choice("title", "embedding", "later")
+    false_negative_cosine: float = share(0.95)  # false_negative=embedding: the least cosine
+    false_negative_reward: float = above(1.0, 0.0, 1.0)  # false_negatives=reward: what they get
     # When the target is put into a group: never, where the group lacks it, or as its own candidate every time.
     inject_target: str = choice("never", "if_missing", "always")
     # Of negatives by rank, or, with policy, by their probability; see docs/theory.md.
-    weighting: str = choice("tawin", "none", "window", "opauc", "policy")
+    weighting: str = choice("tawin", "none", "window", "opauc", "policy", "trimmed")
+    trim_top: float = share(0.1, whole=False)  # weighting=trimmed: the share of the top negatives that is left out
+    # Push a negative's token in proportion to its probability where that is below one half (GBPO).
+    bound_negatives: bool = False
+    # The weight of advantages among the tokens that a group took at one node of the trie. 0: left out.
+    sibling_coef: float = at_least(0.0, 0.0, 1e6)
     negative_scale: float = at_least(1.0, 0.0, 1e6)  # times the negatives' advantages; 0: only the targets are pushed
     nll: float = at_least(0.0, 0.0, 1e6)  # the weight of the targets' negative log-likelihood, which joins the loss
     anchor: int | None = at_least(None, 0)  # the rank among the negatives at the window's centre; None: target_k - 1
@@ -137,6 +176,31 @@ class RlConfig(StageConfig, section="rl."):
     def anchor_rank(self) -> int:
         """The rank among the negatives at which TAWin's weights peak."""
         return self.target_k - 1 if self.anchor is None else self.anchor
+
+    @property
+    def weights_of_rewards(self) -> dict[str, float]:
+        """The weight of each reward that a run has."""
+        names = ("binary", "ranking", "semantic", "collaborative")
+        given = zip(names, self.reward_weights, strict=False) if self.reward == "combined" else [(self.reward, 1.0)]
+        return {name: weight for name, weight in given if weight}
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether a reward or a false negative looks at the items' embeddings."""
+        by_embedding = self.false_negatives != "keep" and self.false_negative == "embedding"
+        return by_embedding or "semantic" in self.weights_of_rewards
+
+    @property
+    def looks_at_later(self) -> bool:
+        """Whether a step looks at what users take after a row's target."""
+        return self.targets > 1 or (self.false_negatives != "keep" and self.false_negative == "later")
+
+    @property
+    def list_length(self) -> int:
+        """How many items the list of a step holds for each user: the hit rate is the share of lists with the target."""
+        if self.searches_groups:
+            return self.group_size
+        return self.target_k + (self.kind == "soft_topk" and self.threshold == "beam")
 
     @property
     def searches_groups(self) -> bool:

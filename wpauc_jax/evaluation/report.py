@@ -124,7 +124,13 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int
 def metric_title(name: str) -> str:
     """'ndcg@10' -> 'NDCG@10'."""
     kind, at, k = name.partition("@")
-    titles = {"recall": "Recall", "missed": "missed"}
+    titles = {
+        "recall": "Recall",
+        "missed": "missed",
+        "hit_rate": "hit rate",
+        "top1_expected": "probability of the first items",
+        "top1_observed": "share of first items that hit",
+    }
     return titles.get(kind, kind.upper()) + at + k
 
 
