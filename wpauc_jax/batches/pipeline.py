@@ -77,27 +77,32 @@ def eval_batches(
     batch_size: int,
     *,
     rows: np.ndarray | None = None,
+    shown: np.ndarray | None = None,
 ) -> grain.MapDataset[EvalBatch]:
     """Samples once, in the order given, or by the lengths of their prompts where these may have several widths.
 
     It has a length, can be indexed, and can be iterated over again.
 
     The last batch is filled up with its last sample, not valid. `rows` are those of a global batch whose prompts this
-    process makes, None for all.
+    process makes, None for all. `shown` are positions before which the prompts stand, one for each sample; None: the
+    samples' own.
     Raises DataError if `positions` is empty.
     """
     positions, mine = _samples(dataset, positions), _checked(rows, batch_size)
-    longest = _longest_history(dataset, positions)
+    asked = positions if shown is None else _samples(dataset, shown)
+    longest = _longest_history(dataset, asked)
     if len(builder.widths) > 1:
-        positions = positions[np.argsort(_lengths(dataset, builder, positions), kind="stable")]
+        order = np.argsort(_lengths(dataset, builder, asked), kind="stable")
+        positions, asked = positions[order], asked[order]
 
     def batch(number: int) -> EvalBatch:
         places = number * batch_size + np.arange(batch_size)
-        samples = positions[np.minimum(places, len(positions) - 1)]
-        prompts = _prompts(dataset, builder, samples, samples[mine], longest)
+        chosen = np.minimum(places, len(positions) - 1)
+        samples, before = positions[chosen], asked[chosen]
+        prompts = _prompts(dataset, builder, before, before[mine], longest)
         left_out = np.zeros(batch_size, np.int32)
         if builder.exclude_history:
-            left_out = distinct_counts(dataset.histories(samples, longest))
+            left_out = distinct_counts(dataset.histories(before, longest))
         ids = RowIds(dataset.user_of(samples), samples)
         return EvalBatch(prompts, dataset.item[samples], places < len(positions), left_out, ids)
 

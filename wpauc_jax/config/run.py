@@ -60,6 +60,11 @@ class Config(Checked):
             raise ConfigError("recommend.input is empty; give a file of histories (JSON lines or .inter)")
         if self.catalog.ids == "file" and not self.catalog.path:
             raise ConfigError("catalog.path is empty; catalog.ids='file' needs a .sid file")
+        if self.eval.sets and self.data.split == "leave_one_out":
+            raise ConfigError(
+                "eval.sets=True means nothing where data.split='leave_one_out', which holds out one test item of a user; "
+                "set data.split='chronological' or eval.sets=False"
+            )
         if self.sft_from and self.sft.start_from:
             raise ConfigError(
                 f"sft.start_from={self.sft.start_from!r} means nothing beside sft_from={self.sft_from!r}, which leaves "

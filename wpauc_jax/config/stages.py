@@ -229,6 +229,8 @@ class EvalConfig(Checked, section="eval."):
     # SFT.
     select: str = ""
     exact: bool = False  # score every item as well: exact ranks, AUC, OPAUC, WPAUC, and what the search misses
+    # Also measure each user's test items as one set, all ranked after the prompt before the first of them.
+    sets: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -78,11 +78,11 @@ class Report:
         }
 
 
-def exact_table(exact: Mapping[str, Mapping[str, float]]) -> str:
-    """Stages by areas under the ROC curve over all negatives, and by what beams miss of the exact K best."""
+def exact_table(exact: Mapping[str, Mapping[str, float]], *, of: str = "exact") -> str:
+    """Stages by areas under the ROC curve over all negatives and by what beams miss, or by measures of sets."""
     rows = [[stage, *(f"{value:.4f}" for value in metrics.values())] for stage, metrics in exact.items()]
     names = list(next(iter(exact.values())))
-    return format_table(["exact", *(metric_title(name) for name in names)], rows)
+    return format_table([of, *(metric_title(name) for name in names)], rows)
 
 
 def write_results(path: str | os.PathLike[str], results: Mapping[str, Any]) -> None:
@@ -127,6 +127,7 @@ def metric_title(name: str) -> str:
     titles = {
         "recall": "Recall",
         "missed": "missed",
+        "wpauc_users": "with a window",
         "hit_rate": "hit rate",
         "top1_expected": "probability of the first items",
         "top1_observed": "share of first items that hit",
