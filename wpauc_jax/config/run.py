@@ -62,7 +62,7 @@ class Config(Checked):
             raise ConfigError("catalog.path is empty; catalog.ids='file' needs a .sid file")
         if self.eval.sets and self.data.split == "leave_one_out":
             raise ConfigError(
-                "eval.sets=True means nothing where data.split='leave_one_out', which holds out one test item of a user; "
+                "eval.sets=True means nothing where data.split='leave_one_out', which holds out one test item each; "
                 "set data.split='chronological' or eval.sets=False"
             )
         if self.sft_from and self.sft.start_from:
