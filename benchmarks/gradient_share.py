@@ -30,15 +30,16 @@ from wpauc_jax.objectives import (
     exact_group_loss,
     group_advantages,
     policy_loss,
+    shares_by_rank,
     soft_top_k_loss,
     tawin_weights,
     top_k_threshold,
 )
+from wpauc_jax.objectives.shares import RANK_BUCKETS
 from wpauc_jax.stages.run import best_folder
 from wpauc_jax.stages.workspace import Workspace, open_workspace
 from wpauc_jax.training.checkpoint import load_params
 
-BUCKETS = {"1": 1, "2-3": 3, "4-10": 10, "11-50": 50, "51+": sys.maxsize}  # the last rank of each
 Loss = Callable[[jax.Array, jax.Array, RlConfig], jax.Array]  # (log-probabilities [B, I], targets [B]) -> a number
 
 
@@ -81,20 +82,15 @@ LOSSES: dict[str, Loss] = {
 def shares(logps: np.ndarray, target: np.ndarray, config: RlConfig) -> dict[str, list[float]]:
     """{"rows" or an objective: the share of each bucket}."""
     own = logps[np.arange(len(target)), target]
-    rank = 1 + (logps > own[:, None]).sum(axis=1)
-    bucket = np.searchsorted(list(BUCKETS.values()), rank)
-
-    def by_bucket(size: np.ndarray) -> list[float]:
-        sums = np.bincount(bucket, weights=size, minlength=len(BUCKETS))
-        return (sums / max(sums.sum(), 1e-30)).tolist()
-
-    found = {"rows": by_bucket(np.ones(len(target)))}
+    rank = (logps > own[:, None]).sum(axis=1)
+    found = {"rows": shares_by_rank(np.ones(len(target)), rank).tolist()}
     for name, loss in LOSSES.items():
 
         def of_scores(scores: jax.Array, loss: Loss = loss) -> jax.Array:
             return loss(jax.nn.log_softmax(scores), jnp.asarray(target), config)
 
-        found[name] = by_bucket(np.abs(np.asarray(jax.jit(jax.grad(of_scores))(logps))).sum(axis=1))
+        sizes = jnp.abs(jax.jit(jax.grad(of_scores))(logps)).sum(axis=1)
+        found[name] = shares_by_rank(sizes, rank).tolist()
     return found
 
 
@@ -120,10 +116,10 @@ def draw(path: pathlib.Path, found: dict[str, list[float]]) -> None:
         axis = figure.subplots()
         width = 0.8 / len(found)
         for i, (name, values) in enumerate(found.items()):
-            places = np.arange(len(BUCKETS)) + (i - (len(found) - 1) / 2) * width
+            places = np.arange(len(RANK_BUCKETS)) + (i - (len(found) - 1) / 2) * width
             colour = "#b0b0b0" if name == "rows" else COLOURS[(i - 1) % len(COLOURS)]
             axis.bar(places, values, width, label=name, color=colour)
-        axis.set_xticks(range(len(BUCKETS)), list(BUCKETS))
+        axis.set_xticks(range(len(RANK_BUCKETS)), list(RANK_BUCKETS))
         axis.set_xlabel("rank of a row's target")
         axis.set_ylabel("share of the gradient")
         figure.legend(loc="outside lower center", ncols=len(found))
@@ -147,7 +143,7 @@ def main(arguments: Sequence[str]) -> None:
     rows = np.sort(np.random.default_rng(0).permutation(work.rl_positions)[: options.rows])
     found = shares(*catalog_scores(work, params, rows), config.rl)
     print(f"| rank of the target | {' | '.join(found)} |\n|---|{'---|' * len(found)}")
-    for place, name in enumerate(BUCKETS):
+    for place, name in enumerate(RANK_BUCKETS):
         print(f"| {name} | {' | '.join(f'{values[place]:.3f}' for values in found.values())} |")
     if options.out:
         draw(pathlib.Path(options.out, "gradient_share.png"), found)

@@ -20,9 +20,9 @@ from wpauc_jax.config import Config, ModelConfig, OptimConfig, RlConfig, from_co
 from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.groups import rollout
 from wpauc_jax.models import init
-from wpauc_jax.training.groups import Groups, group_sums
+from wpauc_jax.training.groups import group_sums, groups_of
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import make_rl_step
+from wpauc_jax.training.rl import NOBODY, make_rl_step
 from wpauc_jax.training.state import Metrics, TrainState, init_state
 
 SCORING = "constrained"
@@ -143,7 +143,7 @@ def part_seconds(bench: Bench, repeats: int) -> dict[str, float]:
     @functools.partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, ranker: Ranker, batch: RlBatch, items: jax.Array, ref_logps: jax.Array) -> TrainState:
         def loss(params: Any) -> jax.Array:
-            groups = Groups(items, batch.target, ref_logps)
+            groups = groups_of(items, batch, ref_logps, judge=NOBODY, config=config)
             asked = ranker.prefill(params, batch.prompts)
             return group_sums(ranker, params, asked, groups, config=config)[0].loss.mean()
 

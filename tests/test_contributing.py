@@ -29,6 +29,7 @@ from wpauc_jax.decode import Ranker
 from wpauc_jax.models import policy as model_policy
 from wpauc_jax.stages import baselines
 from wpauc_jax.training import groups
+from wpauc_jax.training.judge import Evidence
 
 DOORS = (
     *(groups.WEIGHTING, sources.READERS, model_policy.FAMILIES, baselines.BASELINES),
@@ -107,15 +108,15 @@ def test_a_weighting(example):
     trie = trie_for([(token,) for token in range(3, 10)], "constrained")
     ranker = types.SimpleNamespace(score=lambda params, cache, items: logps, trie=trie)
     items = jnp.array([[0, 1, 2, 3], [4, 5, 6, -1]])
-    batch = groups.Groups(items, target=jnp.array([1, 9]), ref_logps=None)
+    batch = groups.Groups(items, targets=jnp.array([[1], [9]]), ref_logps=None, evidence=Evidence())
     metrics = jax.jit(lambda: groups.group_sums(ranker, None, None, batch, config=config)[1])()
     first = np.array([1, 1 / 2, 1 / 3, 0]) / (11 / 6) * 3
     np.testing.assert_allclose(metrics["weight_by_rank"], (first + first) / 2, rtol=1e-6)
-    weights = groups.WEIGHTING[config.weighting](config, logps[..., 0], items == batch.target[:, None], items >= 0)
+    weights = groups.WEIGHTING[config.weighting](config, logps[..., 0], items == batch.targets, items >= 0, 1)
     np.testing.assert_allclose(weights[0], [first[0], 1, first[1], first[2]], rtol=1e-6)
     np.testing.assert_allclose(weights[1], [first[2], first[1], first[0], 0], rtol=1e-6)
     nothing = jnp.zeros((1, 4), bool)
-    assert not groups.WEIGHTING[config.weighting](config, jnp.zeros((1, 4)), nothing, nothing).any()
+    assert not groups.WEIGHTING[config.weighting](config, jnp.zeros((1, 4)), nothing, nothing, 1).any()
 
 
 def test_a_format(example, tmp_path):

@@ -107,6 +107,12 @@ def _a_start(config: Config, folder: pathlib.Path) -> None:
     _check_sft("sft.start_from", start)
 
 
+def _a_judge(config: Config, folder: pathlib.Path) -> None:
+    other = config.rl.reward_from
+    if other and not (pathlib.Path(other) / "config.json").is_file():
+        raise ConfigError(f"rl.reward_from={other!r} is no run's work directory: it has no config.json")
+
+
 def _check_sft(setting: str, other: str) -> None:
     """Raises ConfigError where the other work directory that a setting names has no trained SFT."""
     if not holds_steps(pathlib.Path(other, "sft", "best")):
@@ -138,11 +144,11 @@ class Mode:
 
 # What a user can ask for by name.
 MODES: dict[str, Mode] = {
-    "all": Mode(run_all, taken, (_the_other_sft, _a_start)),
+    "all": Mode(run_all, taken, (_the_other_sft, _a_start, _a_judge)),
     "prepare": Mode(_prepare_only, taken),
     "doctor": Mode(_doctor, unlocked, (_a_run,)),
     "sft": Mode(_sft_only, taken, (_a_start,)),
-    "rl": Mode(_rl_only, taken, (_the_other_sft, _an_sft)),
+    "rl": Mode(_rl_only, taken, (_the_other_sft, _an_sft, _a_judge)),
     "evaluate": Mode(_evaluate_only, taken, (_a_run,)),
     "recommend": Mode(_recommend_only, respected, (_a_run, _a_trained_stage)),
     "export": Mode(_export_only, respected, (_a_run, _a_trained_stage)),

@@ -7,7 +7,7 @@ import pytest
 from tests.config.test_fields import FIELDS
 from wpauc_jax import modes
 from wpauc_jax.config import run as config_run
-from wpauc_jax.config.stages import KINDS_OF
+from wpauc_jax.config.rl_checks import KINDS_OF
 
 CHOICES = [name for name, (_, field, _) in FIELDS.items() if "choices" in field.metadata]
 
@@ -39,6 +39,9 @@ DICTS = {
     "rl.faults.action": "wpauc_jax.training.loop.FAULT_ACTIONS",
     "rl.rows": "wpauc_jax.stages.workspace.RL_ROWS",
     "rl.negatives": "wpauc_jax.decode.groups.NEGATIVES",
+    "rl.reward": "wpauc_jax.training.judge.REWARDS",
+    "rl.false_negatives": "wpauc_jax.training.judge.VERDICTS",
+    "rl.false_negative": "wpauc_jax.training.judge.FALSE_NEGATIVES",
     "rl.inject_target": "wpauc_jax.decode.groups.INJECTED",
     "rl.weighting": "wpauc_jax.training.groups.WEIGHTING",
     "rl.rank_scale": "wpauc_jax.objectives.tawin.RANK_SCALES",

@@ -66,7 +66,7 @@ def test_shares_of_the_gradient():
     logps = np.asarray(jax.nn.log_softmax(rng.normal(size=(500, 200)).astype(np.float32)))
     found = gradient_share.shares(logps, rng.integers(0, 200, 500), RlConfig(group_size=16, target_k=3))
     assert all(sum(values) == pytest.approx(1) for values in found.values())
-    beyond, first = list(gradient_share.BUCKETS).index("51+"), 0
+    beyond, first = list(gradient_share.RANK_BUCKETS).index("51+"), 0
     assert found["GRPO"][beyond] == found["TAWin"][beyond] == 0 < found["exact"][beyond] < found["SFT"][beyond]
     np.testing.assert_allclose(found["SFT"], found["rows"], atol=0.02)
     assert found["rows"][first] < found["exact"][first] < found["GRPO"][first]

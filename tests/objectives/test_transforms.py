@@ -77,6 +77,12 @@ def masked(function, **setting):
     return lambda scores, is_positive, where: function(scores, is_positive, where=where, **setting)
 
 
+def paths(scores):
+    """Two tokens a candidate: the first is shared by three, the second is its own."""
+    number = jnp.broadcast_to(jnp.arange(GROUP), scores.shape)
+    return jnp.stack([number // 3, number], -1)
+
+
 PER_GROUP = {
     "soft_top_k": lambda s, p, w: o.soft_top_k(s, 2.5, where=w),
     "descending_ranks": lambda s, p, w: o.descending_ranks(s, where=w),
@@ -95,6 +101,10 @@ PER_GROUP = {
     "llpauc": masked(o.llpauc, alpha=0.5, beta=0.5, normalize=False),
     "recall_at_k": masked(o.recall_at_k, k=2),
     "ndcg_at_k": masked(o.ndcg_at_k, k=2),
+    "ranking_reward": masked(o.ranking_reward),
+    "cosine_reward": lambda s, p, w: o.cosine_reward(jnp.stack([s, p], -1), jnp.ones((*s.shape[:-1], 2)), where=w),
+    "gradient_sizes": lambda s, p, w: o.gradient_sizes(p - 0.3, s, where=w),
+    "sibling_advantages": lambda s, p, w: o.sibling_advantages(s, paths(s), where=jnp.stack([w, w], -1)),
 }
 PER_BATCH = {
     **{kind: policy(kind) for kind in ("grpo", "dapo", "gspo", "dr_grpo")},

@@ -56,7 +56,7 @@ def test_the_shared_prefill_gives_the_gradient_of_the_plain_computation(scoring)
 
     prompts = Prompts(batch.prompts.tokens, batch.prompts.lengths)
     found = beam_search(policy, params, prompts, trie, num_beams=6, scoring=scoring)
-    items = with_target(found.items, batch.target)
+    items = with_target(found.items, batch.target[:, None])
     reward = np.asarray(items == batch.target[:, None], np.float64)
     advantage = (reward - reward.mean(1, keepdims=True)) / (reward.std(1, ddof=1, keepdims=True) + 1e-4)
     lengths = np.asarray(trie.lengths)[np.asarray(items)]

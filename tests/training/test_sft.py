@@ -164,3 +164,28 @@ def test_weight_decay_leaves_norms_and_biases_alone():
         name for name in shrunk if "norm" in name or "bias" in name
     }
     assert sum(shrunk.values()) > 10
+
+
+def test_the_loss_of_first_tokens_joins_the_mean():
+    """Against the items' token losses by a pass of their own; weight 0 adds nothing to the program."""
+    policy, params = tiny_policy()
+    ranker = Ranker(policy, trie_for(LEARNT, "constrained"))
+    loss = jax.jit(functools.partial(sft_loss, ranker), static_argnames="prefixes")
+    plain, count = loss(params, BATCH)
+    whole, same = loss(params, BATCH, prefixes=(0.3, 2.0))
+    steps = []
+    for item, start in ((1, 2), (2, 4)):
+        prompts = Prompts(BATCH.tokens[:, : start + 1], jnp.asarray([start + 1], jnp.int32))
+        steps.append(-score_items(policy, params, prompts, ranker.trie, jnp.asarray([[item]]))[0, 0])
+    assert np.asarray(ranker.trie.lengths)[[1, 2]].tolist() == [2, 1]  # one token tells item 2
+    means = np.array([(steps[0][0] + steps[1][0]) / 2, steps[0].sum() / 2])
+    weight = means * np.exp(2.0 * means)
+    assert count == same
+    np.testing.assert_allclose(whole - plain, 0.3 * count * (weight / weight.sum() * means).sum(), rtol=1e-4)
+
+
+def test_first_tokens_need_plain_losses():
+    with pytest.raises(ConfigError, match=r"sft\.prefix_loss=0\.1 needs sft\.loss='catalog' \(it is 'lm'\)"):
+        SftConfig(loss="lm", prefix_loss=0.1)
+    with pytest.raises(ConfigError, match=r"sft\.prefix_eta=2\.0 means nothing where sft\.prefix_loss=0"):
+        SftConfig(prefix_eta=2.0)

@@ -41,10 +41,13 @@ def prompt_batches(
     *,
     seed: int,
     rows: np.ndarray | None = None,
+    later: Callable[[np.ndarray], np.ndarray] | None = None,
+    beside: PromptBuilder | None = None,
 ) -> grain.IterDataset[Fed[RlBatch]]:
     """Samples in a new random order each epoch, for ever.
 
     `batch_size` is that of the global batch; `rows` int[B] are those of it that this process makes, None for all.
+    `later` gives what users take after samples (`data.later.Later`), and `beside` a second prompt of each of them.
 
     The iterator has `get_state` and `set_state`.
     Raises DataError if `positions` is empty.
@@ -60,7 +63,9 @@ def prompt_batches(
         everyones = chosen(number)
         own = everyones[mine]
         prompts = _prompts(dataset, builder, everyones, own, longest)
-        return Fed(RlBatch(prompts, dataset.item[own]), RowIds(dataset.user_of(own), own))
+        follow = later(own) if later else None
+        second = _without_exclusion(dataset, beside, own) if beside else None
+        return Fed(RlBatch(prompts, dataset.item[own], follow, second), RowIds(dataset.user_of(own), own))
 
     return _endless(batch)
 
@@ -72,27 +77,32 @@ def eval_batches(
     batch_size: int,
     *,
     rows: np.ndarray | None = None,
+    shown: np.ndarray | None = None,
 ) -> grain.MapDataset[EvalBatch]:
     """Samples once, in the order given, or by the lengths of their prompts where these may have several widths.
 
     It has a length, can be indexed, and can be iterated over again.
 
     The last batch is filled up with its last sample, not valid. `rows` are those of a global batch whose prompts this
-    process makes, None for all.
+    process makes, None for all. `shown` are positions before which the prompts stand, one for each sample; None: the
+    samples' own.
     Raises DataError if `positions` is empty.
     """
     positions, mine = _samples(dataset, positions), _checked(rows, batch_size)
-    longest = _longest_history(dataset, positions)
+    asked = positions if shown is None else _samples(dataset, shown)
+    longest = _longest_history(dataset, asked)
     if len(builder.widths) > 1:
-        positions = positions[np.argsort(_lengths(dataset, builder, positions), kind="stable")]
+        order = np.argsort(_lengths(dataset, builder, asked), kind="stable")
+        positions, asked = positions[order], asked[order]
 
     def batch(number: int) -> EvalBatch:
         places = number * batch_size + np.arange(batch_size)
-        samples = positions[np.minimum(places, len(positions) - 1)]
-        prompts = _prompts(dataset, builder, samples, samples[mine], longest)
+        chosen = np.minimum(places, len(positions) - 1)
+        samples, before = positions[chosen], asked[chosen]
+        prompts = _prompts(dataset, builder, before, before[mine], longest)
         left_out = np.zeros(batch_size, np.int32)
         if builder.exclude_history:
-            left_out = distinct_counts(dataset.histories(samples, longest))
+            left_out = distinct_counts(dataset.histories(before, longest))
         ids = RowIds(dataset.user_of(samples), samples)
         return EvalBatch(prompts, dataset.item[samples], places < len(positions), left_out, ids)
 
@@ -179,6 +189,11 @@ def _prompts(
     longest = _lengths(dataset, builder, everyones).max() if len(builder.widths) > 1 else builder.max_tokens
     excluded = dataset.histories(own, longest_history) if builder.exclude_history else None
     return _laid_out(builder, dataset.histories(own, builder.max_history), longest, excluded)
+
+
+def _without_exclusion(dataset: Dataset, builder: PromptBuilder, own: np.ndarray) -> PromptBatch:
+    """Prompts that every item may answer, all of one width."""
+    return _laid_out(builder, dataset.histories(own, builder.max_history), builder.max_tokens, None)
 
 
 def _laid_out(builder: PromptBuilder, histories: np.ndarray, longest: int, excluded: np.ndarray | None) -> PromptBatch:

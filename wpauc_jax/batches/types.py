@@ -32,6 +32,8 @@ class RlBatch:
 
     prompts: PromptBatch
     target: Array  # int32[B], items
+    later: Array = None  # int32[B, L], what the user takes next inside training, each item once, -1 for none
+    beside: PromptBatch | None = None  # the same users' prompts for another run's model
 
 
 @jax.tree_util.register_dataclass

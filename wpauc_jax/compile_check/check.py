@@ -196,6 +196,11 @@ def _devices(topology: str) -> tuple[str, list[Any]]:
 def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """The name of each program, and a function that traces it with shapes for arrays."""
     check_mesh(config, model)
+    if config.rl.reward not in ("binary", "ranking") or config.rl.false_negatives != "keep":
+        raise ConfigError(
+            f"mode=compile_check has no data to judge by: set rl.reward='binary' or 'ranking' (it is "
+            f"{config.rl.reward!r}) and rl.false_negatives='keep' (it is {config.rl.false_negatives!r})"
+        )
     policy, shapes = make_policy(model)
     whole = PartitionSpec()
     rankers = {scoring: Ranker(policy, _placed(trie, whole), scoring) for scoring, trie in tries.items()}
@@ -223,7 +228,8 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
     def rl() -> Any:
         optimizer = make_optimizer(config.rl.optim, _SCHEDULE)
         step = make_rl_step(rankers[config.scoring], optimizer, config.rl, seed=0)
-        batch = RlBatch(prompts(config.rl.batch_size), _rows(config.rl.batch_size))
+        B, others = config.rl.batch_size, config.rl.targets - 1
+        batch = RlBatch(prompts(B), _rows(B), _rows(B, others) if others else None)
         return step.trace(state(config.rl, reference=config.rl.kl_coef > 0), batch)
 
     def evaluation() -> Any:

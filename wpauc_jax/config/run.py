@@ -65,3 +65,13 @@ class Config(Checked):
                 f"model.family={self.model.family!r} scores items of one token: set catalog.ids='atomic' and no "
                 "catalog.tokenizer"
             )
+        if self.eval.sets and self.data.split == "leave_one_out":
+            raise ConfigError(
+                "eval.sets=True means nothing where data.split='leave_one_out', which holds out one test item each; "
+                "set data.split='chronological' or eval.sets=False"
+            )
+        if self.sft_from and self.sft.start_from:
+            raise ConfigError(
+                f"sft.start_from={self.sft.start_from!r} means nothing beside sft_from={self.sft_from!r}, which leaves "
+                "this run's own SFT out; set one of them"
+            )

@@ -4,12 +4,9 @@ import dataclasses
 import os
 
 from wpauc_jax.config.fields import Checked, ConfigError, a_path, above, ascending, at_least, choice, share, shown
+from wpauc_jax.config.rl_checks import check_rl
 
 _MOST_AT_ONCE = 2**24  # lists times items in a list: what one step or one batch holds
-KINDS_OF = {  # by `rl.estimator`: each `rl.kind` that it knows
-    "sampled": ("grpo", "dapo", "gspo", "dr_grpo"),
-    "exact": ("grpo", "dr_grpo", "gce", "soft_topk"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +68,10 @@ class SftConfig(StageConfig, section="sft."):
     # loss=catalog: the share of each step's probability that is wanted for the tokens which go on to any item, in
     # equal parts.
     label_smoothing: float = share(0.0, whole=False)
+    # loss=catalog: the weight of the losses of items' first tokens, of which the worst weighs most (APAO). A beam
+    # search keeps an item only while its first tokens are among the best.
+    prefix_loss: float = at_least(0.0, 0.0, 1e6)
+    prefix_eta: float = at_least(1.0, 0.0, 1e3)  # prefix_loss: how much more the worst first tokens weigh
     # A row holds several users' sequences, and sft.batch_size counts rows. 0: the shortest row of which less than 5%
     # is padding.
     row_tokens: int = at_least(0, 0, 1_000_000)
@@ -85,6 +86,15 @@ class SftConfig(StageConfig, section="sft."):
             raise ConfigError(
                 f"sft.label_smoothing={self.label_smoothing} needs sft.loss='catalog' (it is {self.loss!r}): it is "
                 "shared among the tokens that go on to an item"
+            )
+        if self.prefix_loss and (self.loss != "catalog" or self.label_smoothing):
+            raise ConfigError(
+                f"sft.prefix_loss={self.prefix_loss} needs sft.loss='catalog' (it is {self.loss!r}) and "
+                f"sft.label_smoothing=0 (it is {self.label_smoothing}): it is made of the plain losses of items' tokens"
+            )
+        if not self.prefix_loss and self.prefix_eta != 1.0:
+            raise ConfigError(
+                f"sft.prefix_eta={self.prefix_eta} means nothing where sft.prefix_loss=0; set sft.prefix_eta=1.0"
             )
 
     @property
@@ -108,10 +118,36 @@ class RlConfig(StageConfig, section="rl."):
     target_k: int = at_least(3, 1, 10_000)  # the K of the Recall@K that training aims at
     # The other candidates of a group: the likeliest items, drawn from the model, or drawn evenly from all items.
     negatives: str = choice("beam", "sample", "random")
+    # The share of a group that is drawn from the target's siblings: items with the same first sibling_depth tokens.
+    sibling_mix: float = share(0.0)
+    sibling_depth: int = at_least(1, 1, 1000)  # with sibling_mix: how many first tokens siblings share with the target
+    # How many of the user's next items of the training split are targets of a row, each with reward 1. The window then
+    # begins at rank target_k minus their number, and holds as many times rl.mass.
+    targets: int = at_least(1, 1, 100)
+    # What a candidate gets. binary: 1 for a target; ranking: also less the higher a miss stands; semantic: the cosine
+    # of its embedding (catalog.embedding) and the target's; collaborative: its log-probability under the model of
+    # reward_from; combined: a sum by reward_weights.
+    reward: str = choice("binary", "ranking", "semantic", "collaborative", "combined")
+    # reward=combined: the weights of binary, ranking, semantic and collaborative.
+    reward_weights: tuple[float, ...] = at_least((1.0, 0.0, 0.0, 0.0), 0.0, 1e6)
+    reward_from: str = a_path()  # reward=collaborative: a work directory whose trained items are one token each
+    # What is done with misses that the user may well have liked. keep: nothing; mask: they are left out of the group;
+    # reward: they get false_negative_reward.
+    false_negatives: str = choice("keep", "mask", "reward")
+    # Which misses those are. title: items with the target's title; embedding: items whose embedding is as near to the
+    # target's as false_negative_cosine; later: items that the user takes later inside the training split.
+    false_negative: str = choice("title", "embedding", "later")
+    false_negative_cosine: float = share(0.95)  # false_negative=embedding: the least cosine
+    false_negative_reward: float = above(1.0, 0.0, 1.0)  # false_negatives=reward: what they get
     # When the target is put into a group: never, where the group lacks it, or as its own candidate every time.
     inject_target: str = choice("never", "if_missing", "always")
     # Of negatives by rank, or, with policy, by their probability; see docs/theory.md.
-    weighting: str = choice("tawin", "none", "window", "opauc", "policy")
+    weighting: str = choice("tawin", "none", "window", "opauc", "policy", "trimmed")
+    trim_top: float = share(0.1, whole=False)  # weighting=trimmed: the share of the top negatives that is left out
+    # Push a negative's token in proportion to its probability where that is below one half (GBPO).
+    bound_negatives: bool = False
+    # The weight of advantages among the tokens that a group took at one node of the trie. 0: left out.
+    sibling_coef: float = at_least(0.0, 0.0, 1e6)
     negative_scale: float = at_least(1.0, 0.0, 1e6)  # times the negatives' advantages; 0: only the targets are pushed
     nll: float = at_least(0.0, 0.0, 1e6)  # the weight of the targets' negative log-likelihood, which joins the loss
     anchor: int | None = at_least(None, 0)  # the rank among the negatives at the window's centre; None: target_k - 1
@@ -143,74 +179,42 @@ class RlConfig(StageConfig, section="rl."):
         return self.target_k - 1 if self.anchor is None else self.anchor
 
     @property
+    def weights_of_rewards(self) -> dict[str, float]:
+        """The weight of each reward that a run has."""
+        names = ("binary", "ranking", "semantic", "collaborative")
+        given = zip(names, self.reward_weights, strict=False) if self.reward == "combined" else [(self.reward, 1.0)]
+        return {name: weight for name, weight in given if weight}
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether a reward or a false negative looks at the items' embeddings."""
+        by_embedding = self.false_negatives != "keep" and self.false_negative == "embedding"
+        return by_embedding or "semantic" in self.weights_of_rewards
+
+    @property
+    def looks_at_later(self) -> bool:
+        """Whether a step looks at what users take after a row's target."""
+        return self.targets > 1 or (self.false_negatives != "keep" and self.false_negative == "later")
+
+    @property
+    def list_length(self) -> int:
+        """How many items the list of a step holds for each user: the hit rate is the share of lists with the target."""
+        if self.searches_groups:
+            return self.group_size
+        return self.target_k + (self.kind == "soft_topk" and self.threshold == "beam")
+
+    @property
     def searches_groups(self) -> bool:
         """Whether a step searches `group_size` candidates for each user."""
         return self.estimator == "sampled" or (self.kind == "soft_topk" and self.threshold == "window")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_kind()
+        check_rl(self)
         if self.searches_groups:
-            self._check_group()
+            _check_product("rl.batch_size", self.batch_size, "rl.group_size", self.group_size)
         else:
             _check_product("rl.batch_size", self.batch_size, "rl.target_k", self.target_k)
-        if self.kind == "dr_grpo" and self.std != "none":
-            raise ConfigError(f"rl.kind='dr_grpo' has no standard deviation: set rl.std='none' (it is {self.std!r})")
-        if self.rows == "latest" and not 0 < self.holdout < 1:
-            raise ConfigError(f"rl.holdout={self.holdout} must lie between 0 and 1 when rl.rows='latest'")
-
-    def _check_kind(self) -> None:
-        known = KINDS_OF[self.estimator]
-        if self.kind not in known:
-            other = next(name for name, kinds in KINDS_OF.items() if self.kind in kinds)
-            raise ConfigError(
-                f"rl.kind={self.kind!r} is none of rl.estimator={self.estimator!r}, which knows {', '.join(known)}; "
-                f"set one of these, or rl.estimator={other!r}"
-            )
-        if self.estimator == "sampled":
-            return
-        for name, default, why in _OF_GROUPS:
-            value = getattr(self, name)
-            if value != default:
-                raise ConfigError(
-                    f"rl.{name}={value!r} means nothing where rl.estimator='exact', {why}; set rl.{name}={default!r}"
-                )
-
-    def _check_group(self) -> None:
-        if self.target_k >= self.group_size:
-            raise ConfigError(
-                f"rl.target_k={self.target_k} needs a negative of rank {self.target_k - 1} in the group, "
-                f"but rl.group_size={self.group_size}; enlarge the group or lower target_k"
-            )
-        if self.anchor_rank > self.group_size - 2:
-            raise ConfigError(
-                f"rl.anchor={self.anchor} is beyond the last negative: rl.group_size={self.group_size} has ranks 0 to "
-                f"{self.group_size - 2}"
-            )
-        _check_product("rl.batch_size", self.batch_size, "rl.group_size", self.group_size)
-        if self.dead_groups == "compact" and (self.kl_coef > 0 or self.inject_target != "never"):
-            raise ConfigError(
-                "rl.dead_groups='compact' needs rl.kl_coef=0 and rl.inject_target='never': a KL term has a gradient in "
-                "every group, and a group with its target put in is never dead"
-            )
-        if self.dead_groups == "compact" and self.nll > 0:
-            raise ConfigError(
-                f"rl.dead_groups='compact' needs rl.nll=0 (it is {self.nll}): every target's likelihood has a gradient"
-            )
-        if self.dead_groups == "compact" and self.dropout > 0:
-            raise ConfigError(
-                f"rl.dead_groups='compact' needs rl.dropout=0 (it is {self.dropout}): it runs prompts twice, and each "
-                "time others would be dropped"
-            )
-
-
-# What only a group of candidates can do: a setting, the one value of it that an exact estimator allows, and why.
-_OF_GROUPS = (
-    ("kl_coef", 0.0, "which has no candidates to measure the distance from the reference on"),
-    ("dead_groups", "keep", "to which no row is dead"),
-    ("inject_target", "never", "which always looks at the target"),
-    ("negative_scale", 1.0, "which has no negatives to push"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,6 +230,8 @@ class EvalConfig(Checked, section="eval."):
     # SFT.
     select: str = ""
     exact: bool = False  # score every item as well: exact ranks, AUC, OPAUC, WPAUC, and what the search misses
+    # Also measure each user's test items as one set, all ranked after the prompt before the first of them.
+    sets: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,10 @@ import jax.numpy as jnp
 
 from wpauc_jax.batches.types import RlBatch
 from wpauc_jax.decode.ranker import Prefilled, Ranker
+from wpauc_jax.decode.siblings import sibling_items, with_siblings
 from wpauc_jax.models import Params
+
+_SIBLINGS = 0x7369626C  # tells the key of siblings from those of a rollout's depths
 
 
 def rollout(
@@ -20,13 +23,28 @@ def rollout(
     negatives: str,
     group_size: int,
     inject_target: str = "never",
+    targets: jax.Array | None = None,
+    num_siblings: int = 0,
+    sibling_depth: int = 1,
 ) -> jax.Array:
     """Items int32[B, G], distinct within a group, -1 where the catalog has fewer.
 
-    The names are those of `rl.negatives` and `rl.inject_target`: see `NEGATIVES` and `INJECTED`.
+    The names are those of `rl.negatives` and `rl.inject_target`: see `NEGATIVES` and `INJECTED`. With `num_siblings`
+    as many negatives are drawn from items that share the target's first `sibling_depth` tokens. Where rows have
+    several targets, int32[B, N] with -1 for none, all of them are put in.
     """
     items = NEGATIVES[negatives](ranker, params, asked, batch, key, group_size)
-    return INJECTED[inject_target](items, batch.target)
+    if num_siblings:
+        siblings = sibling_items(
+            ranker.trie,
+            batch.target,
+            jax.random.fold_in(key, _SIBLINGS),
+            depth=sibling_depth,
+            count=num_siblings,
+            excluded=batch.prompts.excluded,
+        )
+        items = with_siblings(items, siblings, batch.target)
+    return INJECTED[inject_target](items, batch.target[:, None] if targets is None else targets)
 
 
 def beam_group(
@@ -52,14 +70,22 @@ def random_group(
 
 
 def as_found(items: jax.Array, target: jax.Array) -> jax.Array:
-    """Items as they are, with their target or without."""
+    """Items as they are, with their targets or without."""
     return items
 
 
-def with_target(items: jax.Array, target: jax.Array) -> jax.Array:
-    """Items int32[B, G] with each target int32[B] among them, once: the last gives way where it is missing."""
-    missing = ~(items == target[:, None]).any(axis=1)
-    return items.at[:, -1].set(jnp.where(missing, target, items[:, -1]))
+def with_target(items: jax.Array, targets: jax.Array) -> jax.Array:
+    """Items int32[B, G] with all targets int32[B, N] among them, each once: the last negatives give way.
+
+    Several targets come first.
+    """
+    if targets.shape[1] == 1:
+        missing = ~(items == targets).any(axis=1)
+        return items.at[:, -1].set(jnp.where(missing, targets[:, 0], items[:, -1]))
+    again = (items[:, :, None] == targets[:, None, :]).any(-1)
+    both = jnp.concatenate([targets, jnp.where(again, -1, items)], axis=1)
+    order = jnp.argsort(both < 0, axis=1, stable=True)
+    return jnp.take_along_axis(both, order, axis=1)[:, : items.shape[1]]
 
 
 def uniform_group(
@@ -106,8 +132,8 @@ NEGATIVES: dict[str, Callable[[Ranker, Params, Prefilled, RlBatch, jax.Array, in
     "random": random_group,
 }
 
-# By `rl.inject_target`: (items int32[B, G], target int32[B]) -> items. As candidates are distinct, a target that is put
-# in where it is missing is put in always.
+# By `rl.inject_target`: (items int32[B, G], targets int32[B, N]) -> items. As candidates are distinct, a target that is
+# put in where it is missing is put in always.
 INJECTED: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "never": as_found,
     "if_missing": with_target,

@@ -20,7 +20,7 @@ from wpauc_jax.runtime.sharding import constrain_whole, place_batch, place_whole
 Search = Callable[[Params, PromptBatch], Candidates]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["rank", "beam", "missed"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["rank", "beam", "missed", "first"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Placed:
     """B targets among all items and in beams of the same prompts, and what those beams miss."""
@@ -28,6 +28,7 @@ class Placed:
     rank: jax.Array  # int32[B], 0-based
     beam: jax.Array  # int32[B], the target's place in the beam, -1 if it is not there
     missed: jax.Array  # int32[B, len(ks)], how many of the K best items the beam's first K lack
+    first: jax.Array  # float32[B], the best item's log-probability
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,17 +86,17 @@ def make_exact_search(ranker: Ranker, *, num_beams: int, ks: Sequence[int]) -> E
         params = ranker.policy.gathered(params)
         asked = ranker.prefill(params, batch)
         scores = ranker.score_all(params, asked)
-        rank = rank_among(scores, target)
+        rank, first = rank_among(scores, target), scores.max(axis=1)
         if ranker.trie.depth == 1:
             beam, missed = jnp.where(rank < num_beams, rank, -1), jnp.zeros((target.shape[0], len(ks)), jnp.int32)
-            return constrain_whole(Placed(rank, beam, missed))
+            return constrain_whole(Placed(rank, beam, missed, first))
         beams = ranker.search(params, asked, num_beams=num_beams).items
         best = top(scores, min(max(ks), ranker.trie.num_items))[1]
         found = best[:, :, None] == beams[:, None, :]  # [B, K, W]
         lacks = [(~found[:, :k, :k].any(-1)).sum(-1, dtype=jnp.int32) for k in ks]
         hit = beams == target[:, None]
         beam = jnp.where(hit.any(axis=1), hit.argmax(axis=1), -1)
-        return constrain_whole(Placed(rank, beam, jnp.stack(lacks, axis=1)))
+        return constrain_whole(Placed(rank, beam, jnp.stack(lacks, axis=1), first))
 
     def place(params: Params, batch: EvalBatch) -> Placed:
         return run(ranker, params, place_batch(batch.prompts), place_whole(batch.target))
@@ -116,10 +117,12 @@ def evaluate(
     batches: Iterable[EvalBatch],
     *,
     on_batch: Callable[[int], None] = lambda rows: None,
+    on_first: Callable[[np.ndarray], None] = lambda logps: None,
 ) -> Ranks:
     """Ranks by beams of all samples of finite `batches` (see `batches.pipeline.eval_batches`), by ascending sample.
 
-    `on_batch` is told how many samples each batch brought. The next batch is searched while one is read.
+    `on_batch` is told how many samples each batch brought, and `on_first` the log-probabilities float32[n] of the first
+    items of their lists. The next batch is searched while one is read.
     """
     rows = _Rows()
     width = 0
@@ -127,6 +130,7 @@ def evaluate(
         items = np.asarray(found.items)
         width = items.shape[1]
         hit = items == batch.target[:, None]
+        on_first(np.asarray(found.scores)[batch.valid, 0])
         on_batch(rows.add(batch, rank=np.where(hit.any(axis=1), hit.argmax(axis=1), -1)))
     return rows.ranks(width)
 
@@ -137,10 +141,12 @@ def evaluate_exact(
     batches: Iterable[EvalBatch],
     *,
     on_batch: Callable[[int], None] = lambda rows: None,
+    on_first: Callable[[np.ndarray], None] = lambda logps: None,
 ) -> Exact:
     """`evaluate`, and the same among all items, in one pass."""
     rows = _Rows()
     for batch, found in _one_ahead(functools.partial(search.run, params), batches):
+        on_first(np.asarray(found.first)[batch.valid])
         on_batch(rows.add(batch, **{name: np.asarray(getattr(found, name)) for name in ("rank", "beam", "missed")}))
     missed = np.concatenate(rows.columns["missed"]).mean(axis=0, dtype=np.float64)
     shares = {k: float(count) / min(k, search.num_items) for k, count in zip(search.ks, missed, strict=True)}

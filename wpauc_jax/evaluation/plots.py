@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from wpauc_jax.evaluation.ranks import Ranks, metric_names
 from wpauc_jax.evaluation.report import metric_title
+from wpauc_jax.objectives.shares import RANK_BUCKETS
 from wpauc_jax.runtime.files import atomic_path
 from wpauc_jax.runtime.metric_lines import read_metrics
 
@@ -28,7 +29,10 @@ _TITLES = {
     "grad_norm": "gradient norm",
     "learning_rate": "learning rate",
     "weight_by_rank": "weight by rank among the negatives",
+    "gradient_by_rank": "share of the gradient",
+    "rows_by_rank": "share of rows",
 }
+_BUCKETED = {"gradient_by_rank", "rows_by_rank"}
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -192,7 +196,9 @@ def _draw_by_rank(axis: Axes, lines: list[dict[str, Any]], key: str) -> None:
     """The mean over all steps of a list that has a value for each rank."""
     known = np.array([line[key] for line in lines if isinstance(line.get(key), list)], float)  # null: nan
     axis.bar(np.arange(known.shape[1]), np.nanmean(known, axis=0), color=COLOURS[0])
-    axis.set_xlabel("rank, from 0; mean over steps")
+    if key in _BUCKETED:
+        axis.set_xticks(range(len(RANK_BUCKETS)), list(RANK_BUCKETS))
+    axis.set_xlabel("rank of the target; mean over steps" if key in _BUCKETED else "rank, from 0; mean over steps")
     axis.grid(axis="x", visible=False)
 
 

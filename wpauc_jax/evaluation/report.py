@@ -78,11 +78,11 @@ class Report:
         }
 
 
-def exact_table(exact: Mapping[str, Mapping[str, float]]) -> str:
-    """Stages by areas under the ROC curve over all negatives, and by what beams miss of the exact K best."""
+def exact_table(exact: Mapping[str, Mapping[str, float]], *, of: str = "exact") -> str:
+    """Stages by areas under the ROC curve over all negatives and by what beams miss, or by measures of sets."""
     rows = [[stage, *(f"{value:.4f}" for value in metrics.values())] for stage, metrics in exact.items()]
     names = list(next(iter(exact.values())))
-    return format_table(["exact", *(metric_title(name) for name in names)], rows)
+    return format_table([of, *(metric_title(name) for name in names)], rows)
 
 
 def write_results(path: str | os.PathLike[str], results: Mapping[str, Any]) -> None:
@@ -124,7 +124,14 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int
 def metric_title(name: str) -> str:
     """'ndcg@10' -> 'NDCG@10'."""
     kind, at, k = name.partition("@")
-    titles = {"recall": "Recall", "missed": "missed"}
+    titles = {
+        "recall": "Recall",
+        "missed": "missed",
+        "wpauc_users": "with a window",
+        "hit_rate": "hit rate",
+        "top1_expected": "probability of the first items",
+        "top1_observed": "share of first items that hit",
+    }
     return titles.get(kind, kind.upper()) + at + k
 
 

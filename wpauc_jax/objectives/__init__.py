@@ -32,7 +32,10 @@ from wpauc_jax.objectives.pairwise import (
 )
 from wpauc_jax.objectives.policy import PolicySums, policy_loss, policy_loss_sums, tawin_advantages, tawin_loss
 from wpauc_jax.objectives.ranking import descending_ranks, negative_ranks
+from wpauc_jax.objectives.rewards import cosine_reward, ranking_reward
+from wpauc_jax.objectives.shares import gradient_sizes, shares_by_rank
 from wpauc_jax.objectives.soft import soft_recall, soft_top_k_loss, top_k_threshold, window_threshold
+from wpauc_jax.objectives.steps import bounded_negatives, prefix_loss, sibling_advantages
 from wpauc_jax.objectives.tawin import policy_weights, soft_top_k, tawin_weights, window_weights
 
 __all__ = [
@@ -41,10 +44,13 @@ __all__ = [
     "PolicySums",
     "Total",
     "auc",
+    "bounded_negatives",
     "catalog_cross_entropy",
+    "cosine_reward",
     "descending_ranks",
     "exact_group_loss",
     "gce_loss",
+    "gradient_sizes",
     "group_advantages",
     "llpauc",
     "llpauc_loss",
@@ -58,8 +64,12 @@ __all__ = [
     "policy_loss",
     "policy_loss_sums",
     "policy_weights",
+    "prefix_loss",
+    "ranking_reward",
     "recall_at_k",
     "rloo_advantages",
+    "shares_by_rank",
+    "sibling_advantages",
     "soft_recall",
     "soft_top_k",
     "soft_top_k_loss",

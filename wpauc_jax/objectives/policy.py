@@ -110,7 +110,8 @@ def policy_loss_sums(
 
     Args:
       logps: log-probabilities of the candidates' tokens under the policy [..., G, C]; may be -inf where masked.
-      advantages: [..., G], a constant; already reweighted if reweighting is wanted.
+      advantages: [..., G], or of every token [..., G, C] except with `gspo`; a constant; already reweighted if
+        reweighting is wanted.
       old_logps: the same under the policy that rolled out; None: this policy itself, so the ratio is 1 and the
         gradient is that of -A logps.
       ref_logps: the same under the reference policy, for the KL.
@@ -128,7 +129,8 @@ def policy_loss_sums(
       PolicySums of scalars.
 
     Raises:
-      ValueError: unequal shapes, an unknown option, a negative constant, or kl_coef without ref_logps.
+      ValueError: unequal shapes, an unknown option, a negative constant, kl_coef without ref_logps, or advantages of
+        tokens with `gspo`, whose ratio is a sequence's.
     """
     check_choice("kind", kind, KINDS)
     check_choice("kl_estimator", kl_estimator, KL_ESTIMATORS)
@@ -140,7 +142,9 @@ def policy_loss_sums(
     old = logps if old_logps is None else _like(old_logps, logps, mask, "old_logps")
     log_ratio = logps - jax.lax.stop_gradient(old)
     log_ratio, ratio_mask = KINDS[kind].ratio(log_ratio, mask, valid)
-    surrogate, ratio, clipped = _clipped_surrogate(log_ratio, advantages[..., None], clip_low, clip_high)
+    if advantages.shape[-1] != 1 and kind == "gspo":
+        raise ValueError("kind='gspo' has one ratio for a sequence; give advantages [..., G], not of every token")
+    surrogate, ratio, clipped = _clipped_surrogate(log_ratio, advantages, clip_low, clip_high)
     aggregate = KINDS[kind].aggregate
     length = logps.shape[-1] if max_length is None else max_length
     loss = aggregate(-surrogate, ratio_mask, valid, length)
@@ -244,14 +248,16 @@ def _checked(
     where: jax.typing.ArrayLike | None,
     token_mask: jax.typing.ArrayLike | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Log-probs (0 where masked), constant advantages, candidates that count [..., G], tokens that count."""
+    """Log-probs (0 where masked), constant advantages [..., G, 1 or C], candidates that count, tokens that count."""
     logps, advantages = as_float(logps), jax.lax.stop_gradient(as_float(advantages))
     if logps.ndim < 2:
         raise ValueError(f"logps has shape {logps.shape}; it needs a candidate axis and a token axis, [..., G, C]")
-    check_shape("advantages", advantages, logps.shape[:-1], "logps [..., G, C]")
-    mask = as_mask(token_mask, logps.shape) & as_mask(where, advantages.shape)[..., None]
+    of_tokens = advantages.ndim == logps.ndim
+    check_shape("advantages", advantages, logps.shape if of_tokens else logps.shape[:-1], "logps [..., G, C]")
+    mask = as_mask(token_mask, logps.shape) & as_mask(where, logps.shape[:-1])[..., None]
     valid = jnp.any(mask, -1)
-    return jnp.where(mask, logps, 0), jnp.where(valid, advantages, 0), valid, mask
+    advantages = jnp.where(mask, advantages, 0) if of_tokens else jnp.where(valid, advantages, 0)[..., None]
+    return jnp.where(mask, logps, 0), advantages, valid, mask
 
 
 def _like(other: jax.typing.ArrayLike, logps: jax.Array, mask: jax.Array, name: str) -> jax.Array:

@@ -9,12 +9,14 @@ import numpy as np
 
 from wpauc_jax.config import Config
 from wpauc_jax.config.recorded import differences
-from wpauc_jax.data.dataset import positions
+from wpauc_jax.data.dataset import Dataset, positions, repeats
 from wpauc_jax.evaluation.evaluate import evaluate, evaluate_exact
 from wpauc_jax.evaluation.plots import plot_stages, plot_training
 from wpauc_jax.evaluation.ranks import Ranks
 from wpauc_jax.evaluation.report import Report, exact_table, write_results
+from wpauc_jax.evaluation.sets import set_metrics
 from wpauc_jax.evaluation.verdict import Verdict, verdicts
+from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.files import read_json, unless_read_only
 from wpauc_jax.runtime.progress import Progress
@@ -72,6 +74,8 @@ def evaluate_workspace(work: Workspace, say: Say) -> None:
     table = "\n".join([report.table(), *lines])
     if config.eval.exact and stages:
         table += "\n\n" + exact_table({stage: evaluated[stage]["exact"] for stage in stages})
+    if config.eval.sets and stages:
+        table += "\n\n" + exact_table({stage: evaluated[stage]["sets"] for stage in stages}, of="sets")
     renewed = bool(new) or before.get("stages", {}).keys() != report.stages.keys()
     if not renewed:
         say("evaluated before, with the same parameters and settings")
@@ -111,13 +115,38 @@ def _evaluate_stage(work: Workspace, stage: str, rows: np.ndarray, say: Say) -> 
             search = work.search(config.num_beams)
             ranks = evaluate(search, params, batches, on_batch=progress.update)
             _save(work, stage, ranks, say)
-            return {"step": best.step, "exact": {}}, {stage: ranks}
+            return {"step": best.step, "exact": {}, "sets": _sets(work, params, rows)}, {stage: ranks}
         found = evaluate_exact(work.exact_search(), params, batches, on_batch=progress.update)
     lists = (found.ranks,) if work.one_token else (found.beams, found.ranks)
     made = dict(zip(_lists(work, stage), lists, strict=True))
     for name, ranks in made.items():
         _save(work, name, ranks, say)
-    return {"step": best.step, "exact": found.metrics() if config.exact else {}}, made
+    exact = found.metrics() if config.exact else {}
+    return {"step": best.step, "exact": exact, "sets": _sets(work, params, rows)}, made
+
+
+def _sets(work: Workspace, params: Params, rows: np.ndarray) -> dict[str, float]:
+    """Measures of users' test items as sets, where they are asked for."""
+    config = work.config.eval
+    if not config.sets:
+        return {}
+    members, shown = users_sets(work.dataset, rows, exclude_history=work.builder.exclude_history)
+    found = evaluate_exact(work.exact_search(), params, work.eval_batches(members, shown=shown))
+    return set_metrics(found.ranks, config.recall_at)
+
+
+def users_sets(dataset: Dataset, rows: np.ndarray, *, exclude_history: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The samples of users' sets, each item of a user once, and beside each the user's first one, of `rows` ascending.
+
+    An item that cannot be ranked, because the user has it already, is in no set.
+    """
+    user = dataset.user_of(rows)
+    _, first, inverse = np.unique(user, return_index=True, return_inverse=True)
+    _, distinct = np.unique(np.stack([user, dataset.item[rows]]), axis=1, return_index=True)
+    kept = np.sort(distinct)
+    if exclude_history:
+        kept = kept[~repeats(dataset)[rows[kept]]]
+    return rows[kept], rows[first[inverse[kept]]]
 
 
 def _lists(work: Workspace, stage: str) -> list[str]:
@@ -184,6 +213,7 @@ def _write_report(
         "num_beams": work.config.eval.num_beams,
         "best_steps": {stage: facts["step"] for stage, facts in evaluated.items()},
         "exact": {stage: facts["exact"] for stage, facts in evaluated.items() if facts["exact"]},
+        "sets": {stage: facts["sets"] for stage, facts in evaluated.items() if facts.get("sets")},
         "changes": {stage: found for stage, found in changes.items() if found},
         "data": work.dataset.fingerprint,
         "catalog": work.catalog.fingerprint,

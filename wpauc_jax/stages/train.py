@@ -5,14 +5,19 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from wpauc_jax.batches.pipeline import prompt_batches, sft_batches, steps_per_epoch
 from wpauc_jax.batches.rows import sft_rows
 from wpauc_jax.config import Config, StageConfig
+from wpauc_jax.data.later import Later
 from wpauc_jax.evaluation.evaluate import ExactSearch, evaluate, evaluate_exact
+from wpauc_jax.evaluation.ranks import Ranks
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.metric_lines import MetricWriter
 from wpauc_jax.runtime.sharding import batch_rows, place_batch
+from wpauc_jax.stages.judge import open_judge
 from wpauc_jax.stages.run import Say, best_folder, tell
 from wpauc_jax.stages.trained import refuse_changes, settings_of
 from wpauc_jax.stages.workspace import Workspace
@@ -98,7 +103,8 @@ def run_rl(work: Workspace, say: Say = tell) -> int:
     plan = dataclasses.replace(_plan(work, "rl", settings, len(work.rl_positions)), eval_at_start=True)
     optimizer = make_optimizer(settings.optim, plan.total_steps)
     ranker = work.ranker(work.config.scoring)
-    step = make_rl_step(ranker, optimizer, settings, seed=work.config.seed, frozen=work.frozen)
+    judge, beside = open_judge(work, say)
+    step = make_rl_step(ranker, optimizer, settings, seed=work.config.seed, frozen=work.frozen, judge=judge)
     batches = prompt_batches(
         work.dataset,
         work.builder,
@@ -106,10 +112,21 @@ def run_rl(work: Workspace, say: Say = tell) -> int:
         settings.batch_size,
         seed=work.config.seed,
         rows=batch_rows(settings.batch_size),
+        later=_later(work),
+        beside=beside,
     )
     state = init_state(params, optimizer, reference=settings.kl_coef > 0, average=settings.ema > 0)
     _tell_of_a_new_start(work, "rl", say)
     return _run(work, "rl", state, step, batches, plan, settings, identity)
+
+
+def _later(work: Workspace) -> Later | None:
+    """What RL looks at of what users take after its rows."""
+    settings = work.config.rl
+    if not settings.looks_at_later:
+        return None
+    every = settings.false_negatives != "keep" and settings.false_negative == "later"
+    return Later(work.dataset, 0 if every else settings.targets - 1, work.builder.exclude_history)
 
 
 # The stages that train, in their order: what each does with a workspace.
@@ -191,7 +208,7 @@ def _run(
             checkpoints=checkpoints,
             best=best,
             writer=writer,
-            evaluate=_Validation(work),
+            evaluate=_Validation(work, name),
             rows_per_step=settings.batch_size,
             unit="rows" if name == "sft" else "users",
             place=place_batch,
@@ -227,23 +244,38 @@ def _identity(settings: StageConfig) -> dict[str, Any]:
 class _Validation:
     """params -> metrics on the validation rows, with `eval.exact` also among all items as "exact/...".
 
-    Where one token tells an item, all items are ranked in any case.
+    Where one token tells an item, all items are ranked in any case. `top1_expected` is the mean probability of the
+    first items of lists, `top1_observed` how often they are the target; RL has the `hit_rate` of lists as long as those
+    of its steps, where lists are long enough.
     """
 
-    def __init__(self, work: Workspace) -> None:
+    def __init__(self, work: Workspace, stage: str) -> None:
         config = work.config.eval
         self._config, self._one_token = config, work.one_token
         self._search = work.exact_search() if config.exact or work.one_token else work.search(config.num_beams)
         self._frozen = work.frozen
         self._batches = work.eval_batches(work.valid_positions)
+        self._list_length = {"rl": work.config.rl.list_length}.get(stage, 0)
 
     def __call__(self, params: Params) -> dict[str, float]:
         config, params = self._config, self._frozen.join(params)
+        first: list[np.ndarray] = []  # log-probabilities of the first items of lists
         if not isinstance(self._search, ExactSearch):
-            return evaluate(self._search, params, self._batches).metrics(config.recall_at, config.ndcg_at)
-        exact = evaluate_exact(self._search, params, self._batches)
+            ranks = evaluate(self._search, params, self._batches, on_first=first.append)
+            return ranks.metrics(config.recall_at, config.ndcg_at) | self._diagnosed(ranks, first)
+        exact = evaluate_exact(self._search, params, self._batches, on_first=first.append)
         among_all = exact.ranks.metrics(config.recall_at, config.ndcg_at)
         metrics = among_all if self._one_token else exact.beams.metrics(config.recall_at, config.ndcg_at)
+        metrics |= self._diagnosed(exact.ranks, first)
         if not config.exact:
             return metrics
         return metrics | {f"exact/{name}": value for name, value in (among_all | exact.metrics()).items()}
+
+    def _diagnosed(self, ranks: Ranks, first: list[np.ndarray]) -> dict[str, float]:
+        found = {
+            "top1_expected": float(np.exp(np.concatenate(first), dtype=np.float64).mean()),
+            "top1_observed": ranks.mean("recall@1"),
+        }
+        if 0 < self._list_length <= ranks.num_candidates:
+            found["hit_rate"] = ranks.mean(f"recall@{self._list_length}")
+        return found

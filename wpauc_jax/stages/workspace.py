@@ -85,10 +85,13 @@ class Workspace(Run):
         config = self.config.eval
         return make_exact_search(self.ranker(self.config.scoring), num_beams=config.num_beams, ks=config.recall_at)
 
-    def eval_batches(self, rows: np.ndarray) -> grain.MapDataset[EvalBatch]:
-        """The samples at flat positions `rows`, once, in order, in this process's share of the batches."""
+    def eval_batches(self, rows: np.ndarray, *, shown: np.ndarray | None = None) -> grain.MapDataset[EvalBatch]:
+        """The samples at flat positions `rows`, once, in order, in this process's share of the batches.
+
+        `shown` are the positions before which their prompts stand; None: their own.
+        """
         size = self.config.eval.batch_size
-        return eval_batches(self.dataset, self.builder, rows, size, rows=batch_rows(size))
+        return eval_batches(self.dataset, self.builder, rows, size, rows=batch_rows(size), shown=shown)
 
     @property
     def holdout(self) -> float:

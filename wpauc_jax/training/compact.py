@@ -9,8 +9,10 @@ from wpauc_jax.batches.types import RlBatch
 from wpauc_jax.config import RlConfig
 from wpauc_jax.decode import Ranker
 from wpauc_jax.models import Frozen, Params
-from wpauc_jax.training.groups import Groups, group_sums, rolled_out
+from wpauc_jax.training.groups import group_sums, groups_of, rolled_out
+from wpauc_jax.training.judge import Judge
 from wpauc_jax.training.state import Metrics
+from wpauc_jax.training.teaching import exact_ranks, listed_ranks, teaching_metrics
 
 
 def compact_gradient(
@@ -22,6 +24,7 @@ def compact_gradient(
     batch: RlBatch,
     key: jax.Array,
     config: RlConfig,
+    judge: Judge,
 ) -> tuple[Params, Metrics]:
     """Gradient and metrics of `rl_loss` without a KL term, run on the groups that are alive and few others.
 
@@ -36,15 +39,19 @@ def compact_gradient(
         raise ValueError("a KL term has a gradient in every group: none can be left out")
     params = ranker.policy.gathered(frozen.join(trained))
     asked = ranker.prefill(params, batch.prompts)
-    groups = Groups(rolled_out(ranker, params, asked, batch, key, config), batch.target, None)
-    everyone, metrics = group_sums(ranker, params, asked, groups, config=config)
+    items = rolled_out(ranker, params, asked, batch, key, config)
+    groups = groups_of(items, batch, None, judge=judge, config=config)
+    everyone, metrics, pushed = group_sums(ranker, params, asked, groups, config=config)
+    ranks = exact_ranks(ranker, params, asked, batch.target)
+    ranks = listed_ranks(pushed.scores, items, batch.target) if ranks is None else ranks
+    metrics |= teaching_metrics(ranks, pushed.pushes, pushed.scores, pushed.valid)
     order = jnp.argsort(~groups.alive)  # the sort is stable, and living groups come first
 
     def gradient_of(size: int) -> Callable[[Params], Params]:
         def loss(trained: Params) -> jax.Array:
             prompts, some = jax.tree.map(lambda rows: rows[order[:size]], (batch.prompts, groups))
             params = ranker.policy.gathered(frozen.join(trained))
-            sums, _ = group_sums(ranker, params, ranker.prefill(params, prompts), some, config=config)
+            sums, _, _ = group_sums(ranker, params, ranker.prefill(params, prompts), some, config=config)
             return sums.loss.sum / jnp.maximum(everyone.loss.count, 1)
 
         return jax.grad(loss) if size else lambda trained: jax.tree.map(jnp.zeros_like, trained)

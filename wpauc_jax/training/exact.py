@@ -1,11 +1,14 @@
 """RL without a group: objectives of the target's own probability, `rl.estimator=exact`.
 
 The target is scored once, teacher-forced, behind the one pass over the prompt. So a step costs that of a group of one
-candidate, and no row is dead. Only soft Recall@K looks at other items, for its threshold: K + 1 beams without gradients
-(`beam`), `rl.group_size` of them (`window`), or a pass over the whole trie (`exact`). In a catalog of one token an item
-all items are scored in one product in any case, so the beams are exact.
+candidate, and no row is dead. Several targets count as one event: that any of them is drawn.
+
+Only soft Recall@K looks at other items, for its threshold: K + 1 beams without gradients (`beam`), `rl.group_size` of
+them (`window`), or a pass over the whole trie (`exact`). In a catalog of one token an item all items are scored in one
+product in any case, so the beams are exact.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -27,10 +30,13 @@ from wpauc_jax.objectives import (
 from wpauc_jax.objectives.masked import total
 from wpauc_jax.runtime.sharding import constrain
 from wpauc_jax.training.groups import distinct_first_codes, dropout_of, target_logps
+from wpauc_jax.training.judge import Judge, targets_of
 from wpauc_jax.training.state import Metrics
+from wpauc_jax.training.teaching import exact_ranks, teaching_metrics
 
+Loss = Callable[[jax.Array], Total]  # of log-probabilities of the targets [B]
 # (ranker, params, prompts, batch, log-probabilities of the targets [B], settings) -> the loss, and what it tells.
-Objective = Callable[[Ranker, Params, Prefilled, RlBatch, jax.Array, RlConfig], tuple[Total, Metrics]]
+Objective = Callable[[Ranker, Params, Prefilled, RlBatch, jax.Array, RlConfig], tuple[Loss, Metrics]]
 
 
 def exact_loss(
@@ -41,17 +47,31 @@ def exact_loss(
     batch: RlBatch,
     key: jax.Array,
     config: RlConfig,
+    judge: Judge,
 ) -> tuple[jax.Array, Metrics]:
     """The loss of B users' targets, with `rl.nll` times their negative log-likelihood, and what it tells.
 
-    Dropout alone draws with the key. There is no KL term, so `ref_params` are None.
+    Dropout alone draws with the key. There is no KL term, so `ref_params` are None, and the reward is binary.
     """
     asked = ranker.prefill(params, batch.prompts, dropout_of(config, key))
-    logps = target_logps(ranker, params, asked, batch.target)
-    found, metrics = OBJECTIVES[config.kind](ranker, params, asked, batch, logps, config)
+    each = target_logps(ranker, params, asked, targets_of(batch, config))
+    logps = each[:, 0] if config.targets == 1 else jax.nn.logsumexp(each, axis=1)
+    objective, metrics = OBJECTIVES[config.kind](ranker, params, asked, batch, logps, config)
     nll = gce_loss(logps, q=0.0).mean()
-    loss = found.mean() + config.nll * nll if config.nll else found.mean()
-    return loss, metrics | {"loss": loss, "nll": nll, "target_mass": _of_possible(jnp.exp(logps), logps)}
+
+    def loss_of(logps: jax.Array) -> jax.Array:
+        return objective(logps).mean()
+
+    loss = loss_of(logps) + config.nll * nll if config.nll else loss_of(logps)
+    metrics |= {"loss": loss, "nll": nll, "target_mass": _of_possible(jnp.exp(logps), logps)}
+    ranks = exact_ranks(ranker, params, asked, batch.target)
+    if ranks is None:
+        return loss, metrics
+    told, together = jax.lax.stop_gradient((each, logps))
+    slopes = jax.grad(loss_of)(together) - config.nll / len(together)
+    pushes = slopes[:, None] * jnp.exp(told - together[:, None])
+    metrics.setdefault("hit_rate", _of_possible(ranks < config.list_length, told[:, 0]))
+    return loss, metrics | teaching_metrics(ranks, pushes, told, ~jnp.isneginf(told))
 
 
 def _of_possible(values: jax.Array, logps: jax.Array) -> jax.Array:
@@ -61,30 +81,30 @@ def _of_possible(values: jax.Array, logps: jax.Array) -> jax.Array:
 
 def expected_group(
     ranker: Ranker, params: Params, asked: Prefilled, batch: RlBatch, logps: jax.Array, config: RlConfig
-) -> tuple[Total, Metrics]:
+) -> tuple[Loss, Metrics]:
     """What groups of independent draws from the policy give in expectation."""
-    return exact_group_loss(logps, std=config.std), {}
+    return functools.partial(exact_group_loss, std=config.std), {}
 
 
 def q_family(
     ranker: Ranker, params: Params, asked: Prefilled, batch: RlBatch, logps: jax.Array, config: RlConfig
-) -> tuple[Total, Metrics]:
+) -> tuple[Loss, Metrics]:
     """Generalised cross-entropy."""
-    return gce_loss(logps, q=config.q), {}
+    return functools.partial(gce_loss, q=config.q), {}
 
 
 def soft_top_k(
     ranker: Ranker, params: Params, asked: Prefilled, batch: RlBatch, logps: jax.Array, config: RlConfig
-) -> tuple[Total, Metrics]:
+) -> tuple[Loss, Metrics]:
     """Soft Recall@K, against a threshold that is found without gradients."""
     params, asked = jax.lax.stop_gradient((params, asked))
     thresholds, metrics = THRESHOLDS[config.threshold](ranker, params, asked, batch, config)
-    loss = soft_top_k_loss(logps, thresholds, temperature=config.softness, form=config.soft_form)
     told = jax.lax.stop_gradient(logps)
     if "hit_rate" in metrics:  # a row each until here
         metrics["hit_rate"] = _of_possible(metrics["hit_rate"], told)
     metrics["soft_recall"] = _of_possible(soft_recall(told, thresholds, temperature=config.softness), told)
     metrics["above_threshold"] = _of_possible(told > thresholds, told)
+    loss = functools.partial(soft_top_k_loss, thresholds=thresholds, temperature=config.softness, form=config.soft_form)
     return loss, metrics
 
 

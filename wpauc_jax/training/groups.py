@@ -14,32 +14,38 @@ from wpauc_jax.decode.groups import rollout
 from wpauc_jax.models import Dropout, Params
 from wpauc_jax.objectives import (
     PolicySums,
+    bounded_negatives,
     group_advantages,
     negative_ranks,
     policy_loss_sums,
     policy_weights,
+    sibling_advantages,
     tawin_weights,
     window_weights,
 )
 from wpauc_jax.runtime.sharding import constrain
+from wpauc_jax.training.judge import Evidence, Judge, Verdict, evidence_of, hits, judged, targets_of
 from wpauc_jax.training.state import Metrics
 
 _DROPOUT = 0x64726F70  # tells the key of dropout from those of a rollout's depths
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["items", "target", "ref_logps"], meta_fields=[])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["items", "targets", "ref_logps", "evidence"], meta_fields=[]
+)
 @dataclasses.dataclass(frozen=True)
 class Groups:
     """What the update needs of a rollout."""
 
     items: jax.Array  # int32[B, G], -1 where not valid
-    target: jax.Array  # int32[B]
+    targets: jax.Array  # int32[B, N], -1 for none; a row's own target is the first
     ref_logps: jax.Array | None  # float32[B, G, C], where there is a KL term
+    evidence: Evidence
 
     @property
     def alive(self) -> jax.Array:
         """bool[B]: whether a group has a hit and a miss. Any other group's advantages and policy gradient are 0."""
-        hit = self.items == self.target[:, None]
+        hit = hits(self.items, self.targets)
         return hit.any(axis=1) & ((self.items >= 0) & ~hit).any(axis=1)
 
 
@@ -61,28 +67,57 @@ def rolled_out(
         negatives=config.negatives,
         group_size=config.group_size,
         inject_target=config.inject_target,
+        targets=targets_of(batch, config) if config.targets > 1 else None,
+        num_siblings=round(config.sibling_mix * (config.group_size - 1)),
+        sibling_depth=config.sibling_depth,
     )
     return constrain(items, "batch", "group")  # a user's candidates stay together
 
 
+def groups_of(
+    items: jax.Array, batch: RlBatch, ref_logps: jax.Array | None, *, judge: Judge, config: RlConfig
+) -> Groups:
+    """What is rolled out, with what the judge finds of it."""
+    return Groups(items, targets_of(batch, config), ref_logps, evidence_of(judge, batch, items, config))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pushed:
+    """Which items a step pushes, and how much: what `teaching_metrics` reads."""
+
+    items: jax.Array  # int32[B, G]
+    pushes: jax.Array  # float32[B, G], the mean of the advantages of an item's tokens
+    scores: jax.Array  # float32[B, G]
+    valid: jax.Array  # bool[B, G]
+
+
 def group_sums(
     ranker: Ranker, params: Params, asked: Prefilled, groups: Groups, *, config: RlConfig
-) -> tuple[PolicySums, Metrics]:
+) -> tuple[PolicySums, Metrics, Pushed]:
     """The loss of the groups, and metrics; differentiable in the parameters and in what the prompts leave behind."""
     items, trie = groups.items, ranker.trie
     logps = ranker.score(params, asked, items)
-    valid = items >= 0
-    hit = items == groups.target[:, None]
+    nodes = trie.path(items)
+    is_token = nodes != trie.dead
     scores = jax.lax.stop_gradient(logps).sum(-1)
-    advantages = group_advantages(hit.astype(jnp.float32), std=config.std, where=valid)
-    weights = WEIGHTING[config.weighting](config, scores, hit, valid)
+    found = items >= 0
+    verdict = judged(config, scores, hits(items, groups.targets), found, groups.evidence)
+    hit, valid = verdict.positive, verdict.valid
+    advantages = group_advantages(verdict.rewards, std=config.std, where=valid)
+    weights = WEIGHTING[config.weighting](config, scores, hit, valid, _wanted(groups.targets))
     if config.negative_scale != 1.0:
         weights = jnp.where(hit, weights, config.negative_scale * weights)
+    pushes = advantages * weights
+    if config.sibling_coef:
+        among = sibling_advantages(verdict.rewards, nodes, where=is_token & valid[..., None])
+        pushes = pushes[..., None] + config.sibling_coef * among
+    if config.bound_negatives:
+        pushes = bounded_negatives(pushes, jax.lax.stop_gradient(logps))
     sums = policy_loss_sums(
         logps,
-        advantages * weights,
+        pushes,
         ref_logps=groups.ref_logps,
-        token_mask=trie.path(items) != trie.dead,
+        token_mask=is_token,
         where=valid,
         kind=config.kind,
         clip_low=config.clip_low,
@@ -91,13 +126,29 @@ def group_sums(
     )
     loss, metrics = sums.means()
     first_codes = distinct_first_codes(ranker, items)
-    group_metrics = _group_metrics(scores, hit, valid, weights, trie.num_items)
-    return sums, metrics | group_metrics | {"first_codes": first_codes, "loss": loss}
+    metrics |= _group_metrics(scores, verdict, hits(items, groups.targets), weights, trie.num_items)
+    if groups.evidence.spared is not None:
+        metrics["false_negatives"] = (groups.evidence.spared.sum() / jnp.maximum(found.sum(), 1)).astype(jnp.float32)
+    if pushes.ndim == logps.ndim:
+        pushes = jnp.where(is_token, pushes, 0).sum(-1) / jnp.maximum(is_token.sum(-1), 1)
+    pushed = Pushed(items, pushes, scores, valid)
+    return sums, metrics | {"first_codes": first_codes, "loss": loss}, pushed
 
 
-def target_logps(ranker: Ranker, params: Params, asked: Prefilled, target: jax.Array) -> jax.Array:
-    """Log-probability float32[B] of each prompt's target, differentiable; -inf where it is left out."""
-    return ranker.score(params, asked, target[:, None]).sum(-1)[:, 0]
+def _wanted(targets: jax.Array) -> jax.Array | int:
+    """How many targets each row has: float32[B, 1], or 1 where no row can have another."""
+    if targets.shape[1] == 1:
+        return 1
+    return (targets >= 0).sum(axis=1, keepdims=True).astype(jnp.float32)
+
+
+def target_logps(ranker: Ranker, params: Params, asked: Prefilled, targets: jax.Array) -> jax.Array:
+    """Log-probability float32[B, N] of each prompt's targets int32[B, N], differentiable.
+
+    -inf where one is left out, and where there is none.
+    """
+    logps = ranker.score(params, asked, targets).sum(-1)
+    return logps if targets.shape[1] == 1 else jnp.where(targets >= 0, logps, -jnp.inf)
 
 
 def distinct_first_codes(ranker: Ranker, items: jax.Array) -> jax.Array:
@@ -107,64 +158,83 @@ def distinct_first_codes(ranker: Ranker, items: jax.Array) -> jax.Array:
     return (new & (nodes != ranker.trie.dead)).sum(axis=1).astype(jnp.float32).mean()
 
 
-def equal_weights(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:
+Wanted = jax.Array | int  # how many targets each row has, float32[B, 1]; or 1
+
+
+def equal_weights(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array, wanted: Wanted) -> jax.Array:
     """1 on every candidate."""
     return valid.astype(scores.dtype)
 
 
-def hard_window(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:
-    """The negatives from the anchor's rank on, as many as `rl.mass`."""
-    size = max(round(config.mass), 1)
-    return window_weights(scores, hit, start=config.anchor_rank, size=size, where=valid)
+def hard_window(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array, wanted: Wanted) -> jax.Array:
+    """The negatives from the anchor's rank on, as many as `rl.mass` for each target."""
+    size = max(round(config.mass), 1) * wanted
+    return window_weights(scores, hit, start=_anchor(config, wanted), size=size, where=valid)
 
 
-def one_way_window(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:
+def one_way_window(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array, wanted: Wanted) -> jax.Array:
     """The negatives from the first to the anchor's rank."""
-    return window_weights(scores, hit, start=0, size=config.anchor_rank + 1, where=valid)
+    return window_weights(scores, hit, start=0, size=_anchor(config, wanted) + 1, where=valid)
 
 
-def soft_window(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:
+def soft_window(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array, wanted: Wanted) -> jax.Array:
     """TAWin: a soft window around the anchor's rank."""
     return tawin_weights(
         scores,
         hit,
-        anchor=config.anchor_rank,
+        anchor=_anchor(config, wanted),
         temperature=config.temperature,
-        mass=config.mass,
+        mass=config.mass * wanted,
         rank_scale=config.rank_scale,
         where=valid,
     )
 
 
-def by_probability(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array) -> jax.Array:
+def by_probability(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array, wanted: Wanted) -> jax.Array:
     """The negatives by their own probability."""
     return policy_weights(scores, hit, where=valid)
 
 
-# By `rl.weighting`: (settings, scores [B, G], hits, valid) -> weights [B, G] on a group's advantages, 1 on the target.
-WEIGHTING: dict[str, Callable[[RlConfig, jax.Array, jax.Array, jax.Array], jax.Array]] = {
+def without_the_top(config: RlConfig, scores: jax.Array, hit: jax.Array, valid: jax.Array, wanted: Wanted) -> jax.Array:
+    """The negatives without the top share `rl.trim_top` of them: WPAUC(trim_top, 1 - trim_top)."""
+    count = (valid & ~hit).sum(axis=1, keepdims=True)
+    start = jnp.ceil(config.trim_top * count - 1e-4)  # .2 of 15 is 3, whatever rounding says
+    return window_weights(scores, hit, start=start, size=scores.shape[1], where=valid)
+
+
+def _anchor(config: RlConfig, wanted: Wanted) -> jax.Array | int:
+    """The rank at the window's centre: K - n for n targets, unless `rl.anchor` says another one."""
+    return config.target_k - wanted if config.anchor is None else config.anchor
+
+
+# By `rl.weighting`: (settings, scores [B, G], hits, valid, number of targets) -> weights [B, G] on a group's
+# advantages, 1 on the targets.
+WEIGHTING: dict[str, Callable[[RlConfig, jax.Array, jax.Array, jax.Array, Wanted], jax.Array]] = {
     "none": equal_weights,
     "tawin": soft_window,
     "window": hard_window,
     "opauc": one_way_window,
     "policy": by_probability,
+    "trimmed": without_the_top,
 }
 
 
-def _group_metrics(scores: jax.Array, hit: jax.Array, valid: jax.Array, weights: jax.Array, num_items: int) -> Metrics:
+def _group_metrics(scores: jax.Array, verdict: Verdict, hit: jax.Array, weights: jax.Array, num_items: int) -> Metrics:
     """Metrics that show how a run goes. The entropy over the catalog has two bounds; the group's part is exact."""
-    found = hit.any(axis=1)
-    negative = valid & ~hit
+    valid, rewards = verdict.valid, verdict.rewards
+    low = jnp.where(valid, rewards, jnp.inf).min(axis=1)
+    high = jnp.where(valid, rewards, -jnp.inf).max(axis=1)
+    negative = valid & ~verdict.positive
     mass = jnp.where(valid, jnp.exp(scores), 0.0)
     known = -jnp.where(valid, mass * scores, 0.0).sum(axis=1)
     rest = jnp.clip(1.0 - mass.sum(axis=1), 1e-9, 1.0)
     unseen = jnp.maximum(num_items - valid.sum(axis=1), 1).astype(jnp.float32)
-    ranks = negative_ranks(scores, hit, where=valid)
+    ranks = negative_ranks(scores, verdict.positive, where=valid)
     by_rank = jax.nn.one_hot(ranks, scores.shape[1]) * (weights * negative)[..., None]
     return {
-        "reward": (hit.sum() / jnp.maximum(valid.sum(), 1)).astype(jnp.float32),
-        "hit_rate": found.mean(),
-        "dead_groups": (~found | ~negative.any(axis=1)).mean(),
+        "reward": jnp.where(valid, rewards, 0.0).sum() / jnp.maximum(valid.sum(), 1),
+        "hit_rate": hit.any(axis=1).mean(),
+        "dead_groups": (low >= high).mean(),  # nobody is better than another
         "group_mass": mass.sum(axis=1).mean(),
         "hit_mass": jnp.where(hit, mass, 0.0).sum(axis=1).mean(),
         "entropy_low": (known - rest * jnp.log(rest)).mean(),

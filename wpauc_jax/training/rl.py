@@ -19,15 +19,19 @@ import numpy as np
 import optax
 
 from wpauc_jax.batches.types import RlBatch
-from wpauc_jax.config import RlConfig
+from wpauc_jax.config import ConfigError, RlConfig
 from wpauc_jax.decode import Ranker
 from wpauc_jax.models import ALL_TRAINED, Frozen, Params
 from wpauc_jax.objectives import gce_loss
 from wpauc_jax.runtime.sharding import constrain_state, constrain_whole
 from wpauc_jax.training.compact import compact_gradient
 from wpauc_jax.training.exact import exact_loss
-from wpauc_jax.training.groups import Groups, dropout_of, group_sums, rolled_out, target_logps
+from wpauc_jax.training.groups import Pushed, dropout_of, group_sums, groups_of, rolled_out, target_logps
+from wpauc_jax.training.judge import Judge
 from wpauc_jax.training.state import Metrics, Step, TrainState, check_dropout, updated
+from wpauc_jax.training.teaching import exact_ranks, listed_ranks, teaching_metrics
+
+NOBODY = Judge()  # a binary reward looks at nothing but the hit
 
 
 class Gradient(Protocol):
@@ -43,6 +47,7 @@ class Gradient(Protocol):
         batch: RlBatch,
         key: jax.Array,
         config: RlConfig,
+        judge: Judge,
     ) -> tuple[Params, Metrics]:
         """See the class."""
 
@@ -54,31 +59,38 @@ def make_rl_step(
     *,
     seed: int,
     frozen: Frozen = ALL_TRAINED,
+    judge: Judge = NOBODY,
 ) -> Step:
     """Rollout, reward, advantages, reweighting and update in one program; see `rl_loss`. The state is donated.
 
     With `frozen` parameters the reference holds the trained ones alone, as the policy does. What is drawn, by rollouts
-    and by dropout, is a function of the seed and the step.
+    and by dropout, is a function of the seed and the step. The `judge` holds what other rewards than the binary one
+    look at.
 
-    Raises ConfigError for dropout in a family of models that takes none.
+    Raises ConfigError for dropout in a family of models that takes none, and for siblings that no item can have.
     """
     check_dropout(ranker.policy, "rl", config.dropout)
+    if config.sibling_mix and config.sibling_depth >= ranker.trie.depth:
+        raise ConfigError(
+            f"rl.sibling_depth={config.sibling_depth}: items have at most {ranker.trie.depth} tokens, so no two share "
+            f"as many; set rl.sibling_mix=0 or a smaller depth"
+        )
     gradient = GRADIENTS[config.dead_groups]
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(
-        state: TrainState, frozen: Frozen, ranker: Ranker, seed: jax.Array, batch: RlBatch
+        state: TrainState, frozen: Frozen, ranker: Ranker, seed: jax.Array, batch: RlBatch, judge: Judge
     ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         ref_params = None if state.ref_params is None else ranker.policy.gathered(frozen.join(state.ref_params))
         grads, metrics = gradient(
-            ranker, state.params, frozen, ref_params=ref_params, batch=batch, key=key, config=config
+            ranker, state.params, frozen, ref_params=ref_params, batch=batch, key=key, config=config, judge=judge
         )
         metrics["grad_norm"] = optax.tree.norm(grads)
         state = _synced(updated(state, optimizer, grads, ema=config.ema), config)
         return constrain_state(state), constrain_whole(metrics)
 
-    return Step(step, frozen, ranker, np.uint32(seed))
+    return Step(step, frozen, ranker, np.uint32(seed), (judge,))
 
 
 def rl_loss(
@@ -89,9 +101,11 @@ def rl_loss(
     batch: RlBatch,
     key: jax.Array,
     config: RlConfig,
+    judge: Judge = NOBODY,
 ) -> tuple[jax.Array, Metrics]:
     """The loss of B users and what it tells."""
-    return ESTIMATORS[config.estimator](ranker, params, ref_params=ref_params, batch=batch, key=key, config=config)
+    estimate = ESTIMATORS[config.estimator]
+    return estimate(ranker, params, ref_params=ref_params, batch=batch, key=key, config=config, judge=judge)
 
 
 def group_loss(
@@ -102,6 +116,7 @@ def group_loss(
     batch: RlBatch,
     key: jax.Array,
     config: RlConfig,
+    judge: Judge,
 ) -> tuple[jax.Array, Metrics]:
     """The loss of B users' groups, with `rl.nll` times their targets' negative log-likelihood."""
     asked = ranker.prefill(params, batch.prompts, dropout_of(config, key))
@@ -109,12 +124,32 @@ def group_loss(
     ref_logps = None
     if config.kl_coef > 0:
         ref_logps = ranker.score(ref_params, ranker.prefill(ref_params, batch.prompts), items)
-    sums, metrics = group_sums(ranker, params, asked, Groups(items, batch.target, ref_logps), config=config)
+    groups = groups_of(items, batch, ref_logps, judge=judge, config=config)
+    sums, metrics, pushed = group_sums(ranker, params, asked, groups, config=config)
+    ranks = exact_ranks(ranker, params, asked, batch.target)
+    ranks = listed_ranks(pushed.scores, items, batch.target) if ranks is None else ranks
     if not config.nll:
-        return sums.loss.mean(), metrics
-    nll = gce_loss(target_logps(ranker, params, asked, batch.target), q=0.0).mean()
+        return sums.loss.mean(), metrics | teaching_metrics(ranks, pushed.pushes, pushed.scores, pushed.valid)
+    logps = target_logps(ranker, params, asked, groups.targets)
+    nll = gce_loss(logps, q=0.0).mean()
     loss = sums.loss.mean() + config.nll * nll
-    return loss, metrics | {"loss": loss, "nll": nll}
+    share = config.nll * sums.loss.count / logps.size
+    return loss, metrics | _with_likelihood(ranks, pushed, groups.targets, logps, share) | {"loss": loss, "nll": nll}
+
+
+def _with_likelihood(
+    ranks: jax.Array, pushed: Pushed, targets: jax.Array, logps: jax.Array, share: jax.Array
+) -> Metrics:
+    """`teaching_metrics` where the targets [B, N] are pushed by `share` beside what their groups do."""
+    same = pushed.items[:, :, None] == targets[:, None, :]
+    missing = (targets >= 0) & ~(same & pushed.valid[..., None]).any(axis=1)
+    pushes = pushed.pushes + share * same.any(axis=-1)
+    return teaching_metrics(
+        ranks,
+        jnp.concatenate([pushes, jnp.full(logps.shape, share)], axis=1),
+        jnp.concatenate([pushed.scores, logps], axis=1),
+        jnp.concatenate([pushed.valid, missing], axis=1),
+    )
 
 
 # By `rl.estimator`: the loss of a batch, as `rl_loss`.
@@ -130,12 +165,13 @@ def full_gradient(
     batch: RlBatch,
     key: jax.Array,
     config: RlConfig,
+    judge: Judge,
 ) -> tuple[Params, Metrics]:
     """Gradient and metrics of `rl_loss`, run on all groups."""
 
     def loss(trained: Params) -> tuple[jax.Array, Metrics]:
         params = ranker.policy.gathered(frozen.join(trained))
-        return rl_loss(ranker, params, ref_params=ref_params, batch=batch, key=key, config=config)
+        return rl_loss(ranker, params, ref_params=ref_params, batch=batch, key=key, config=config, judge=judge)
 
     (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trained)
     return grads, metrics

@@ -12,6 +12,7 @@ from wpauc_jax.batches.types import SftBatch
 from wpauc_jax.config import SftConfig
 from wpauc_jax.decode import Ranker
 from wpauc_jax.models import ALL_TRAINED, Dropout, Frozen, Params, Policy
+from wpauc_jax.objectives import prefix_loss
 from wpauc_jax.runtime.sharding import constrain_state, constrain_whole
 from wpauc_jax.training.answers import answer_loss
 from wpauc_jax.training.state import Metrics, Step, TrainState, check_dropout, updated
@@ -62,7 +63,12 @@ def make_sft_step(
         def mean_loss(trained: Params) -> tuple[jax.Array, Metrics]:
             params = policy.gathered(frozen.join(trained))
             total, count = sft_loss(
-                ranker, params, batch, dropout=dropout and dropout.within(0), smoothing=config.label_smoothing
+                ranker,
+                params,
+                batch,
+                dropout=dropout and dropout.within(0),
+                smoothing=config.label_smoothing,
+                prefixes=(config.prefix_loss, config.prefix_eta),
             )
             value = total / jnp.maximum(count, 1.0)
             of_tasks = {}
@@ -85,12 +91,14 @@ def sft_loss(
     *,
     dropout: Dropout | None = None,
     smoothing: float = 0.0,
+    prefixes: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy of every next item, as (sum, count).
 
     Under `constrained` scoring it is a softmax over the items and its mean is taken over items. Under `vocab` it is a
     softmax over the vocabulary and its mean is taken over tokens. Items that a batch excludes have no share in the
-    softmax; no target may be one of them. `smoothing` is that of `Ranker.path_losses`.
+    softmax; no target may be one of them. `smoothing` is that of `Ranker.path_losses`. `prefixes` are the weight and
+    the eta of `prefix_loss`, which joins the mean.
     """
     hidden = ranker.policy.hidden(params, batch.tokens, batch.segments, dropout)
     B, T, D = hidden.shape
@@ -102,8 +110,12 @@ def sft_loss(
     closed = ranker.closed_by(excluded)
     paths = (params, states[:, 0, 0], states[:, :, 1:], nodes, closed)
     losses = ranker.path_losses(*paths, smoothing=smoothing) if smoothing else -ranker.path_logps(*paths)
-    targets = COUNTED[ranker.scoring](batch.items, nodes != ranker.trie.dead)
-    return losses.sum(), targets.sum().astype(jnp.float32)
+    is_token = nodes != ranker.trie.dead
+    count = COUNTED[ranker.scoring](batch.items, is_token).sum().astype(jnp.float32)
+    total, (weight, eta) = losses.sum(), prefixes
+    if weight:
+        total += weight * count * prefix_loss(losses, eta=eta, where=is_token)
+    return total, count
 
 
 def _task_loss(policy: Policy, params: Params, batch: SftBatch, task: str, dropout: Dropout | None) -> jax.Array:

@@ -50,7 +50,7 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A compiled program (state, frozen, ranker, seed, batch) -> (state, metrics) bound to what it does not change.
+    """A compiled program (state, frozen, ranker, seed, batch, ...) -> (state, metrics) bound to what it leaves alone.
 
     The state is donated. The seed is an argument, so that runs which differ in it alone share one program.
     """
@@ -59,10 +59,11 @@ class Step:
     frozen: Frozen
     ranker: Ranker
     seed: np.uint32
+    beside: tuple[Any, ...] = ()  # what else the program reads, behind the batch
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One step; metrics stay on the device."""
-        return self.program(state, self.frozen, self.ranker, self._placed_seed, batch)
+        return self.program(state, self.frozen, self.ranker, self._placed_seed, batch, *self.beside)
 
     @functools.cached_property
     def _placed_seed(self) -> jax.Array:
@@ -72,11 +73,11 @@ class Step:
 
     def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
         """The program for arrays, or shapes, like these."""
-        return self.program.lower(state, self.frozen, self.ranker, self.seed, batch)
+        return self.program.lower(state, self.frozen, self.ranker, self.seed, batch, *self.beside)
 
     def trace(self, state: TrainState, batch: Batch) -> jax.stages.Traced:
         """The program before it is lowered, for arrays, or shapes, like these."""
-        return self.program.trace(state, self.frozen, self.ranker, self.seed, batch)
+        return self.program.trace(state, self.frozen, self.ranker, self.seed, batch, *self.beside)
 
 
 def check_dropout(policy: Policy, stage: str, rate: float) -> None:
