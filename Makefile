@@ -4,8 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKDIR ?= runs/quickstart
-# Every folder with code; an empty one would be an error to mypy.
-TYPED := $(filter-out tests,$(patsubst %/,%,$(sort $(dir $(wildcard */*.py)))))
+# Every folder with code; an empty one would be an error to mypy. configs is a link into wpauc_jax.
+TYPED := $(filter-out tests configs,$(patsubst %/,%,$(sort $(dir $(wildcard */*.py)))))
 
 # Large pages for the memory of a step's arrays, where Linux grants them on request: a tenth of the time on a CPU.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1

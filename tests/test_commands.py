@@ -102,3 +102,16 @@ def test_a_damaged_memory_is_one_line(tmp_path, text, message):
 def test_without_a_run_a_configuration_is_needed(tmp_path):
     with pytest.raises(ConfigError, match=r"--config is missing; .* or the --workdir of a run"):
         read(f"--workdir={tmp_path}")
+
+
+def test_a_configuration_of_the_package_is_found_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("quickstart", "configs/quickstart.py", str(ROOT / "configs" / "quickstart.py")):
+        command = read(f"--config={name}")
+        assert command.config.data.archive == "ml-100k" and command.workdir == pathlib.Path("runs/quickstart")
+    assert read("--config=benchmarks:office").config.data.path == "office"
+    own = (ROOT / "configs" / "synthetic.py").read_text()
+    (tmp_path / "quickstart.py").write_text(own)
+    assert read("--config=quickstart.py").config.data.source == "synthetic"  # a file of one's own comes first
+    with pytest.raises(ConfigError, match="--config='quikstart' does not exist; give a file of configs/"):
+        read("--config=quikstart")

@@ -70,7 +70,7 @@ def found(path: str) -> list[pathlib.Path]:
     """The files that a path in a text can mean: from the repository or the package on, or a name alone."""
     if "/" in path:
         return [top / path for top in (ROOT, PACKAGE) if (top / path).is_file()]
-    folders = (ROOT, *(ROOT / name for name in ("wpauc_jax", "tests", "configs", "benchmarks", "examples", "launch")))
+    folders = (ROOT, *(ROOT / name for name in ("wpauc_jax", "tests", "benchmarks", "examples", "launch")))
     return [at for at in (ROOT / path,) if at.is_file()] or [at for top in folders[1:] for at in top.rglob(path)]
 
 

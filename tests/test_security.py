@@ -21,7 +21,7 @@ from wpauc_jax.evaluation.ranks import Ranks, RanksError
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = {
     path.relative_to(ROOT).as_posix(): path
-    for folder in ("wpauc_jax", "configs")
+    for folder in ("wpauc_jax",)
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
 # Modules that load code with data, or whose files may hold objects.

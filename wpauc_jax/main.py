@@ -5,6 +5,7 @@ run where flags or the environment say how they find each other. `--help` says t
 """
 
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -41,12 +42,14 @@ def _run(command: command_line.Command, signals: interrupts.Interrupts) -> int:
     from absl import logging
 
     from wpauc_jax import modes
+    from wpauc_jax.data.fetch import default_cache
     from wpauc_jax.data.sources import DataError
     from wpauc_jax.evaluation.ranks import RanksError
     from wpauc_jax.models import PretrainedError
     from wpauc_jax.runtime import distributed
     from wpauc_jax.runtime.lock import LockError
     from wpauc_jax.runtime.metric_lines import check_tensorboard
+    from wpauc_jax.runtime.programs import keep_programs
     from wpauc_jax.training.storage import CheckpointError
     from wpauc_jax.training.watch import FaultError
 
@@ -68,6 +71,11 @@ def _run(command: command_line.Command, signals: interrupts.Interrupts) -> int:
         if signals.speaks:
             where = f"{jax.device_count()} {jax.default_backend()} device(s), {jax.process_count()} process(es)"
             print(f"JAX {jax.__version__} on {where}", file=sys.stderr)
+        kept = command.config.compile_cache
+        if kept != "off":
+            problem = keep_programs(default_cache() / "programs" if kept == "auto" else pathlib.Path(kept))
+            if problem and signals.speaks:
+                print(f"warning: {problem}", file=sys.stderr)
         return modes.run(command.config, command.workdir) or 0
     except (distributed.ClusterError, *mendable) as error:
         return distributed.leave(_fail(str(error)))

@@ -67,7 +67,7 @@ def test_every_field_can_be_set_on_the_command_line():
 
 
 def test_every_config_file_is_tested():
-    files = [*CONFIGS.glob("*.py"), *CONFIGS.glob("recipes/*.py")]
+    files = [path for path in (*CONFIGS.glob("*.py"), *CONFIGS.glob("recipes/*.py")) if path.name != "__init__.py"]
     assert {str(path.relative_to(CONFIGS)) for path in files} == {name.partition(":")[0] for name in ALL}
 
 

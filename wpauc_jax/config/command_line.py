@@ -22,6 +22,7 @@ from wpauc_jax.config.names import check_name, nearest, setting_names
 from wpauc_jax.config.recorded import recorded_config
 from wpauc_jax.config.run import MODES, Config
 
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"  # those that come with the package
 EXAMPLE = "python -m wpauc_jax.main --config=configs/quickstart.py --workdir=runs/quickstart"
 _HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
 _NUMBER = re.compile("(invalid literal for int\\(\\) with base 10|could not convert string to float): .*")
@@ -165,9 +166,25 @@ def check_names(arguments: Sequence[str], group: str = "config", known: Sequence
 
 
 def in_full(argument: str) -> str:
-    """The argument, with the home directory in place of `~` where it names a file or folder."""
+    """The argument, with the home directory in place of `~` where it names a file or folder.
+
+    A configuration that comes with the package is found by its name from any folder: quickstart, amazon:office.
+    """
     flag, equals, value = argument.partition("=")
-    return f"{flag}={expanded(flag, value)}" if equals and flag.lstrip("-") in ("config", "workdir") else argument
+    if not equals or flag.lstrip("-") not in ("config", "workdir"):
+        return argument
+    value = expanded(flag, value)
+    return f"{flag}={shipped(value) if flag.lstrip('-') == 'config' else value}"
+
+
+def shipped(named: str) -> str:
+    """The path of a configuration of this package, where no file of the user's has the name."""
+    path, colon, rest = named.partition(":")
+    if not path or os.path.exists(path):
+        return named
+    own = CONFIGS / path.removeprefix("configs/")
+    found = next((one for one in (own, own.with_name(f"{own.name}.py")) if one.is_file()), None)
+    return f"{found}{colon}{rest}" if found else named
 
 
 def named_file(arguments: Sequence[str], example: str = EXAMPLE) -> str:

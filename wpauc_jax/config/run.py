@@ -40,6 +40,9 @@ class Config(Checked):
     sft_from: str = a_path()  # start RL from the SFT of this other work directory; empty: from this one's
     # Go on where a setting of the model or of the ranking is another one than in training. What is written says so.
     allow_changes: bool = False
+    # Where compiled programs are kept, so that a later run with the same shapes need not compile them. auto: in the
+    # user's cache folder; off: nowhere. JAX_COMPILATION_CACHE_DIR comes first.
+    compile_cache: str = a_path("auto")
     tensorboard: bool = False  # also write TensorBoard events, to WORKDIR/tensorboard
     topology: str = ""  # mode=compile_check: the TPU to compile for, as in v5e:4x4
     data: DataConfig = DataConfig()

@@ -15,7 +15,15 @@ from wpauc_jax.runtime.files import atomic_path, read_json
 from wpauc_jax.study.plan import SFT, Arm, Study
 from wpauc_jax.training.checkpoint import finished_record
 
-_PLACES = ("mode", "sft_from", "sft.start_from", "data.dir", "data.root", "data.cache")  # where, and not what
+_PLACES = (
+    "mode",
+    "sft_from",
+    "sft.start_from",
+    "data.dir",
+    "data.root",
+    "data.cache",
+    "compile_cache",
+)  # where, and not what
 
 
 @dataclasses.dataclass(frozen=True)

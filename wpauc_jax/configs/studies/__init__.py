@@ -1,0 +1,1 @@
+"""Studies: arms of one configuration, and what they are compared with."""
