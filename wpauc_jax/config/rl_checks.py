@@ -146,7 +146,7 @@ def _check_group(rl: Any) -> None:
         )
     if rl.sibling_mix and not rl.num_siblings:
         raise ConfigError(
-            f"rl.sibling_mix={rl.sibling_mix} of the {rl.group_size - 1} others in a group is no item; raise it, or set "
+            f"rl.sibling_mix={rl.sibling_mix} of the {rl.group_size - 1} others in a group is no item; raise it or set "
             "rl.sibling_mix=0"
         )
     if rl.dead_groups == "compact":
