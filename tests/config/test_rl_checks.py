@@ -78,6 +78,7 @@ def test_a_group_takes_nothing_that_another_setting_does_not_ask_for(name):
         ({"reward": "combined", "weighting": "none", "reward_weights": (1.0, 2.0)}, "must be four numbers"),
         ({"reward": "combined", "weighting": "none", "reward_weights": (0.0,) * 4}, "not all 0"),
         ({"reward": "ranking", "weighting": "none", "false_negatives": "reward"}, "set rl.false_negatives='mask'"),
+        ({"sibling_mix": 0.01}, "rl.sibling_mix=0.01 of the 15 others in a group is no item"),
         ({"targets": 4}, "rl.targets=4 is more than rl.target_k=3"),
         ({"kind": "gspo", "bound_negatives": True}, "rl.kind='gspo' has one ratio for a whole item"),
         ({"dead_groups": "compact", "kl_coef": 0.0, "targets": 2}, "a group without its target may teach"),

@@ -30,7 +30,7 @@ from wpauc_jax.models.kernels import splash_attention
 from wpauc_jax.models.log_partition import log_partition
 from wpauc_jax.training.compact import compact_gradient
 from wpauc_jax.training.optim import make_optimizer
-from wpauc_jax.training.rl import make_rl_step, rl_loss
+from wpauc_jax.training.rl import NOBODY, make_rl_step, rl_loss
 from wpauc_jax.training.state import init_state
 
 ITEMS = variable_length_items(count=36, longest=2)
@@ -171,7 +171,7 @@ def compacted():
     @functools.partial(jax.jit, static_argnames="kind")
     def run(batch, kind):
         config = dataclasses.replace(CONFIG, kind=kind, dead_groups="compact")
-        settings = {"ref_params": None, "batch": batch, "key": jax.random.key(0), "config": config}
+        settings = {"ref_params": None, "batch": batch, "key": jax.random.key(0), "config": config, "judge": NOBODY}
         return compact_gradient(tiny_ranker(ITEMS), params, ALL_TRAINED, **settings)
 
     return run

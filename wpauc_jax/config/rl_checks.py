@@ -144,6 +144,11 @@ def _check_group(rl: Any) -> None:
             f"rl.anchor={rl.anchor} is beyond the last negative: rl.group_size={rl.group_size} has ranks 0 to "
             f"{rl.group_size - 2}"
         )
+    if rl.sibling_mix and not rl.num_siblings:
+        raise ConfigError(
+            f"rl.sibling_mix={rl.sibling_mix} of the {rl.group_size - 1} others in a group is no item; raise it or set "
+            "rl.sibling_mix=0"
+        )
     if rl.dead_groups == "compact":
         _check_compact(rl)
 

@@ -186,6 +186,11 @@ class RlConfig(StageConfig, section="rl."):
         return {name: weight for name, weight in given if weight}
 
     @property
+    def num_siblings(self) -> int:
+        """How many of a group's candidates are drawn from the target's siblings."""
+        return round(self.sibling_mix * (self.group_size - 1))
+
+    @property
     def needs_embeddings(self) -> bool:
         """Whether a reward or a false negative looks at the items' embeddings."""
         by_embedding = self.false_negatives != "keep" and self.false_negative == "embedding"

@@ -68,7 +68,7 @@ def rolled_out(
         group_size=config.group_size,
         inject_target=config.inject_target,
         targets=targets_of(batch, config) if config.targets > 1 else None,
-        num_siblings=round(config.sibling_mix * (config.group_size - 1)),
+        num_siblings=config.num_siblings,
         sibling_depth=config.sibling_depth,
     )
     return constrain(items, "batch", "group")  # a user's candidates stay together
