@@ -80,7 +80,8 @@ def _read(folder: pathlib.Path, key: dict[str, Any], raw: RawData, window: Windo
     number, notes = _write_items(folder, raw.items, tables["item"] if raw.published else None)
     columns = _collect(raw, tables, window, say)
     unit = _finest(columns.rests, raw.time_unit)
-    notes = [*raw.notes, *notes, *_twice(raw.files), *columns.said(window)]
+    no_times = ["there are no times: the order of rows is taken for that of time"] * (raw.time_unit == "rows")
+    notes = [*raw.notes, *notes, *_twice(raw.files), *no_times, *columns.said(window)]
 
     def store(name: str) -> None:
         if name in tables:
