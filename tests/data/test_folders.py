@@ -384,3 +384,11 @@ def test_files_that_are_no_lines_say_what_they_are(tmp_path, name, content, said
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=said):
         read_all("auto", tmp_path / name)
+
+
+def test_a_copy_that_lies_beside_its_original_is_told(tmp_path):
+    for name in ("a.csv", "a (1).csv"):
+        write(tmp_path / "parts" / name, HEADER + csv_rows(ROWS))
+    said = []
+    prepare(DataConfig(path=str(tmp_path / "parts"), k_core=0), tmp_path / "data", said.append)
+    assert "warning: a (1).csv, a.csv hold the same bytes, and their rows count more than once" in said

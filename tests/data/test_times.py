@@ -257,3 +257,11 @@ def test_seconds_among_milliseconds_dates_as_digits_and_places_are_told_apart():
     assert not few.warning()  # below 1%
     assert "4 look like dates without hyphens" in period([20180707, 20180708, 20190101, 20200101]).warning()
     assert period([0, 1, 2, 3]).warning().endswith("no other data.time_unit would fit them either")
+
+
+def test_data_without_times_say_that_the_order_of_rows_counts(tmp_path):
+    rows = "".join(f"u{n % 3}\ti{n}\t5\n" for n in range(30))
+    write(tmp_path / "d.inter", "user_id:token\titem_id:token\trating:float\n" + rows)
+    said = []
+    prepare(DataConfig(path=str(tmp_path / "d.inter"), k_core=0), tmp_path / "data", said.append)
+    assert "there are no times: the order of rows is taken for that of time" in said

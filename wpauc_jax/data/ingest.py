@@ -18,7 +18,7 @@ from wpauc_jax.data.errors import DataError, listed
 from wpauc_jax.data.ids import IdTable
 from wpauc_jax.data.period import Period
 from wpauc_jax.data.sources.blocks import ahead
-from wpauc_jax.data.tables import REST, RawData
+from wpauc_jax.data.tables import REST, FilesRead, RawData
 from wpauc_jax.data.text import NO_WORDS, without_no_words
 from wpauc_jax.data.times import PER_SECOND
 from wpauc_jax.runtime.files import atomic_path
@@ -80,7 +80,8 @@ def _read(folder: pathlib.Path, key: dict[str, Any], raw: RawData, window: Windo
     number, notes = _write_items(folder, raw.items, tables["item"] if raw.published else None)
     columns = _collect(raw, tables, window, say)
     unit = _finest(columns.rests, raw.time_unit)
-    notes = [*raw.notes, *notes, *columns.said(window)]
+    no_times = ["there are no times: the order of rows is taken for that of time"] * (raw.time_unit == "rows")
+    notes = [*raw.notes, *notes, *_twice(raw.files), *no_times, *columns.said(window)]
 
     def store(name: str) -> None:
         if name in tables:
@@ -231,6 +232,18 @@ def _times(columns: _Columns, unit: str, finest: str) -> list[np.ndarray]:
         )
     rests = columns.rests
     return [block * ratio + (0 if rest is None else rest // nanos) for block, rest in zip(blocks, rests, strict=True)]
+
+
+def _twice(files: FilesRead) -> list[str]:
+    """Files of the same bytes, such as a copy that lies beside its original."""
+    names: dict[str, list[str]] = {}
+    for name, digest in files.items():
+        names.setdefault(digest, []).append(name)
+    return [
+        f"warning: {listed(same)} hold the same bytes, and their rows count more than once"
+        for same in names.values()
+        if len(same) > 1
+    ]
 
 
 def _odd_ids(name: str, ids: pl.Series) -> list[str]:
