@@ -8,6 +8,7 @@ so it goes on exactly as an item of the history does. Each part is tokenised on 
 and an item has the same tokens wherever it stands.
 """
 
+import copy
 import dataclasses
 import hashlib
 from collections.abc import Sequence
@@ -110,6 +111,12 @@ class PromptBuilder:
             )
         self.history_tokens = (limit or fixed + longest * max_history) - fixed  # room for the items of the history
         self.widths = (*(width for width in widths if width < self.max_tokens), self.max_tokens)
+
+    def with_rule(self, exclude_history: bool) -> "PromptBuilder":
+        """The same prompts under the other rule of what may answer."""
+        other = copy.copy(self)
+        other.exclude_history = exclude_history
+        return other
 
     @property
     def max_tokens(self) -> int:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from jax.experimental import multihost_utils
 
-from wpauc_jax.catalog.items import Catalog
+from wpauc_jax.catalog.items import Catalog, padded
 from wpauc_jax.config import Config
 from wpauc_jax.models import Params, save_pretrained
 from wpauc_jax.models.pretrained import local_folder
 from wpauc_jax.models.vocabulary import tables
+from wpauc_jax.stages.exported import FORMAT
 from wpauc_jax.stages.recommender import Answering
 from wpauc_jax.stages.run import Run
 
@@ -24,9 +25,10 @@ def export(run: Run, answering: Answering, *, say: Callable[[str], None]) -> pat
 
     Beside the model: its tokenizer, with a token for each code of semantic ids; items.jsonl, one item a line with its
     raw id, title and tokens; trie.npz, the whole catalog as a trie (token, first_child, item: see
-    `wpauc_jax.catalog.trie`); prompt.json, the tokens that stand around the items of a history, and the stage whose
-    parameters these are. Where an item is one token, item_embeddings.npz has its row of the input table: semantic ids
-    can be made of these (`catalog.embedding`).
+    `wpauc_jax.catalog.trie`); prompt.json, the tokens that stand around the items of a history, the stage whose
+    parameters these are, and how it answers; catalog.npz, and shown.npz where a history is told by titles, for
+    `wpauc_jax.stages.exported`. Where an item is one token, item_embeddings.npz has its row of the input table:
+    semantic ids can be made of these (`catalog.embedding`).
 
     Raises FileExistsError where there is such a folder already.
     """
@@ -84,7 +86,11 @@ def _write_catalog(run: Run, answering: Answering, folder: pathlib.Path) -> None
     trie = run.ranker("vocab").trie  # with whole paths: what follows a unique prefix has to be written, too
     np.savez(folder / "trie.npz", token=trie.token, first_child=trie.first_child, item=trie.item)
     form = run.builder.form
+    run.catalog.save(folder / "catalog.npz")
+    if run.shown is not None:
+        np.savez(folder / "shown.npz", tokens=padded(run.shown))
     prompt = {
+        "format": FORMAT,
         **answering.facts(),
         "step": answering.step,
         "head": form.head,
@@ -96,6 +102,10 @@ def _write_catalog(run: Run, answering: Answering, folder: pathlib.Path) -> None
         "exclude_history": run.builder.exclude_history,
         "max_history": run.builder.max_history,
         "max_tokens": run.config.prompt.max_tokens,
+        "widths": run.config.prompt.widths,
+        "scoring": run.config.scoring,
+        "num_beams": run.config.eval.num_beams,
+        "dtype": run.config.model.dtype,
     }
     (folder / "prompt.json").write_text(json.dumps(prompt, indent=2) + "\n")
 

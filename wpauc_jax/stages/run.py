@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from wpauc_jax.batches.chats import keep_chats
@@ -55,6 +55,11 @@ class Run(Prepared):
     policy: Policy
     first_params: Params  # those that are trained, before any training
     frozen: Frozen  # the others
+
+    @property
+    def shown(self) -> Sequence[Sequence[int]] | None:
+        """How a history shows items, where that is not how they are answered: tokens, one list an item."""
+        return HISTORIES[self.config.prompt.history](self.titles)
 
     @functools.cache  # noqa: B019 - one run a process
     def ranker(self, scoring: str) -> Ranker:
