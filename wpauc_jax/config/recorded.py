@@ -58,6 +58,13 @@ def recorded_config(record: Any) -> Config:
     return with_settings(Config(), {name: value_of(values, name) for name in values if name in defaults} | absent)
 
 
+def unlike_defaults(record: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings of a record that are not what `Config()` has: {"rl.anchor": (4, 2)}, its value and the default."""
+    settings, defaults = flat(record), flat(dataclasses.asdict(Config()))
+    pairs = {name: (value_of(settings, name), defaults[name]) for name in defaults}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
 def value_of(record: Mapping[str, Any], name: str) -> Any:
     """The value of a dotted name in a flat record, in today's spelling; an object that says "absent" for none."""
     defaults, renamed = _known()
