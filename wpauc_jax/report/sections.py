@@ -23,7 +23,7 @@ _CURVES = {
     "hit_rate": "The share of groups that hold their target: the hit rate.",
     "dead_groups": "The share of groups that teach nothing, since all of their items have one reward.",
     "weight_by_rank": "The weight of a negative by its rank in the group, the hardest first.",
-    "entropy_high": "The entropy of the first token (high) and of the last (low).",
+    "entropy_high": "The entropy over items lies between the two: items outside the group are known as a whole only.",
     "kl": "How far the model has moved from the one that RL began with.",
 }
 
