@@ -18,6 +18,11 @@ from wpauc_jax.config.run import Config
 # What a record that lacks a setting stands for, where that is not the setting's default.
 _BEFORE = {"exclude_history": "off"}
 
+# Settings that are gone: the one that has their place, and its values by theirs.
+_REPLACED: dict[str, tuple[str, dict[Any, Any]]] = {
+    "tensorboard": ("tracking", {False: "none", True: "tensorboard"}),
+}
+
 
 class _Absent:
     """Stands for a fact that is not there."""
@@ -50,7 +55,7 @@ def recorded_config(record: Any) -> Config:
     if not isinstance(record, Mapping):
         raise ConfigError("it holds no settings")
     names = values_of(Config())
-    values = flat(record)
+    values = _of_today(flat(record))
     for name in values:
         check_name(name, names)
     defaults, _ = _known()
@@ -60,7 +65,7 @@ def recorded_config(record: Any) -> Config:
 
 def unlike_defaults(record: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings of a record that are not what `Config()` has: {"rl.anchor": (4, 2)}, its value and the default."""
-    settings, defaults = flat(record), flat(dataclasses.asdict(Config()))
+    settings, defaults = _of_today(flat(record)), flat(dataclasses.asdict(Config()))
     pairs = {name: (value_of(settings, name), defaults[name]) for name in defaults}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
@@ -70,6 +75,12 @@ def value_of(record: Mapping[str, Any], name: str) -> Any:
     defaults, renamed = _known()
     value = record.get(name, defaults.get(name, _ABSENT))
     return renamed.get(name, {}).get(value, value) if isinstance(value, str) else value
+
+
+def _of_today(values: dict[str, Any]) -> dict[str, Any]:
+    """A flat record in which settings that are gone have given way to those in their place."""
+    new = {to: known[values[name]] for name, (to, known) in _REPLACED.items() if values.get(name) in known}
+    return new | {name: value for name, value in values.items() if name not in _REPLACED}
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -114,7 +114,8 @@ def _evaluate_stage(work: Workspace, stage: str, rows: np.ndarray, say: Say) -> 
     batches, few = work.eval_batches(rows), SampleLists(sample_rows(rows))
     search = work.search(config.num_beams)
     facts: dict[str, Any] = {"step": best.step, "exact": {}}
-    with Progress(len(rows), f"test of {stage}", unit="users", enabled=is_main_process()) as progress:
+    label, compiles = f"test of {stage}", "compiling the search"
+    with Progress(len(rows), label, unit="users", doing=compiles, enabled=is_main_process()) as progress:
         if config.exact or work.one_token:
             found = evaluate_exact(work.exact_search(), params, batches, on_batch=progress.update)
             evaluate(search, params, work.eval_batches(sample_rows(rows)), on_lists=few.add)
