@@ -138,10 +138,10 @@ def test_absl_may_read_the_command_line(tmp_path):
     assert (found.returncode, found.stdout) == (0, f"seed 7 {tmp_path}\n"), found.stderr
 
 
-def test_tensorboard_without_its_package_is_refused_before_anything_runs(monkeypatch, tmp_path, capsys):
+def test_a_tracker_without_its_package_is_refused_before_anything_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    assert main(["main", CONFIG, "--config.tensorboard=True", f"--workdir={tmp_path / 'run'}"]) == 1
-    assert capsys.readouterr().err.startswith("error: tensorboard=True needs tensorboardX: pip install")
+    assert main(["main", CONFIG, "--config.tracking=tensorboard", f"--workdir={tmp_path / 'run'}"]) == 1
+    assert capsys.readouterr().err.startswith("error: tracking=tensorboard needs a package: pip install")
     assert not (tmp_path / "run").exists()
 
 

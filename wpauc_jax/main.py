@@ -48,8 +48,8 @@ def _run(command: command_line.Command, signals: interrupts.Interrupts) -> int:
     from wpauc_jax.models import PretrainedError
     from wpauc_jax.runtime import distributed
     from wpauc_jax.runtime.lock import LockError
-    from wpauc_jax.runtime.metric_lines import check_tensorboard
     from wpauc_jax.runtime.programs import keep_programs
+    from wpauc_jax.runtime.trackers import check_tracking
     from wpauc_jax.training.storage import CheckpointError
     from wpauc_jax.training.watch import FaultError
 
@@ -59,7 +59,7 @@ def _run(command: command_line.Command, signals: interrupts.Interrupts) -> int:
     if not command.verbosity:
         logging.set_verbosity(logging.WARNING)  # the libraries' own notes on every save are not the user's concern
     try:
-        check_tensorboard(command.config.tensorboard)
+        check_tracking(command.config.tracking)
         distributed.initialize(
             os.environ,
             cluster=command.cluster,

@@ -12,6 +12,7 @@ from wpauc_jax.compile_check.check import compile_check
 from wpauc_jax.config import Config, ConfigError
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.doctor import examine
+from wpauc_jax.report.write import keep_report
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.files import atomic_path, read_json, unless_read_only
 from wpauc_jax.runtime.lock import respected, taken, unlocked
@@ -32,7 +33,7 @@ from wpauc_jax.training.checkpoint import holds_steps
 def run_all(config: Config, folder: pathlib.Path) -> None:
     """Prepare, SFT, RL, evaluate; what is done already is not done again, and RL of no step is left out."""
     left_out = {"sft": bool(config.sft_from), "rl": not (config.rl.steps or config.rl.epochs)}
-    evaluate_workspace(_train(config, folder, *(stage for stage in STAGES if not left_out[stage])), _say)
+    _evaluate(_train(config, folder, *(stage for stage in STAGES if not left_out[stage])))
 
 
 def _prepare_only(config: Config, folder: pathlib.Path) -> None:
@@ -48,7 +49,7 @@ def _rl_only(config: Config, folder: pathlib.Path) -> None:
 
 
 def _evaluate_only(config: Config, folder: pathlib.Path) -> None:
-    evaluate_workspace(_sized_workspace(config, folder), _say)
+    _evaluate(_sized_workspace(config, folder))
 
 
 def _recommend_only(config: Config, folder: pathlib.Path) -> None:
@@ -165,6 +166,13 @@ def run(config: Config, folder: pathlib.Path) -> int | None:
         need(config, folder)
     with mode.lock(folder, _say), jax.set_mesh(make_mesh(config.mesh)):
         return mode(config, folder)
+
+
+def _evaluate(work: Workspace) -> None:
+    """Results first; then the page that shows them, without which they are whole."""
+    evaluate_workspace(work, _say)
+    if is_main_process():
+        keep_report(work.folder, work.dataset, _say)
 
 
 def _train(config: Config, folder: pathlib.Path, *stages: str) -> Workspace:

@@ -16,6 +16,7 @@ DICTS = {
     "mode": "wpauc_jax.modes.MODES",
     "scoring": "wpauc_jax.decode.scoring.SCORING",
     "exclude_history": "wpauc_jax.stages.history.RULES",
+    "tracking": "wpauc_jax.runtime.trackers.TRACKERS",
     "data.source": "wpauc_jax.data.sources.READERS",
     "data.time_unit": "wpauc_jax.data.times.UNITS",
     "data.bad_rows": "wpauc_jax.data.errors.POLICIES",

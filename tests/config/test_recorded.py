@@ -5,7 +5,7 @@ import json
 import pytest
 
 from wpauc_jax.config import EvalConfig, RlConfig
-from wpauc_jax.config.recorded import differences, value_of
+from wpauc_jax.config.recorded import differences, recorded_config, unlike_defaults, value_of
 
 
 def test_equal_records_are_equal_after_json_too():
@@ -49,3 +49,15 @@ def test_an_old_spelling_is_the_new_one(before, now, expected):
     assert differences({"sft": {"loss": before}}, {"sft": {"loss": now}}) == expected
     assert value_of({"sft.loss": before}, "sft.loss") == ("lm" if before == "lm" else "catalog")
     assert value_of({"rl.kind": "catalogue"}, "rl.kind") == "catalogue"  # no spelling of that setting
+
+
+def test_a_setting_that_is_gone_gives_way_to_the_one_in_its_place():
+    for before, now in ((True, "tensorboard"), (False, "none")):
+        assert recorded_config({"seed": 2, "tensorboard": before}).tracking == now
+    assert unlike_defaults({"tensorboard": True, "exclude_history": "auto"}) == {"tracking": ("tensorboard", "none")}
+
+
+def test_settings_that_are_not_the_defaults():
+    record = {"rl": {"target_k": 4, "anchor": None}, "sft": {"loss": "catalogue"}, "exclude_history": "auto"}
+    assert unlike_defaults(record)["rl.target_k"] == (4, 3) and "rl.anchor" not in unlike_defaults(record)
+    assert "exclude_history" in unlike_defaults({})  # a record without it is of a time when every item was ranked

@@ -1,14 +1,11 @@
 """Metric lines survive kills."""
 
 import json
-import sys
-import types
 
 import numpy as np
 import pytest
 
-from wpauc_jax.config import ConfigError
-from wpauc_jax.runtime.metric_lines import MetricWriter, check_tensorboard, read_metrics
+from wpauc_jax.runtime.metric_lines import MetricWriter, read_metrics
 
 
 def test_lines_hold_stage_step_time_and_plain_values(tmp_path):
@@ -104,31 +101,3 @@ def test_a_disabled_writer_touches_nothing(tmp_path):
         writer.rewind("sft", 0)
         writer.sync()
     assert not list(tmp_path.iterdir())
-
-
-def test_tensorboard_gets_scalars_and_a_purge_on_rewind(tmp_path, monkeypatch):
-    calls = []
-
-    class SummaryWriter:
-        def __init__(self, folder, purge_step=None):
-            calls.append(("open", folder, purge_step))
-
-        def add_scalar(self, name, value, step):
-            calls.append((name, value, step))
-
-        def close(self):
-            calls.append("close")
-
-    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=SummaryWriter))
-    with MetricWriter(tmp_path / "m.jsonl", tensorboard=tmp_path / "tb") as writer:
-        writer.rewind("rl", 4)
-        writer.write("rl", 5, {"loss": 2.0, "mass": np.ones(3)})
-    assert calls == [("open", str(tmp_path / "tb" / "rl"), 5), ("loss", 2.0, 5), "close"]
-
-
-def test_missing_tensorboard_is_explained(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    for wants in (lambda: MetricWriter(tmp_path / "m.jsonl", tensorboard=tmp_path), lambda: check_tensorboard(True)):
-        with pytest.raises(ConfigError, match=r"tensorboard=True needs .* pip install 'wpauc_jax\[tensorboard\]'"):
-            wants()
-    check_tensorboard(False)

@@ -29,6 +29,19 @@ def test_plain_progress_rate_ignores_what_an_earlier_run_did(monkeypatch):
     assert out.getvalue() == "rl: compiling\nrl: 500/1000 users (50%), 10.0 users/s, 0:00:50 left\n"
 
 
+def test_what_is_done_before_the_first_unit_is_said_once():
+    out = io.StringIO()
+    with Progress(4, "rl", file=out, doing="validating") as progress:
+        progress.doing("compiling the RL step")
+        progress.doing("compiling the RL step")
+        progress.update(2)
+        progress.doing("saving")  # later on a log has the steps alone
+        progress.update(2)
+    said = out.getvalue().splitlines()
+    assert said[:2] == ["rl: validating", "rl: compiling the RL step"] and len(said) == 4
+    assert "saving" not in out.getvalue()
+
+
 def test_a_terminal_gets_a_bar_with_rate_and_time_left():
     class Terminal(io.StringIO):
         def isatty(self):
@@ -37,6 +50,8 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left():
     out = Terminal()
     with Progress(4, "eval", unit="users", file=out) as progress:
         assert "compiling" in out.getvalue().split("\r")[-1]
+        progress.doing("validating")
+        assert "validating" in out.getvalue().split("\r")[-1]
         progress.note("half way")
         progress.update(4, ndcg=0.5)
     assert "eval: half way\n" in out.getvalue()

@@ -284,3 +284,11 @@ def test_sigterm_gives_up_an_evaluation_and_the_resumed_run_does_it_again(tmp_pa
     plan = dataclasses.replace(toy_run.PLAN, patience=patience)
     compare_after_sigterm(tmp_path, 3 * (count - 1), plan, evaluate=evaluate)
     assert not completed
+
+
+def test_it_is_said_what_is_done_before_the_first_step(tmp_path, capsys):
+    toy_run.run(tmp_path, plan=dataclasses.replace(toy_run.SHORT, eval_at_start=True))
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "toy: validating" and said[1].startswith("toy: step 0: closeness")
+    assert said[2] == "toy: compiling the TOY step" and said[3].startswith("toy: 4/24 rows")
+    assert not any("validating" in line for line in said[1:])

@@ -18,6 +18,11 @@ from wpauc_jax.config.run import Config
 # What a record that lacks a setting stands for, where that is not the setting's default.
 _BEFORE = {"exclude_history": "off"}
 
+# Settings that are gone: the one that has their place, and its values by theirs.
+_REPLACED: dict[str, tuple[str, dict[Any, Any]]] = {
+    "tensorboard": ("tracking", {False: "none", True: "tensorboard"}),
+}
+
 
 class _Absent:
     """Stands for a fact that is not there."""
@@ -36,7 +41,7 @@ def differences(
 
     With `only`, what `before` has beyond the names of `now` does not count. The names `leave_out` never do.
     """
-    then, current = flat(before), flat(now)
+    then, current = _of_today(flat(before)), flat(now)
     names = (name for name in sorted(current if only else then | current) if name not in leave_out)
     pairs = {name: (value_of(then, name), value_of(current, name)) for name in names}
     return [f"{name}: {old!r} then, {new!r} now" for name, (old, new) in pairs.items() if old != new]
@@ -50,7 +55,7 @@ def recorded_config(record: Any) -> Config:
     if not isinstance(record, Mapping):
         raise ConfigError("it holds no settings")
     names = values_of(Config())
-    values = flat(record)
+    values = _of_today(flat(record))
     for name in values:
         check_name(name, names)
     defaults, _ = _known()
@@ -58,11 +63,24 @@ def recorded_config(record: Any) -> Config:
     return with_settings(Config(), {name: value_of(values, name) for name in values if name in defaults} | absent)
 
 
+def unlike_defaults(record: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings of a record that are not what `Config()` has: {"rl.anchor": (4, 2)}, its value and the default."""
+    settings, defaults = _of_today(flat(record)), flat(dataclasses.asdict(Config()))
+    pairs = {name: (value_of(settings, name), defaults[name]) for name in defaults}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
 def value_of(record: Mapping[str, Any], name: str) -> Any:
     """The value of a dotted name in a flat record, in today's spelling; an object that says "absent" for none."""
     defaults, renamed = _known()
     value = record.get(name, defaults.get(name, _ABSENT))
     return renamed.get(name, {}).get(value, value) if isinstance(value, str) else value
+
+
+def _of_today(values: dict[str, Any]) -> dict[str, Any]:
+    """A flat record in which settings that are gone have given way to those in their place."""
+    new = {to: known[values[name]] for name, (to, known) in _REPLACED.items() if values.get(name) in known}
+    return new | {name: value for name, value in values.items() if name not in _REPLACED}
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -43,7 +43,9 @@ class Config(Checked):
     # Where compiled programs are kept, so that a later run with the same shapes need not compile them. auto: in the
     # user's cache folder; off: nowhere. JAX_COMPILATION_CACHE_DIR comes first.
     compile_cache: str = a_path("auto")
-    tensorboard: bool = False  # also write TensorBoard events, to WORKDIR/tensorboard
+    # Who else gets the metrics of each step. tensorboard: events in WORKDIR/tensorboard; wandb: Weights & Biases;
+    # trackio: Trackio. Each needs the extra of its name.
+    tracking: str = choice("none", "tensorboard", "wandb", "trackio")
     topology: str = ""  # mode=compile_check: the TPU to compile for, as in v5e:4x4
     data: DataConfig = DataConfig()
     catalog: CatalogConfig = CatalogConfig()

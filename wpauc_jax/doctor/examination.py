@@ -3,11 +3,11 @@
 import dataclasses
 import functools
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from wpauc_jax.data.dataset import positions
+from wpauc_jax.data.dataset import Dataset, positions
 from wpauc_jax.doctor import catalog as catalog_checks
 from wpauc_jax.doctor import checkpoints, population, prompts, splits
 from wpauc_jax.doctor.findings import Finding, note
@@ -59,14 +59,12 @@ def examine(work: Workspace) -> Examination:
         f"{work.folder}: {dataset.num_users:,} users, {dataset.num_items:,} items, {len(dataset.item):,} interactions; "
         f"data {dataset.fingerprint[:8]}, catalog {work.catalog.fingerprint[:8]}"
     )
-    findings = _run(_table_checks(work))
-    if not _sound(findings):
+    findings = examine_data(dataset, work.builder.max_history)
+    if not _sound(findings, _TABLE_CHECKS):
         return Examination(head, findings, {})
-    findings |= _run(_split_checks(work))
-    findings |= _run(_population_checks(work))
     of_catalog = _run(_catalog_checks(work))
     findings |= of_catalog
-    if not _sound(of_catalog):
+    if not _sound(of_catalog, of_catalog):
         return Examination(head, findings, {})
     findings |= _run(_label_checks(work))
     findings |= _run(_trie_checks(work))
@@ -75,29 +73,40 @@ def examine(work: Workspace) -> Examination:
     return Examination(head, findings, _tables(work))
 
 
-def _run(checks: Iterator[Check]) -> dict[str, list[Finding]]:
+def examine_data(dataset: Dataset, max_history: int) -> dict[str, list[Finding]]:
+    """What the checks of the interactions alone find, by their names; of unsound tables only the first of them."""
+    findings = _run((name, functools.partial(check, dataset)) for name, check in _TABLE_CHECKS.items())
+    if not _sound(findings, findings):
+        return findings
+    findings |= _run(_split_checks(dataset))
+    return findings | _run(_population_checks(dataset, max_history))
+
+
+def _run(checks: Iterable[Check]) -> dict[str, list[Finding]]:
     return {name: check() for name, check in checks}
 
 
-def _sound(findings: dict[str, list[Finding]]) -> bool:
-    return not any(finding.is_problem for found in findings.values() for finding in found)
+def _sound(findings: dict[str, list[Finding]], names: Iterable[str]) -> bool:
+    """Whether none of the checks by these names found a problem."""
+    return not any(finding.is_problem for name in names for finding in findings[name])
 
 
-def _table_checks(work: Workspace) -> Iterator[Check]:
-    yield "the tables fit together", lambda: splits.tables_fit(work.dataset)
-    yield "every split has samples", lambda: splits.every_split_has_samples(work.dataset)
+# What all other checks rely on.
+_TABLE_CHECKS = {
+    "the tables fit together": splits.tables_fit,
+    "every split has samples": splits.every_split_has_samples,
+}
 
 
-def _split_checks(work: Workspace) -> Iterator[Check]:
-    yield "a history is the past", lambda: splits.time_runs_forward(work.dataset)
-    yield "a user's splits follow each other", lambda: splits.splits_follow_each_other(work.dataset)
-    yield "splits are apart in time", lambda: splits.splits_are_apart_in_time(work.dataset)
-    yield "leave-one-out leaves one out", lambda: splits.one_test_row_a_user(work.dataset)
-    yield "an interaction stands in one split", lambda: splits.rows_stand_in_one_split(work.dataset)
+def _split_checks(dataset: Dataset) -> Iterator[Check]:
+    yield "a history is the past", lambda: splits.time_runs_forward(dataset)
+    yield "a user's splits follow each other", lambda: splits.splits_follow_each_other(dataset)
+    yield "splits are apart in time", lambda: splits.splits_are_apart_in_time(dataset)
+    yield "leave-one-out leaves one out", lambda: splits.one_test_row_a_user(dataset)
+    yield "an interaction stands in one split", lambda: splits.rows_stand_in_one_split(dataset)
 
 
-def _population_checks(work: Workspace) -> Iterator[Check]:
-    dataset, limit = work.dataset, work.builder.max_history
+def _population_checks(dataset: Dataset, limit: int) -> Iterator[Check]:
     yield "cold items", lambda: population.cold_items(dataset)
     yield "cold users", lambda: population.cold_users(dataset)
     yield "targets repeated from their history", lambda: population.repeated_targets(dataset, limit)

@@ -118,11 +118,13 @@ def evaluate(
     *,
     on_batch: Callable[[int], None] = lambda rows: None,
     on_first: Callable[[np.ndarray], None] = lambda logps: None,
+    on_lists: Callable[[EvalBatch, np.ndarray], None] = lambda batch, items: None,
 ) -> Ranks:
     """Ranks by beams of all samples of finite `batches` (see `batches.pipeline.eval_batches`), by ascending sample.
 
     `on_batch` is told how many samples each batch brought, and `on_first` the log-probabilities float32[n] of the first
-    items of their lists. The next batch is searched while one is read.
+    items of their lists. `on_lists` is given each batch with its lists int32[B, W]. The next batch is searched while
+    one is read.
     """
     rows = _Rows()
     width = 0
@@ -131,6 +133,7 @@ def evaluate(
         width = items.shape[1]
         hit = items == batch.target[:, None]
         on_first(np.asarray(found.scores)[batch.valid, 0])
+        on_lists(batch, items)
         on_batch(rows.add(batch, rank=np.where(hit.any(axis=1), hit.argmax(axis=1), -1)))
     return rows.ranks(width)
 

@@ -119,24 +119,35 @@ def _draw_bars(axis: Axes, stages: Mapping[str, Ranks], names: Sequence[str]) ->
 
 def training_figure(stage: str, train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> Figure:
     """A panel for each thing that a stage logs, from the metric lines of its steps and of its validations."""
-    panels = _validation_panels(valid) + _training_panels(train)
+    panels = panels_of(train, valid)
     columns = min(3, max(len(panels), 1))
     rows = max(math.ceil(len(panels) / columns), 1)
     figure = Figure(figsize=(4.1 * columns, 2.5 * rows + 0.5), layout="constrained")
     figure.suptitle(f"Training: {stage.upper() if len(stage) <= 3 else stage}", fontsize=12, fontweight="bold")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, (title, lines, keys) in zip(axes, panels, strict=False):
-        axis.set_title(title, loc="left")
-        if _is_list(lines, keys[0]):
-            _draw_by_rank(axis, lines, keys[0])
-        else:
-            _draw_curves(axis, lines, keys)
+    for axis, panel in zip(axes, panels, strict=False):
+        axis.set_title(panel[0], loc="left")
+        draw_panel(axis, panel)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     return figure
 
 
 Panel = tuple[str, list[dict[str, Any]], list[str]]  # title, lines, the keys to draw
+
+
+def panels_of(train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> list[Panel]:
+    """Everything that a stage logs, from the metric lines of its steps and of its validations; validation first."""
+    return _validation_panels(valid) + _training_panels(train)
+
+
+def draw_panel(axis: Axes, panel: Panel) -> None:
+    """Curves against the step, or bars by rank."""
+    _, lines, keys = panel
+    if _is_list(lines, keys[0]):
+        _draw_by_rank(axis, lines, keys[0])
+    else:
+        _draw_curves(axis, lines, keys)
 
 
 def _validation_panels(valid: list[dict[str, Any]]) -> list[Panel]:

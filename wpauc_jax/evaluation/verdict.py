@@ -21,23 +21,29 @@ class Verdict:
 
     def line(self) -> str:
         """One sentence, with the difference, its 95% interval and its p-value."""
-        found = self.found
-        if found.p_value >= LEVEL:
-            outcome = f"is not told apart from {self.rival}"
-        elif found.difference > 0:
-            outcome = f"beats {self.rival}"
-        else:
-            outcome = f"is beaten by {self.rival}"
-        return (
-            f"{metric_title(found.metric)}: {self.stage} {outcome}, the best without training "
-            f"({found.difference:+.4f}, 95% interval {found.low:+.4f} to {found.high:+.4f}, p = {found.p_value:.4f})"
-        )
+        return sentence(self.facts())
 
     def facts(self) -> dict[str, Any]:
         """The same for results.json."""
         found = self.found
         interval = {"difference": found.difference, "low": found.low, "high": found.high, "p_value": found.p_value}
         return {"metric": found.metric, "stage": self.stage, "best_untrained": self.rival, **interval}
+
+
+def sentence(facts: Mapping[str, Any]) -> str:
+    """A verdict in words, from its facts."""
+    rival = facts["best_untrained"]
+    if facts["p_value"] >= LEVEL:
+        outcome = f"is not told apart from {rival}"
+    elif facts["difference"] > 0:
+        outcome = f"beats {rival}"
+    else:
+        outcome = f"is beaten by {rival}"
+    return (
+        f"{metric_title(facts['metric'])}: {facts['stage']} {outcome}, the best without training "
+        f"({facts['difference']:+.4f}, 95% interval {facts['low']:+.4f} to {facts['high']:+.4f}, "
+        f"p = {facts['p_value']:.4f})"
+    )
 
 
 def verdicts(

@@ -1,4 +1,4 @@
-"""Metric lines: what a run writes to disk about each step, as JSON and for TensorBoard."""
+"""Metric lines: what a run writes to disk about each step, as JSON, and hands to a tracker."""
 
 import contextlib
 import json
@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from wpauc_jax.config import ConfigError
 from wpauc_jax.runtime.files import atomic_path, named_errors
+from wpauc_jax.runtime.trackers import Tracker
 
 Value = float | int | list[Any] | None
 
@@ -30,16 +30,14 @@ class MetricWriter:
 
     Args:
       path: the file; its folder is made if needed.
-      tensorboard: a folder for TensorBoard events as well, one sub-folder a stage; needs the extra `tensorboard`.
+      tracker: gets the numbers of each line as well; it is closed with the file.
       enabled: False on all processes but one, so that lines are written once.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, tensorboard: str | os.PathLike[str] | None = None, enabled: bool = True
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, tracker: Tracker | None = None, enabled: bool = True) -> None:
         self._path = pathlib.Path(path)
         self._enabled = enabled
-        self._events = _Events(tensorboard) if tensorboard and enabled else None
+        self._tracker = tracker
         if enabled:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             _cut_half_line(self._path)
@@ -54,8 +52,9 @@ class MetricWriter:
         with named_errors(self._path):
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
-        if self._events:
-            self._events.write(stage, step, plain)
+        if self._tracker:
+            numbers = {name: value for name, value in plain.items() if isinstance(value, int | float)}
+            self._tracker.write(stage, step, numbers)
 
     def rewind(self, stage: str, step: int) -> None:
         """Drops the lines of `stage` beyond `step`; -1 drops all of them. Other stages' lines stay."""
@@ -67,8 +66,8 @@ class MetricWriter:
         with atomic_path(self._path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
-        if self._events:
-            self._events.rewind(stage, step)
+        if self._tracker:
+            self._tracker.rewind(stage, step)
 
     def sync(self) -> None:
         """Returns when every line has reached the disk, where it survives even a machine that stops."""
@@ -80,8 +79,8 @@ class MetricWriter:
         if self._enabled:
             with contextlib.suppress(OSError):  # `write` has raised this error; only what it could not write is missing
                 self._file.close()
-        if self._events:
-            self._events.close()
+        if self._tracker:
+            self._tracker.close()
 
     def __enter__(self) -> Self:
         return self
@@ -99,46 +98,6 @@ def read_metrics(
     said in a line, by `say` or else on standard error, and they are left out.
     """
     return [line for line, _ in _whole_lines(pathlib.Path(path), say or _tell) if stage in (None, line["stage"])]
-
-
-def check_tensorboard(wanted: bool) -> None:
-    """Raises ConfigError where TensorBoard events are wanted and what writes them is not installed."""
-    if wanted:
-        _summary_writer()
-
-
-def _summary_writer() -> Any:
-    try:
-        import tensorboardX
-    except ImportError as error:
-        raise ConfigError("tensorboard=True needs tensorboardX: pip install 'wpauc_jax[tensorboard]'") from error
-    return tensorboardX.SummaryWriter
-
-
-class _Events:
-    """TensorBoard events through tensorboardX, one folder a stage."""
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._make = _summary_writer()
-        self._folder = pathlib.Path(folder)
-        self._writers: dict[str, Any] = {}
-
-    def rewind(self, stage: str, step: int) -> None:
-        """TensorBoard then hides what an earlier run wrote beyond `step`."""
-        if stage in self._writers:
-            self._writers[stage].close()
-        self._writers[stage] = self._make(str(self._folder / stage), purge_step=step + 1)
-
-    def write(self, stage: str, step: int, values: Mapping[str, Value]) -> None:
-        if stage not in self._writers:
-            self._writers[stage] = self._make(str(self._folder / stage))
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._writers[stage].add_scalar(name, value, step)
-
-    def close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
 
 
 def _plain(value: Any) -> Value:

@@ -13,13 +13,14 @@ class Progress:
     """Shows how far a loop is, its rate and the time left.
 
     On a terminal a bar; elsewhere (a log file) a plain line for about every tenth of the way. Before the first unit is
-    done it says "compiling", since that is what a first step does for most of its time.
+    done it says what it does: mostly it compiles.
 
     Args:
       total: units of work in all.
       label: what is being done.
       start: units done by an earlier run; they count as done but not for the rate.
       unit: the name of a unit, in the plural where it reads better ("users", "it").
+      doing: what is done before the first unit is.
       file: where to write; standard error unless given.
       enabled: False on all processes but one, so that one line is written.
     """
@@ -31,6 +32,7 @@ class Progress:
         start: int = 0,
         *,
         unit: str = "it",
+        doing: str = "compiling",
         file: TextIO | None = None,
         enabled: bool = True,
     ) -> None:
@@ -45,14 +47,14 @@ class Progress:
             if self._enabled and self._file.isatty()
             else None
         )
-        if self._bar is not None:
-            self._bar.set_postfix_str("compiling")
-        elif self._enabled and start < total:
-            print(f"{label}: compiling", file=self._file, flush=True)
+        self._doing = ""
+        if start < total:
+            self.doing(doing)
 
     def update(self, n: int = 1, **shown: float) -> None:
         """Counts `n` more units; `shown` are values to display beside them."""
         self._done += n
+        self._doing = ""
         text = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
@@ -60,6 +62,16 @@ class Progress:
         elif self._enabled and self._done >= self._next_line:
             self._next_line = _next_tenth(self._done, self._total)
             self._print_line(text)
+
+    def doing(self, text: str) -> None:
+        """Says what is done until the next unit is: on the bar, and in a line of its own before the first unit."""
+        if text == self._doing:
+            return
+        self._doing = text
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        elif self._enabled and self._done == self._start:
+            print(f"{self._label}: {text}", file=self._file, flush=True)
 
     def note(self, text: str) -> None:
         """A line of its own, which does not break the bar."""

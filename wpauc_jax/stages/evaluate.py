@@ -11,6 +11,7 @@ from wpauc_jax.config import Config
 from wpauc_jax.config.recorded import differences
 from wpauc_jax.data.dataset import Dataset, positions, repeats
 from wpauc_jax.evaluation.evaluate import evaluate, evaluate_exact
+from wpauc_jax.evaluation.lists import SampleLists, sample_rows
 from wpauc_jax.evaluation.plots import plot_stages, plot_training
 from wpauc_jax.evaluation.ranks import Ranks
 from wpauc_jax.evaluation.report import Report, exact_table, write_results
@@ -20,6 +21,7 @@ from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.files import read_json, unless_read_only
 from wpauc_jax.runtime.progress import Progress
+from wpauc_jax.runtime.versions import made_with
 from wpauc_jax.stages.baselines import rivals, untrained_ranks
 from wpauc_jax.stages.homes import is_trained
 from wpauc_jax.stages.recommender import tell_of_lost
@@ -105,24 +107,29 @@ def _beside(work: Workspace, stage: str) -> dict[str, Any]:
 
 
 def _evaluate_stage(work: Workspace, stage: str, rows: np.ndarray, say: Say) -> tuple[dict[str, Any], dict[str, Ranks]]:
-    """Keeps the ranks by a stage's best parameters; at which step these were found, and what is exact."""
+    """Keeps the ranks by a stage's best parameters. At which step these were found, what is exact, and a few lists."""
     config = work.config.eval
     trained, best = load_best(best_folder(work, stage), work.first_params)
     params = work.frozen.join(trained)
-    batches = work.eval_batches(rows)
-    with Progress(len(rows), f"test of {stage}", unit="users", enabled=is_main_process()) as progress:
-        if not (config.exact or work.one_token):
-            search = work.search(config.num_beams)
-            ranks = evaluate(search, params, batches, on_batch=progress.update)
-            _save(work, stage, ranks, say)
-            return {"step": best.step, "exact": {}, "sets": _sets(work, params, rows)}, {stage: ranks}
-        found = evaluate_exact(work.exact_search(), params, batches, on_batch=progress.update)
-    lists = (found.ranks,) if work.one_token else (found.beams, found.ranks)
+    batches, few = work.eval_batches(rows), SampleLists(sample_rows(rows))
+    search = work.search(config.num_beams)
+    facts: dict[str, Any] = {"step": best.step, "exact": {}}
+    label, compiles = f"test of {stage}", "compiling the search"
+    with Progress(len(rows), label, unit="users", doing=compiles, enabled=is_main_process()) as progress:
+        if config.exact or work.one_token:
+            found = evaluate_exact(work.exact_search(), params, batches, on_batch=progress.update)
+            evaluate(search, params, work.eval_batches(sample_rows(rows)), on_lists=few.add)
+            lists = (found.ranks,) if work.one_token else (found.beams, found.ranks)
+            facts["exact"] = found.metrics() if config.exact else {}
+        else:
+            lists = (evaluate(search, params, batches, on_batch=progress.update, on_lists=few.add),)
     made = dict(zip(_lists(work, stage), lists, strict=True))
     for name, ranks in made.items():
         _save(work, name, ranks, say)
-    exact = found.metrics() if config.exact else {}
-    return {"step": best.step, "exact": exact, "sets": _sets(work, params, rows)}, made
+    ids = work.dataset.item_ids
+    facts["sets"] = _sets(work, params, rows)
+    facts["lists"] = {str(sample): [ids[item] for item in items] for sample, items in sorted(few.found.items())}
+    return facts, made
 
 
 def _sets(work: Workspace, params: Params, rows: np.ndarray) -> dict[str, float]:
@@ -210,6 +217,7 @@ def _write_report(
         _save(work, name, report.stages[name], say)
     run_facts = {
         "verdicts": [verdict.facts() for verdict in judgement],
+        "notes": _without_gain(work.config, evaluated),
         "num_beams": work.config.eval.num_beams,
         "best_steps": {stage: facts["step"] for stage, facts in evaluated.items()},
         "exact": {stage: facts["exact"] for stage, facts in evaluated.items() if facts["exact"]},
@@ -220,6 +228,7 @@ def _write_report(
         "config": dataclasses.asdict(work.config),
         "identity": work.identity(),
         "evaluated": evaluated,
+        "made_with": made_with(),
     }
     path = work.folder / "results.json"
     other = differences(before["identity"], work.identity()) if before else []

@@ -46,7 +46,7 @@ def recommend(
     with (
         atomic_path(output) as temporary,
         temporary.open("w", encoding="utf-8") as file,
-        Progress(len(histories), "recommend", unit="users") as progress,
+        Progress(len(histories), "recommend", unit="users", doing="compiling the search") as progress,
     ):
         for lines in _answers(recommender, histories, config.top_k):
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -17,6 +17,7 @@ from wpauc_jax.models import Params
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.metric_lines import MetricWriter
 from wpauc_jax.runtime.sharding import batch_rows, place_batch
+from wpauc_jax.runtime.trackers import Tracked, Tracker, open_tracker
 from wpauc_jax.stages.judge import open_judge
 from wpauc_jax.stages.run import Say, best_folder, tell
 from wpauc_jax.stages.trained import refuse_changes, settings_of
@@ -195,7 +196,7 @@ def _run(
         BestCheckpoint(folder / "best", trained_with=trained_with) as best,
         MetricWriter(
             work.folder / "metrics.jsonl",
-            tensorboard=work.folder / "tensorboard" if work.config.tensorboard else None,
+            tracker=_tracker(work),
             enabled=is_main_process(),
         ) as writer,
     ):
@@ -214,6 +215,11 @@ def _run(
             place=place_batch,
         )
     return result.step
+
+
+def _tracker(work: Workspace) -> Tracker:
+    run = Tracked(work.folder, dataclasses.asdict(work.config))
+    return open_tracker(work.config.tracking, run, enabled=is_main_process())
 
 
 def select_metric(config: Config, stage: str) -> str:

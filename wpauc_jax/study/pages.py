@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wpauc_jax.evaluation.report import metric_title
+from wpauc_jax.report.page import Code, Heading, MarkdownBlock, Points, Table, Text, write_html, write_markdown
 from wpauc_jax.runtime.files import read_json
 from wpauc_jax.study.comparisons import Comparison, compare_rows, is_whole
-from wpauc_jax.study.page import Block, Code, Heading, Points, Table, Text, write_html, write_markdown
 from wpauc_jax.study.pictures import make_pictures, write_csv
 from wpauc_jax.study.plan import SFT, Study
 from wpauc_jax.study.results import Results, Row, joined
@@ -30,7 +30,7 @@ def write_pages(
     found = compare_rows(results, study.controls, study.metrics, study.options.draws)
     control = study.controls[0]
     pictures = make_pictures(folder / "pictures", results, control, study.metrics)
-    blocks: list[Block] = [
+    blocks: list[MarkdownBlock] = [
         Heading(f"Study {folder.resolve().name}", 1),
         Points(_summary(study, results, found)),
         Heading("Test metrics"),
@@ -82,8 +82,8 @@ def kept_starts(row: Row) -> int:
     return sum(step == 0 for step in steps)
 
 
-def _means(results: Results, metrics: Sequence[str]) -> list[Block]:
-    blocks: list[Block] = []
+def _means(results: Results, metrics: Sequence[str]) -> list[MarkdownBlock]:
+    blocks: list[MarkdownBlock] = []
     for first in range(0, len(metrics), _METRICS_A_TABLE):
         some = metrics[first : first + _METRICS_A_TABLE]
         rows = [
@@ -106,8 +106,8 @@ def _mean(row: Row, metric: str) -> str:
     return f"{statistics.fmean(values):.4f}{spread}"
 
 
-def _differences(study: Study, found: Sequence[Comparison]) -> list[Block]:
-    blocks: list[Block] = []
+def _differences(study: Study, found: Sequence[Comparison]) -> list[MarkdownBlock]:
+    blocks: list[MarkdownBlock] = []
     header = ["arm", "metric", "difference", "95%, users", "95%, users and seeds", "p, corrected", "smallest seen"]
     for control in study.controls:
         rows = [_difference_row(one) for one in found if one.control == control]
@@ -145,14 +145,14 @@ def _difference_row(one: Comparison) -> list[str]:
     ]
 
 
-def _settings(results: Results) -> list[Block]:
+def _settings(results: Results) -> list[MarkdownBlock]:
     arms = [row for row in results.rows.values() if row.is_arm]
     lines = [f"{row.name}: {_assigned(row.settings) or 'the base as it is'}" for row in arms]
     return [Heading("Arms, as differences from the base"), Points(lines)]
 
 
-def _tuned(results: Results) -> list[Block]:
-    blocks: list[Block] = []
+def _tuned(results: Results) -> list[MarkdownBlock]:
+    blocks: list[MarkdownBlock] = []
     for arm, facts in results.state["tuned"].items():
         rows = [
             [_assigned(one["point"]), "failed" if one["value"] is None else f"{one['value']:.4f}"]
@@ -167,14 +167,14 @@ def _tuned(results: Results) -> list[Block]:
     return [Heading("Tuned values"), *blocks] if blocks else []
 
 
-def _failures(results: Results) -> list[Block]:
+def _failures(results: Results) -> list[MarkdownBlock]:
     failures = results.state["failures"]
     if not failures:
         return [Heading("Failures"), Text("None.")]
     return [Heading("Failures"), Points([f"{one['run']} ({one['folder']}): {one['error']}" for one in failures])]
 
 
-def _origin(results: Results) -> list[Block]:
+def _origin(results: Results) -> list[MarkdownBlock]:
     """Commands, and hashes of data and code."""
     state = results.state
     facts = {name: _facts(row) for name, row in results.rows.items() if row.is_arm or name == SFT}

@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from wpauc_jax.evaluation.bootstrap import seeded_error
 from wpauc_jax.evaluation.plots import COLOURS, STYLE, save_figure
 from wpauc_jax.evaluation.report import metric_title
+from wpauc_jax.report.page import Picture
 from wpauc_jax.runtime.files import atomic_path
 from wpauc_jax.runtime.metric_lines import read_metrics
 from wpauc_jax.stages.baselines import BASELINES
 from wpauc_jax.study.comparisons import common_seeds, is_whole
-from wpauc_jax.study.page import Picture
 from wpauc_jax.study.plan import SFT
 from wpauc_jax.study.results import Results, Row
 

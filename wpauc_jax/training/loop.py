@@ -50,6 +50,7 @@ class State(Protocol):
 
 
 S = TypeVar("S", bound=State)
+_VALIDATES = "validating"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,6 +236,11 @@ class _Stage:
     unit: str
     notes: list[str] = dataclasses.field(default_factory=list)  # what to tell when the progress bar is there
 
+    @property
+    def compiles(self) -> str:
+        """What a first step does for most of its time, in words."""
+        return f"compiling the {self.name.upper()} step"
+
     def run(self, state: S, feed: Feed) -> FitResult[S]:
         """Trains from the newest checkpoint, or from `state`, to the end. Raises FaultError if a step goes wrong."""
         plan, name = self.plan, self.name
@@ -257,7 +263,8 @@ class _Stage:
         self.writer.rewind(f"{name}/valid", record.evaluated)
         self.best.rewind(record.best_step)
         rows = (plan.total_steps * self.rows_per_step, done * self.rows_per_step)
-        with Progress(rows[0], name, rows[1], unit=self.unit, enabled=is_main_process()) as progress:
+        first = _VALIDATES if done in plan.eval_steps and done > record.evaluated else self.compiles
+        with Progress(rows[0], name, rows[1], unit=self.unit, doing=first, enabled=is_main_process()) as progress:
             self.notes += _how_it_goes_on(restored, plan) if restored else []
             while self.notes:
                 progress.note(self.notes.pop(0))
@@ -266,7 +273,7 @@ class _Stage:
             return self._steps(state, done, feed, keeper, ledger)
 
     def _steps(self, state: S, done: int, feed: Feed, keeper: "_Keeper", ledger: Ledger) -> FitResult[S]:
-        plan = self.plan
+        plan, began = self.plan, done
         while True:
             if self.stop.reached() or done in plan.eval_steps or done in plan.save_steps:
                 ledger.read()
@@ -274,6 +281,8 @@ class _Stage:
                     return _result(state, done, plan, keeper.record)
                 ledger.restart_clock()
             batch = feed.take(done)
+            if done == began:
+                keeper.progress.doing(self.compiles)
             with jax.transfer_guard("disallow"):
                 state, metrics = self.step(state, batch.batch)
             done += 1
@@ -319,6 +328,7 @@ class _Keeper:
         evaluate = self.stage.evaluate
         if evaluate is None or done not in self.stage.plan.eval_steps or done <= self.record.evaluated:
             return True
+        self.progress.doing(_VALIDATES)
         metrics = self.stage.stop.interruptible(functools.partial(evaluate, state.answering))
         if metrics is None:
             return False
