@@ -14,7 +14,8 @@ MAX_LINES = 400
 # The order in which data flows. A folder, or a module at the top, imports only from what stands before it.
 ORDER = (
     *("objectives", "config", "runtime", "data", "catalog", "batches", "models", "decode", "training", "evaluation"),
-    *("stages", "doctor", "compile_check", "report", "modes", "main", "compare", "study", "api", "configs", "__main__"),
+    *("stages", "doctor", "compile_check", "report", "modes", "main", "compare", "study"),
+    *("api", "serving", "configs", "__main__"),
 )
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
 

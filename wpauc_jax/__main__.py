@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "recommend": Command("answer --input=FILE of histories with lists of --top_k items", mode="recommend"),
     "export": Command("write the best model as a Hugging Face folder, to --output=FOLDER", mode="export"),
     "compile_check": Command("compile the run for a TPU that is not here: does it fit?", mode="compile_check"),
+    "serve": Command("answer histories over HTTP, with a page to try it", "wpauc_jax.serving.__main__"),
     "study": Command("train several arms with several seeds, and compare them", "wpauc_jax.study.__main__"),
     "report": Command("put one evaluated run or several on one page", "wpauc_jax.report.__main__"),
     "compare": Command("compare two runs' rank files user by user", "wpauc_jax.compare"),

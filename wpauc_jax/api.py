@@ -121,6 +121,11 @@ class Recommender:
             return cls(inner.open_recommender(config, folder, say))
 
     @property
+    def served(self) -> inner.Recommender:
+        """The recommender of item numbers behind this one."""
+        return self._inner
+
+    @property
     def items(self) -> dict[str, str]:
         """Every item that can be recommended: {raw id: title}, "" where the title is unknown."""
         return dict(zip(self._inner.item_ids, self._inner.titles, strict=True))

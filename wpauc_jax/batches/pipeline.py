@@ -110,21 +110,33 @@ def eval_batches(
 
 
 def history_batches(
-    builder: PromptBuilder, histories: Sequence[np.ndarray], batch_size: int, *, rows: np.ndarray | None = None
+    builder: PromptBuilder,
+    histories: Sequence[np.ndarray],
+    batch_size: int,
+    *,
+    rows: np.ndarray | None = None,
+    left_out: Sequence[np.ndarray] | None = None,
+    left_out_width: int = 0,
 ) -> Iterator[PromptBatch]:
     """The prompts of histories of items in time order, as they stand; empty histories fill the last batch up.
 
-    Where the builder leaves histories out of the answers, they are padded to a power of two, so that few programs serve
-    all calls.
+    `left_out` are the items that may not answer each of them: by default the histories, where the builder leaves these
+    out, and otherwise none. They are padded to `left_out_width`, or to a power of two, so that few programs serve all
+    calls.
 
     `rows` are those of a global batch that this process makes, None for all.
     """
     mine = _checked(rows, batch_size)
-    longest = max((len(history) for history in histories), default=1)
+    if left_out is None and builder.exclude_history:
+        left_out = histories
+    longest = max((len(items) for items in left_out or ()), default=1)
+    width = left_out_width or 1 << (longest - 1).bit_length()
     for start in range(0, len(histories), batch_size):
         some = histories[start : start + batch_size]
         items = _beside(some, batch_size, builder.max_history)
-        excluded = _beside(some, batch_size, 1 << (longest - 1).bit_length())[mine] if builder.exclude_history else None
+        excluded = None
+        if left_out is not None:
+            excluded = _beside(left_out[start : start + batch_size], batch_size, width)[mine]
         yield _laid_out(builder, items[mine], builder.lengths(items).max(), excluded)
 
 

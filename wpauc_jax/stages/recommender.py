@@ -74,15 +74,25 @@ class Recommender:
         """
         return [answer for answers in self.batches(histories, k) for answer in answers]
 
-    def batches(self, histories: Sequence[np.ndarray], k: int) -> Iterator[list[list[Recommendation]]]:
-        """`recommend`, one batch's answers at a time.
+    def batches(
+        self,
+        histories: Sequence[np.ndarray],
+        k: int,
+        *,
+        left_out: Sequence[np.ndarray] | None = None,
+        left_out_width: int = 0,
+    ) -> Iterator[list[list[Recommendation]]]:
+        """`recommend`, one batch's answers at a time. `left_out` and its width are those of `history_batches`.
 
         A batch has one of few shapes (`prompt.widths`), so that few programs serve all. Every process of a run must
         ask, and gets all answers.
         """
         search = self._search(min(max(self.num_beams, k), self.catalog.num_items))
         rows = batch_rows(self.batch_size)
-        for number, batch in enumerate(history_batches(self.builder, histories, self.batch_size, rows=rows)):
+        batches = history_batches(
+            self.builder, histories, self.batch_size, rows=rows, left_out=left_out, left_out_width=left_out_width
+        )
+        for number, batch in enumerate(batches):
             found = search(self.params, batch)
             items, scores = np.asarray(found.items)[:, :k], np.asarray(found.scores)[:, :k]
             asked = len(histories[number * self.batch_size : (number + 1) * self.batch_size])
