@@ -33,6 +33,7 @@ CONFIG = ModelConfig(
     ffn_width=24,
     init_std=1.0,
 )
+PAIRS = [(a, b) for a in (3, 4, 5) for b in (6, 7, 8, 9)]
 SHALLOW = dataclasses.replace(CONFIG, num_layers=1)
 ITEMS = [(a, b, c) for a in (3, 4, 5) for b in (6, 7, 8) for c in (9, 10)]
 
@@ -54,8 +55,8 @@ def model(config=CONFIG):
 
 
 @functools.cache
-def ranker(rule, config=CONFIG):
-    return Ranker(model(config)[0], scoring.trie_for(ITEMS, rule), rule)
+def ranker(rule):
+    return Ranker(model()[0], scoring.trie_for(ITEMS, rule), rule)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ def test_it_learns_fifty_users():
 def test_a_step_of_rl_has_the_gradient_of_the_plain_computation():
     """Against the textbook form: items fixed, each answer in a row with its prompt, loss = -mean A mean_t logp."""
     policy, params = model(SHALLOW)
-    asks, prompts = ranker("constrained", SHALLOW), some_prompts()
+    asks, prompts = Ranker(policy, scoring.trie_for(PAIRS, "constrained")), some_prompts()
     config = RlConfig(group_size=4, target_k=2, kl_coef=0.0, inject_target="always", weighting="none")
     batch = RlBatch(PromptBatch(prompts.tokens, prompts.lengths), jnp.asarray([4, 9, 11], jnp.int32))
 
@@ -199,16 +200,16 @@ def test_a_step_of_rl_has_the_gradient_of_the_plain_computation():
     reward = (found == np.asarray(batch.target)[:, None]).astype(np.float64)
     advantage = (reward - reward.mean(1, keepdims=True)) / (reward.std(1, ddof=1, keepdims=True) + 1e-4)
     lengths = np.repeat(np.asarray(prompts.lengths), 4)
-    rows = np.zeros((12, prompts.tokens.shape[1] + 3), np.int32)
+    rows = np.zeros((12, prompts.tokens.shape[1] + 2), np.int32)
     for row, (length, item) in enumerate(zip(lengths, found.reshape(-1), strict=True)):
         rows[row, :length] = np.asarray(prompts.tokens)[row // 4, :length]
-        rows[row, length : length + 3] = ITEMS[item]
+        rows[row, length : length + 2] = PAIRS[item]
 
     @jax.jit
     @jax.grad
     def plain_gradient(params):
-        segments = jnp.where(jnp.arange(rows.shape[1])[None] < lengths[:, None] + 3, 1, 0)
-        states = policy.answer_states(params, jnp.asarray(rows), segments, jnp.asarray(lengths - 1)[:, None], 3)
+        segments = jnp.where(jnp.arange(rows.shape[1])[None] < lengths[:, None] + 2, 1, 0)
+        states = policy.answer_states(params, jnp.asarray(rows), segments, jnp.asarray(lengths - 1)[:, None], 2)
         nodes = asks.trie.path(jnp.asarray(found.reshape(-1, 1)))
         logps = asks.path_logps(params, states[:, 0, 0], states[:, :, 1:], nodes)[:, 0]
         tokens = (nodes[:, 0] != asks.trie.dead).sum(-1)
