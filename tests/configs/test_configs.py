@@ -23,6 +23,7 @@ ALL = [
     "baselines.py:hstu-office",
     "baselines.py:gru4rec-industrial",
     "baselines.py:caser-yelp",
+    "baselines.py:tiger-toys",
     "amazon.py",
     "amazon.py:industrial",
     "amazon.py:office",

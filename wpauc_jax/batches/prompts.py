@@ -76,8 +76,8 @@ class PromptBuilder:
     The oldest items that do not fit are dropped whole; head and tail always stand. A history shows items as they are
     answered, or by the tokens of `shown`, one list an item. `widths`, ascending, are those to which a batch of prompts
     may be padded; the longest prompt possible joins them. With `exclude_history`, batches of prompts say that no item
-    of the whole history may answer, not only those that a prompt shows. Raises ConfigError if `limit` cannot hold one
-    item of every length.
+    of the whole history may answer, not only those that a prompt shows. `causal` says whether the model is (see
+    `Family.causal`). Raises ConfigError if `limit` cannot hold one item of every length.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class PromptBuilder:
         shown: Sequence[Sequence[int]] | None = None,
         widths: Sequence[int] = (),
         exclude_history: bool = False,
+        causal: bool = True,
     ):
         if max_history < 1:
             raise ValueError(f"max_history={max_history} must be at least 1")
@@ -100,7 +101,7 @@ class PromptBuilder:
         self._open = np.asarray(self.form.tail + self.form.lead, np.int32)
         # Whether a history goes on with the answer just as with one more item: then one causal pass over a user's
         # items predicts every next one, and otherwise a pass predicts one.
-        self.continues = shown is None and not self.form.tail and self.form.line_end == self.form.end
+        self.continues = causal and shown is None and not self.form.tail and self.form.line_end == self.form.end
         self._entries = _entries(catalog, self.form, shown)
         self.item_lengths = (self._entries >= 0).sum(1)  # int[I], tokens of an item in the history
         fixed, longest = len(self.form.head) + len(self._open), self._entries.shape[1]

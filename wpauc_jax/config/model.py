@@ -52,12 +52,12 @@ class ModelConfig(Checked, section="model."):
     `decoder` is the Qwen2 and Llama kind: they differ in `attention_bias` and `rope_scaling`.
     """
 
-    # The kind of network, a name in models.FAMILIES. decoder: a language model. The others are sequential recommenders,
-    # for items of one token.
-    family: str = choice("decoder", *ONE_TOKEN_FAMILIES)
+    # The kind of network, a name in models.FAMILIES. decoder: a language model. t5: an encoder-decoder, trained from
+    # scratch. The others are sequential recommenders, for items of one token.
+    family: str = choice("decoder", "t5", *ONE_TOKEN_FAMILIES)
     # A Hugging Face folder or hub id, whose config.json then gives the shape. Empty: a model from scratch.
     pretrained: str = a_path()
-    num_layers: int = at_least(4, 1, 1000)  # blocks of attention and FFN
+    num_layers: int = at_least(4, 1, 1000)  # blocks of attention and FFN; t5: of the encoder, and as many again
     width: int = at_least(128, 1, 262_144)  # numbers that a token is in the residual stream
     num_heads: int = at_least(4, 1, 4096)  # query heads
     num_kv_heads: int = at_least(2, 1, 4096)  # key and value heads; query heads share them in equal parts
@@ -73,7 +73,7 @@ class ModelConfig(Checked, section="model."):
     norm_eps: float = above(1e-6, 0.0, 1.0)  # added to the mean square in RMSNorm
     attention_bias: bool = True  # a bias on query, key and value: true in Qwen2, false in Llama
     tie_embeddings: bool = True  # the head is the embedding, transposed
-    init_std: float = at_least(0.02, 0.0, 10.0)  # the standard deviation of new weights
+    init_std: float = at_least(0.02, 0.0, 10.0)  # the standard deviation of new weights; t5: of the embeddings
     dtype: str = choice("float32", "bfloat16")  # the type of the computation
     param_dtype: str = choice("float32", "bfloat16")  # the type of the parameters
     layers: str = choice("unrolled", "scanned")  # an array for each layer runs faster; stacks of them compile faster

@@ -1,9 +1,13 @@
-"""Writes a policy as a Hugging Face folder. `transformers` loads it, and `load_pretrained` gives back the same bits."""
+"""Writes a policy as a Hugging Face folder, which `transformers` loads.
 
+Of a decoder `load_pretrained` gives back the same bits. `FORMATS` says which families have such a folder.
+"""
+
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -11,14 +15,39 @@ from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from safetensors.numpy import save_file
 
-from wpauc_jax.models.hf import PretrainedError, Weight, weights
+from wpauc_jax.config import ModelConfig
+from wpauc_jax.models import hf, t5_hf
+from wpauc_jax.models.hf import PretrainedError, Weight
 from wpauc_jax.models.hf_config import generation_config, hf_config, read_config
 from wpauc_jax.models.lora import merge_adapter
 from wpauc_jax.models.policy import Params, Policy
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.files import atomic_folder
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 _FILE_BYTES = 2 * 10**9
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How a family's folder looks."""
+
+    weights: Callable[[str, int], Iterator[Weight]]  # (a parameter's path, layers) -> its tensors
+    config: Callable[[ModelConfig, str, pathlib.Path | None], "PretrainedConfig"]  # (settings, dtype, source)
+
+
+def _decoder_config(config: ModelConfig, dtype: str, source: pathlib.Path | None) -> "PretrainedConfig":
+    return hf_config(config, dtype=dtype, source=read_config(source) if source else None)
+
+
+def _t5_config(config: ModelConfig, dtype: str, source: pathlib.Path | None) -> "PretrainedConfig":
+    return t5_hf.hf_config(config, dtype=dtype)
+
+
+# By `model.family`, of those that have a folder.
+FORMATS = {"decoder": Format(hf.weights, _decoder_config), "t5": Format(t5_hf.weights, _t5_config)}
 
 
 def save_pretrained(
@@ -49,14 +78,15 @@ def save_pretrained(
       FileExistsError: there is something at `path`.
       PretrainedError: `source` cannot be read, or Hugging Face has no settings for such a model.
     """
-    if policy.config.family != "decoder":
+    if policy.config.family not in FORMATS:
         raise PretrainedError(f"a model of model.family={policy.config.family!r} has no Hugging Face folder")
+    form = FORMATS[policy.config.family]
     policy, params = merge_adapter(policy, params)
     source = pathlib.Path(source) if source else None
     leaves = {".".join(name): leaf for name, leaf in flatten_dict(params).items()}
-    parts = [part for name in leaves for part in weights(name, policy.config.num_layers)]
+    parts = [part for name in leaves for part in form.weights(name, policy.config.num_layers)]
     kind = dtype or next(str(leaf.dtype) for name, leaf in leaves.items() if name.endswith("kernel"))
-    config = hf_config(policy.config, dtype=kind, source=read_config(source) if source else None)
+    config = form.config(policy.config, kind, source)
 
     def fetch(part: Weight) -> np.ndarray:
         return _tensor(leaves[part.path], part, dtype)

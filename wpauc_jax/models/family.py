@@ -15,6 +15,7 @@ from flax import nnx
 
 from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.models.cache import Prompts
+from wpauc_jax.models.dropout import Dropout
 
 # Settings that act on every family.
 EVERY = frozenset(
@@ -34,6 +35,8 @@ class Family(nnx.Module):
 
     takes_dropout: ClassVar[bool] = False  # whether `hidden` and `prefill` take a `Dropout` as last
     one_token: ClassVar[bool] = False  # whether an item can only be one token, so that `extend` is never asked for
+    # Whether a token's state depends on those before it alone, so that one pass predicts every next item of a row.
+    causal: ClassVar[bool] = True
     uses: ClassVar[frozenset[str]] = frozenset()  # settings of the model that it uses beside those of EVERY
 
     @classmethod
@@ -63,6 +66,23 @@ class Family(nnx.Module):
         Sequences packed into one row are told apart by `segments` int32[B, T], each a run of one number.
         """
 
+    def answer_states(
+        self,
+        tokens: jax.Array,
+        segments: jax.Array | None,
+        starts: jax.Array,
+        count: int,
+        dropout: Dropout | None = None,
+    ) -> jax.Array:
+        """[B, M, count, D]: the states from which the `count` tokens behind each of places int32[B, M] are predicted.
+
+        Arguments as for `hidden`. A place is that of the last token before an answer.
+        """
+        hidden = self.hidden(tokens, segments, *([dropout] if dropout else []))
+        (B, T, D), M = hidden.shape, starts.shape[1]
+        places = jnp.minimum(starts[..., None] + jnp.arange(count, dtype=jnp.int32).reshape(1, 1, -1), T - 1)
+        return jnp.take_along_axis(hidden, places.reshape(B, M * count, 1), axis=1).reshape(B, M, count, D)
+
     @abc.abstractmethod
     def prefill(self, prompts: Prompts) -> Any:
         """Runs B prompts and keeps what their candidates need: a cache."""
@@ -81,6 +101,15 @@ class Family(nnx.Module):
     def log_partition(self, hidden: jax.Array) -> jax.Array:
         """float32[...]: the log of the softmax's sum over the whole vocabulary."""
         return jax.nn.logsumexp(self.logits(hidden, None), axis=-1)
+
+
+def refuse_shared_keys(config: ModelConfig) -> None:
+    """Raises ConfigError where query heads share heads of keys."""
+    if config.num_kv_heads != config.num_heads:
+        raise ConfigError(
+            f"model.num_kv_heads={config.num_kv_heads} must be model.num_heads={config.num_heads} with "
+            f"model.family={config.family!r}: its heads share no keys"
+        )
 
 
 def vocabulary_table(config: ModelConfig, rngs: nnx.Rngs) -> nnx.Param:

@@ -201,7 +201,7 @@ def generation_config(
     """
     from transformers import GenerationConfig
 
-    tokens = {name: getattr(config, name, None) for name in _SPECIAL_TOKENS}
+    tokens = {name: getattr(config, name, None) for name in (*_SPECIAL_TOKENS, "decoder_start_token_id")}
     if source is not None and (source / "generation_config.json").exists():
         tokens |= read_json(source / "generation_config.json").special_tokens()
     return GenerationConfig(**{**tokens, **settings})

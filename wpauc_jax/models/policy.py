@@ -16,6 +16,7 @@ from wpauc_jax.models.decoder import Decoder
 from wpauc_jax.models.dropout import Dropout
 from wpauc_jax.models.family import Family
 from wpauc_jax.models.sequential import Caser, Gru4Rec, Hstu, SasRec
+from wpauc_jax.models.t5 import T5
 from wpauc_jax.runtime.parameters import NO_AXES, Axes, Parameters
 from wpauc_jax.runtime.sharding import RULES, gather_parameters, state_specs
 
@@ -28,6 +29,7 @@ FAMILIES: dict[str, type[Family]] = {
     "gru4rec": Gru4Rec,
     "caser": Caser,
     "hstu": Hstu,
+    "t5": T5,
 }
 
 # By `model.gather`: (parameters, the type of the computation) -> the parameters that the passes of a step take.
@@ -77,6 +79,21 @@ class Policy:
         that `takes_dropout` can be given any.
         """
         return self._model(params).hidden(tokens, segments, *([dropout] if dropout else []))
+
+    def answer_states(
+        self,
+        params: Params,
+        tokens: jax.Array,
+        segments: jax.Array | None,
+        starts: jax.Array,
+        count: int,
+        dropout: Dropout | None = None,
+    ) -> jax.Array:
+        """[B, M, count, D]: the states from which the `count` tokens behind each of places int32[B, M] are predicted.
+
+        The other arguments are those of `hidden`.
+        """
+        return self._model(params).answer_states(tokens, segments, starts, count, dropout)
 
     @property
     def takes_dropout(self) -> bool:

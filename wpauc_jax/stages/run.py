@@ -19,7 +19,7 @@ from wpauc_jax.data.prepare import prepare_items
 from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.scoring import trie_for
 from wpauc_jax.evaluation.evaluate import Search, make_search
-from wpauc_jax.models import Frozen, Params, Policy
+from wpauc_jax.models import FAMILIES, Frozen, Params, Policy
 from wpauc_jax.runtime.distributed import is_main_process, main_process_first
 from wpauc_jax.runtime.sharding import place_whole
 from wpauc_jax.stages.first_model import first_model
@@ -133,7 +133,8 @@ def open_prepared(
     shown = HISTORIES[config.prompt.history](titles)
     limit, widths = config.prompt.max_tokens, config.prompt.widths
     excludes = excludes_history(config, folder, items, say)
-    builder = PromptBuilder(catalog, config.data.max_history, form, limit, shown, widths, excludes)
+    causal = FAMILIES[config.model.family].causal
+    builder = PromptBuilder(catalog, config.data.max_history, form, limit, shown, widths, excludes, causal)
     return Prepared(config, folder, items, catalog, tokenizer, titles, builder)
 
 

@@ -12,10 +12,7 @@ def answer_loss(
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy over the vocabulary of each answer's tokens, as (sum, count of tokens)."""
     tokens, starts, answers = batch.tokens, batch.starts, batch.answers
-    hidden = policy.hidden(params, tokens, None, dropout)
-    steps = jnp.arange(answers.shape[1], dtype=jnp.int32)
-    places = jnp.minimum(starts[:, None] + steps[None], tokens.shape[1] - 1)
-    states = jnp.take_along_axis(hidden, places[..., None], axis=1)
+    states = policy.answer_states(params, tokens, None, starts[:, None], answers.shape[1], dropout)[:, 0]
 
     # A row's logits at its own answer's tokens, [B, A, A]: place by place those on the diagonal are wanted.
     rows = jax.vmap(lambda states_AD, answers_A: policy.logits(params, states_AD, answers_A))

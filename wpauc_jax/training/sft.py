@@ -100,11 +100,9 @@ def sft_loss(
     softmax; no target may be one of them. `smoothing` is that of `Ranker.path_losses`. `prefixes` are the weight and
     the eta of `prefix_loss`, which joins the mean.
     """
-    hidden = ranker.policy.hidden(params, batch.tokens, batch.segments, dropout)
-    B, T, D = hidden.shape
-    M, C = batch.items.shape[1], ranker.trie.depth
-    places = jnp.minimum(batch.starts[..., None] + jnp.arange(C, dtype=jnp.int32).reshape(1, 1, C), T - 1)
-    states = jnp.take_along_axis(hidden, places.reshape(B, M * C, 1), axis=1).reshape(B * M, 1, C, D)
+    (B, M), C = batch.items.shape, ranker.trie.depth
+    states = ranker.policy.answer_states(params, batch.tokens, batch.segments, batch.starts, C, dropout)
+    states = states.reshape(B * M, 1, C, -1)
     nodes = ranker.trie.path(batch.items).reshape(B * M, 1, C)
     excluded = None if batch.excluded is None else batch.excluded.reshape(B * M, -1)
     closed = ranker.closed_by(excluded)

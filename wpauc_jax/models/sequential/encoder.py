@@ -15,11 +15,9 @@ from flax import nnx
 from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.models.cache import Prompts
 from wpauc_jax.models.dropout import Dropout
-from wpauc_jax.models.family import Family, vocabulary_table
-from wpauc_jax.models.log_partition import log_partition
+from wpauc_jax.models.family import refuse_shared_keys
+from wpauc_jax.models.tied import TiedFamily
 from wpauc_jax.runtime.sharding import constrain
-
-_VOCABULARY_BLOCK = 8192  # rows of the table that `log_partition` multiplies at a time
 
 
 @jax.tree_util.register_dataclass
@@ -31,7 +29,7 @@ class History:
     lengths: jax.Array  # int32[B]
 
 
-class SequenceEncoder(Family):
+class SequenceEncoder(TiedFamily):
     """A family whose items are one token each."""
 
     takes_dropout = True
@@ -41,15 +39,8 @@ class SequenceEncoder(Family):
     def check(cls, config: ModelConfig) -> None:
         """Raises ConfigError for heads that share keys, and as `Family.check`."""
         super().check(config)
-        if "num_heads" in cls.uses and config.num_kv_heads != config.num_heads:
-            raise ConfigError(
-                f"model.num_kv_heads={config.num_kv_heads} must be model.num_heads={config.num_heads} with "
-                f"model.family={config.family!r}: its heads share no keys"
-            )
-
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.config = config
-        self.embed = vocabulary_table(config, rngs)
+        if "num_heads" in cls.uses:
+            refuse_shared_keys(config)
 
     @abc.abstractmethod
     def encode(self, x: jax.Array, segments: jax.Array, dropout: Dropout | None) -> jax.Array:
@@ -61,8 +52,7 @@ class SequenceEncoder(Family):
     def hidden(self, tokens: jax.Array, segments: jax.Array | None, dropout: Dropout | None = None) -> jax.Array:
         """int32[B, T] -> [B, T, D]."""
         segments = jnp.zeros_like(tokens) if segments is None else segments
-        table = constrain(self.embed[...].astype(self.config.dtype), "vocab", "width")
-        return self.encode(constrain(table[tokens], "batch"), segments, dropout)
+        return self.encode(self.embedded(tokens), segments, dropout)
 
     def prefill(self, prompts: Prompts, dropout: Dropout | None = None) -> History:
         """The state at each prompt's last token; padding stands behind it, where it is not seen."""
@@ -77,30 +67,25 @@ class SequenceEncoder(Family):
             "model.family='decoder'"
         )
 
-    def logits(self, hidden: jax.Array, rows: jax.Array | slice | None) -> jax.Array:
-        """float32[..., R] for the vocabulary ids `rows`, or [..., V] for all of them."""
-        table = constrain(self.embed[...].astype(hidden.dtype), "vocab", "width")
-        table = table if rows is None else constrain(table[rows])
-        return jnp.einsum("...d,rd->...r", hidden, table, preferred_element_type=jnp.float32)
-
-    def log_partition(self, hidden: jax.Array) -> jax.Array:
-        """float32[...]: the log of the softmax's sum over the whole vocabulary, whose logits are never held."""
-        rows = hidden.reshape(-1, hidden.shape[-1])
-        table = self.embed[...].astype(hidden.dtype)
-        return log_partition(rows, table, _VOCABULARY_BLOCK).reshape(hidden.shape[:-1])
-
 
 def linear(
-    config: ModelConfig, inputs: int, outputs: int, axes: tuple[str, str], rngs: nnx.Rngs, *, bias: bool = True
+    config: ModelConfig,
+    inputs: int,
+    outputs: int,
+    axes: tuple[str, str],
+    rngs: nnx.Rngs,
+    *,
+    bias: bool = True,
+    std: float | None = None,
 ) -> nnx.Linear:
-    """A linear map with its logical axes."""
+    """A linear map with its logical axes; its weights are drawn with `std`, or else with `model.init_std`."""
     return nnx.Linear(
         inputs,
         outputs,
         use_bias=bias,
         kernel_metadata={"axes": axes},
         bias_metadata={"axes": axes[1:]},
-        kernel_init=nnx.initializers.normal(config.init_std),
+        kernel_init=nnx.initializers.normal(config.init_std if std is None else std),
         dtype=jnp.dtype(config.dtype),
         param_dtype=jnp.dtype(config.param_dtype),
         rngs=rngs,
