@@ -71,6 +71,7 @@ class Run(Prepared):
         """Whether one token tells an item: then the search is over after one product, and ranks are exact."""
         return self.ranker(self.config.scoring).trie.depth == 1
 
+    @functools.cache  # noqa: B019 - one run a process; validation and test of all stages share its programs
     def search(self, num_beams: int) -> Search:
         """Beam search with this run's model, catalog and scoring rule."""
         return make_search(self.ranker(self.config.scoring), num_beams=num_beams)

@@ -80,6 +80,7 @@ class Workspace(Run):
         assert self.tokenizer is not None and self.titles is not None  # `open_prepared` has seen to it
         return alignment_of(task, self.config.prompt, self.tokenizer, self.catalog, self.titles)
 
+    @functools.cache  # noqa: B019 - as `search`
     def exact_search(self) -> ExactSearch:
         """Exact ranks and the error of `eval.num_beams` beams, with this run's model, catalog and scoring rule."""
         config = self.config.eval
