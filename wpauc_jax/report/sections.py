@@ -156,7 +156,7 @@ def training(run: RunFacts) -> list[Block]:
                 drawings.append(panel_drawing(panel, f"On validation samples, at the K of each line ({stage})."))
             elif panel[2][0] in _CURVES:
                 drawings.append(panel_drawing(panel, f"{_CURVES[panel[2][0]]} ({stage})"))
-        blocks += [Text(f"{stage}:"), Gallery(drawings)]
+        blocks.append(Gallery(drawings))
     return blocks or [Text("There are no metric lines.")]
 
 
@@ -200,12 +200,12 @@ def doctor(run: RunFacts) -> list[Block]:
     """What the doctor's checks of the interactions find."""
     command = f"wpauc doctor --workdir={run.folder}"
     note = (
-        f"These are the checks of the interactions alone. `{command}` also examines catalog, prompts and checkpoints."
+        f"These are the checks of the interactions alone. Catalog, prompts and checkpoints are examined by: {command}"
     )
     if run.dataset is None:
         return [Text("The interactions could not be read."), Text(note)]
     if len(run.dataset.item) > _EXAMINED:
-        return [Text(f"There are over {_EXAMINED:,} interactions: `{command}` examines them.")]
+        return [Text(f"There are over {_EXAMINED:,} interactions. They are examined by: {command}")]
     findings = examine_data(run.dataset, run.setting("data.max_history"))
     lines = [
         f"{'PROBLEM' if finding.is_problem else 'note'}: {check}: {finding.text}"
@@ -217,7 +217,8 @@ def doctor(run: RunFacts) -> list[Block]:
 
 def settings(run: RunFacts) -> list[Block]:
     """The settings that are not the defaults."""
-    rows = [[name, shown(value), shown(default)] for name, (value, default) in unlike_defaults(run.settings).items()]
+    found = unlike_defaults(run.settings)
+    rows = [[name, *map(shown, pair)] for name, pair in found.items() if name != "mode"]
     return (
         [Table(["setting", "here", "default"], rows, words=True)] if rows else [Text("All settings are the defaults.")]
     )

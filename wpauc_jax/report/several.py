@@ -1,8 +1,8 @@
 """Several runs side by side: their tables, curves and settings."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from wpauc_jax.config.recorded import flat
 from wpauc_jax.report.drawings import curves_drawing, recall_drawing
 from wpauc_jax.report.facts import RunFacts
 from wpauc_jax.report.page import Block, Gallery, Points, Table, Text
@@ -52,19 +52,27 @@ def _drawings(runs: Mapping[str, RunFacts]) -> list[Block]:
             title: [line for line in run.lines if line["stage"] == f"{stage}/valid"] for title, run in runs.items()
         }
         lines = {title: own for title, own in lines.items() if own}
-        shared = [key for key in next(iter(lines.values()), [{}])[0] if "@" in key]
-        for metric in shared[:1]:
-            points = {
-                title: [(line["step"], line[metric]) for line in own if line.get(metric) is not None]
-                for title, own in lines.items()
-            }
-            drawings.append(curves_drawing({title: own for title, own in points.items() if own}, metric, stage))
+        metric = _aim(next(iter(runs.values())), stage, next(iter(lines.values()), [{}])[0])
+        points = {
+            title: [(line["step"], line[metric]) for line in own if line.get(metric) is not None]
+            for title, own in lines.items()
+        }
+        points = {title: own for title, own in points.items() if own}
+        if points:
+            drawings.append(curves_drawing(points, metric, stage))
     return [Gallery(drawings)] if drawings else []
+
+
+def _aim(run: RunFacts, stage: str, line: Mapping[str, Any]) -> str:
+    """Of the metrics of a validation line the one that the stage aims at, as far as that is known."""
+    measured = [name for name in line if "@" in name]
+    wanted = [run.setting("eval.select"), f"recall@{run.setting('rl.target_k')}" if stage == "rl" else ""]
+    return next((name for name in wanted if name in measured), measured[-1] if measured else "")
 
 
 def _settings(runs: Mapping[str, RunFacts]) -> list[Block]:
     """The settings that are not the same in all runs."""
-    names = sorted({name for run in runs.values() for name in flat(run.settings)})
+    names = sorted({name for run in runs.values() for name in run.settings} - {"mode"})
     values = {name: [run.setting(name) for run in runs.values()] for name in names}
     rows = [[name, *map(shown, own)] for name, own in values.items() if any(value != own[0] for value in own)]
     if not rows:

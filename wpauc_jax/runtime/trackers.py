@@ -6,6 +6,7 @@ Each is a package of its own and an extra of this one. `metrics.jsonl` is writte
 import dataclasses
 import pathlib
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -127,7 +128,9 @@ class _WandB:
         """What was sent stays: the steps that are taken again come twice."""
 
     def close(self) -> None:
+        """W&B names a folder by the second: the next stage's must begin in another one, or its lines are lost."""
         self._run.finish()
+        time.sleep(1.1)
 
 
 class _Trackio:
