@@ -1,7 +1,6 @@
 """The command `wpauc`, and what a work directory remembers for it."""
 
 import dataclasses
-import importlib
 import json
 import pathlib
 import subprocess
@@ -26,8 +25,9 @@ def read(*arguments):
 def seen(monkeypatch):
     """What the programs behind the commands are called with."""
     calls = []
-    for module in {command.module for command in commands.COMMANDS.values()}:
-        monkeypatch.setattr(importlib.import_module(module), "main", lambda words: calls.append(words) or 0)
+    for program in {command.program for command in commands.COMMANDS.values()}:
+        module = sys.modules[program().__module__]
+        monkeypatch.setattr(module, "main", lambda words: calls.append(words) or 0)
     return calls
 
 

@@ -34,6 +34,7 @@ UNSAFE_CALLS = {
 # Who may talk to a network, or start another program; each of them verifies what arrives by a checksum.
 FETCHERS = {"data.fetch"}
 JOINERS = {"runtime.distributed"}  # tries the port on which process 0 is to listen
+SERVERS = {"serving.__main__"}  # listens where its user says
 STARTERS = {"study.workers"}  # starts this package's own runs, as lists of words and never through a shell
 
 
@@ -93,7 +94,7 @@ def test_the_search_leaves_what_is_safe():
 @pytest.mark.parametrize("name", MODULES)
 def test_only_the_fetchers_talk_to_a_network_or_start_programs(name):
     _, others = imports_of(MODULES[name].read_text(encoding="utf-8"), MODULES)
-    assert name in FETCHERS | JOINERS | STARTERS or not others & {
+    assert name in FETCHERS | JOINERS | SERVERS | STARTERS or not others & {
         "urllib",
         "http",
         "requests",

@@ -4,9 +4,8 @@ Each word is an entry of `COMMANDS`. Its program is imported when it is asked fo
 """
 
 import dataclasses
-import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from wpauc_jax import __version__
 
@@ -17,12 +16,45 @@ _SHORT = {
 }
 
 
+Program = Callable[[Sequence[str]], int]  # sys.argv -> the exit code
+
+
+def _job() -> Program:
+    from wpauc_jax.main import main
+
+    return main
+
+
+def _report() -> Program:
+    from wpauc_jax.report.__main__ import main
+
+    return main
+
+
+def _serve() -> Program:
+    from wpauc_jax.serving.__main__ import main
+
+    return main
+
+
+def _study() -> Program:
+    from wpauc_jax.study.__main__ import main
+
+    return main
+
+
+def _compare() -> Program:
+    from wpauc_jax.compare import main
+
+    return main
+
+
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A program: a module with a function `main` that takes sys.argv and returns the exit code."""
+    """What a word of the command line stands for."""
 
     does: str  # for the page of help
-    module: str = "wpauc_jax.main"
+    program: Callable[[], Program] = _job  # imports it
     mode: str = ""  # what --config.mode is then
 
 
@@ -36,10 +68,10 @@ COMMANDS: dict[str, Command] = {
     "recommend": Command("answer --input=FILE of histories with lists of --top_k items", mode="recommend"),
     "export": Command("write the best model as a Hugging Face folder, to --output=FOLDER", mode="export"),
     "compile_check": Command("compile the run for a TPU that is not here: does it fit?", mode="compile_check"),
-    "serve": Command("answer histories over HTTP, with a page to try it", "wpauc_jax.serving.__main__"),
-    "study": Command("train several arms with several seeds, and compare them", "wpauc_jax.study.__main__"),
-    "report": Command("put one evaluated run or several on one page", "wpauc_jax.report.__main__"),
-    "compare": Command("compare two runs' rank files user by user", "wpauc_jax.compare"),
+    "serve": Command("answer histories over HTTP, with a page to try it", _serve),
+    "study": Command("train several arms with several seeds, and compare them", _study),
+    "report": Command("put one evaluated run or several on one page", _report),
+    "compare": Command("compare two runs' rank files user by user", _compare),
 }
 
 
@@ -74,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = COMMANDS[name]
     if command.mode:
         words = [f"--config.mode={command.mode}", *(_in_full(word, _SHORT.get(name, {})) for word in words)]
-    return importlib.import_module(command.module).main([program, *words])
+    return command.program()([program, *words])
 
 
 def _in_full(word: str, short: dict[str, str]) -> str:

@@ -84,12 +84,6 @@ class Results:
 
         return pl.DataFrame([{"stage": stage, **facts} for stage, facts in self.metrics.items()])
 
-    def to_pandas(self) -> Any:
-        """A pandas.DataFrame with a row for each stage; needs pandas."""
-        import pandas as pd
-
-        return pd.DataFrame([{"stage": stage, **facts} for stage, facts in self.metrics.items()])
-
     def plots(self) -> list[pathlib.Path]:
         """The pictures that the run drew: its stages, its training."""
         return sorted((self.workdir / "plots").glob("*.png"))
