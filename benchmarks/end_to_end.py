@@ -56,9 +56,9 @@ def recorded(recorder: Recorder) -> Iterator[None]:
     """Records the parts of runs of this process, and each program that JAX makes."""
     import jax
 
-    def on_duration(event: str, seconds: float, **facts: Any) -> None:
+    def on_duration(event: str, duration_secs: float, **facts: str | int) -> None:
         if event in COMPILING:
-            recorder.add(seconds, COMPILING[event], str(facts.get("fun_name", "")))
+            recorder.add(duration_secs, COMPILING[event], str(facts.get("fun_name", "")))
 
     endings = [recorder.watch(*watched) for watched in WATCHED]
     jax.monitoring.register_event_duration_secs_listener(on_duration)
