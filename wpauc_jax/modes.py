@@ -10,7 +10,6 @@ import jax
 
 from wpauc_jax.config import Config, ConfigError
 from wpauc_jax.data.prepare import prepare
-from wpauc_jax.report.write import keep_report
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.files import atomic_path, read_json, unless_read_only
 from wpauc_jax.runtime.lock import respected, taken, unlocked
@@ -174,6 +173,8 @@ def _evaluate(work: Workspace) -> None:
     """Results first; then the page that shows them, without which they are whole."""
     evaluate_workspace(work, _say)
     if is_main_process():
+        from wpauc_jax.report.write import keep_report  # and with it matplotlib
+
         keep_report(work.folder, work.dataset, _say)
 
 

@@ -143,7 +143,7 @@ def panels_of(train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> list[
     return _validation_panels(valid) + _training_panels(train)
 
 
-def draw_panel(axis: Axes, panel: Panel) -> None:
+def draw_panel(axis: "Axes", panel: Panel) -> None:
     """Curves against the step, or bars by rank."""
     _, lines, keys = panel
     if _is_list(lines, keys[0]):
