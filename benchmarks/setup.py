@@ -1,5 +1,6 @@
 """What the benchmarks of one shape share: settings, model, catalog, batches and the step's programs."""
 
+import dataclasses
 import functools
 import runpy
 from collections.abc import Callable
@@ -62,7 +63,8 @@ class Bench:
     def compile(self) -> jax.stages.Compiled:
         """Compiles the step's program, which is what `run` runs from then on."""
         compiled = self.step.lower(jax.eval_shape(self.new_state), self.batch(0)).compile()
-        self.run = lambda state, batch: compiled(state, self.step.frozen, self.step.ranker, batch)
+        program: Any = compiled  # called as the function that it was made of
+        self.run = dataclasses.replace(self.step, program=program)
         release_memory()
         return compiled
 

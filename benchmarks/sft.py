@@ -18,6 +18,7 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -98,14 +99,22 @@ class Way:
         return (time.perf_counter() - start) / batches
 
 
-def ways(shape: Shape, model: ModelConfig, *, users: int, max_history: int, batch_tokens: int) -> dict[str, Way]:
-    """Both ways on the same sequences."""
+def ways(
+    shape: Shape,
+    model: ModelConfig,
+    *,
+    users: int,
+    max_history: int,
+    batch_tokens: int,
+    names: Sequence[str] = ("packed", "one_a_row"),
+) -> dict[str, Way]:
+    """The ways of those names on the same sequences."""
     codes = make_catalog(shape) - make_catalog(shape).min(axis=0)
     catalog = catalog_from_codes(codes, [shape.codes] * shape.levels)
     dataset = sequences(users, shape)
     packed = sft_rows(dataset, PromptBuilder(catalog, max_history), np.diff(dataset.offsets))
     rows = {"packed": packed, "one_a_row": one_a_row(packed)}
-    return {name: Way(rows, batch_tokens, model) for name, rows in rows.items()}
+    return {name: Way(rows[name], batch_tokens, model) for name in names}
 
 
 def peer_targets(peer: Peer, steps: int) -> float:
