@@ -41,7 +41,8 @@ WATCHED: tuple[tuple[str, str, str | Callable[..., str]], ...] = (
     ("wpauc_jax.stages.evaluate", "_evaluate_stage", "test"),
     ("wpauc_jax.stages.evaluate", "_write_report", "files"),
     ("wpauc_jax.stages.evaluate", "_plot", "plots"),
-    ("wpauc_jax.modes", "evaluate_workspace", "report"),
+    ("wpauc_jax.modes", "evaluate_workspace", "results"),
+    ("wpauc_jax.modes", "_evaluate", "report.html"),
 )
 COMPILING = {  # JAX's events, by what they time
     "/jax/core/compile/jaxpr_trace_duration": "tracing",
