@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wpauc_jax.config import DataConfig
-from wpauc_jax.data.prepare import prepare_new
+from wpauc_jax.data.make import prepare_new
 
 _BLOCK = 2_000_000  # rows written at a time
 _TEXT = "It does what it should, arrived in time, and the second one we bought was just as good as the first. " * 2

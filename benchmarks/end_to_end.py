@@ -41,7 +41,8 @@ WATCHED: tuple[tuple[str, str, str | Callable[..., str]], ...] = (
     ("wpauc_jax.stages.evaluate", "_evaluate_stage", "test"),
     ("wpauc_jax.stages.evaluate", "_write_report", "files"),
     ("wpauc_jax.stages.evaluate", "_plot", "plots"),
-    ("wpauc_jax.modes", "evaluate_workspace", "report"),
+    ("wpauc_jax.modes", "evaluate_workspace", "results"),
+    ("wpauc_jax.modes", "_evaluate", "report.html"),
 )
 COMPILING = {  # JAX's events, by what they time
     "/jax/core/compile/jaxpr_trace_duration": "tracing",
@@ -56,7 +57,7 @@ def recorded(recorder: Recorder) -> Iterator[None]:
     """Records the parts of runs of this process, and each program that JAX makes."""
     import jax
 
-    def on_duration(event: str, duration_secs: float, **facts: Any) -> None:
+    def on_duration(event: str, duration_secs: float, **facts: str | int) -> None:
         if event in COMPILING:
             recorder.add(duration_secs, COMPILING[event], str(facts.get("fun_name", "")))
 

@@ -21,15 +21,23 @@ def seconds(run: Callable[[], Any], repeats: int) -> list[float]:
     return out
 
 
-def matmul_peak(sizes: tuple[int, ...] = (1024, 2048, 4096), repeats: int = 5) -> float:
-    """FLOP/s of the fastest square float32 product that XLA makes here."""
+def matmul_peak(sizes: tuple[int, ...] = (1024, 2048, 4096), repeats: int = 5, dtype: str = "float32") -> float:
+    """FLOP/s of the fastest square product that XLA makes here."""
     product = jax.jit(lambda a, b: a @ b)
     best = 0.0
     for n in sizes:
-        a = jnp.ones((n, n))
+        a = jax.random.normal(jax.random.key(n), (n, n), dtype)  # zeros and ones draw less power
         jax.block_until_ready(product(a, a))
         best = max(best, 2 * n**3 / min(seconds(functools.partial(product, a, a), repeats)))
     return best
+
+
+def copy_rate(megabytes: int = 1024, repeats: int = 5) -> float:
+    """Bytes a second, read and written together, of a pass over a float32 array of that size."""
+    x = jnp.ones(megabytes * 2**18)
+    add = jax.jit(lambda x: x + 1)
+    jax.block_until_ready(add(x))
+    return 2 * x.nbytes / min(seconds(lambda: add(x), repeats))
 
 
 def peak_memory_bytes() -> int:

@@ -13,10 +13,8 @@ GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before either: large pages, for the peer t
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
-import subprocess
 import sys
 import time
 from typing import Any
@@ -25,8 +23,9 @@ import jax
 
 from benchmarks.measure import matmul_peak, median, peak_memory_bytes, seconds
 from benchmarks.memory import release_memory
+from benchmarks.peer import Peer
 from benchmarks.setup import Bench, load_config, model_config, part_seconds, rl_config, shape_of
-from benchmarks.shapes import SHAPES, Shape
+from benchmarks.shapes import SHAPES
 from wpauc_jax.training.state import TrainState
 
 WARM_UP = 2  # steps
@@ -59,32 +58,6 @@ class Runner:
         self._seed += 1
         self._state, metrics = self._bench.run(self._state, batch)
         return self._state, metrics
-
-
-class Peer:
-    """`benchmarks.peer_hf` as a process."""
-
-    def __init__(self, python: str, shape: Shape, *options: str):
-        command = [python, "-m", "benchmarks.peer_hf", f"--set={json.dumps(dataclasses.asdict(shape))}", *options]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def step(self) -> dict[str, float]:
-        """One step; it waits between steps. Raises RuntimeError where the process has ended."""
-        assert self._process.stdin and self._process.stdout
-        with contextlib.suppress(BrokenPipeError):  # then it has no answer either
-            self._process.stdin.write("step\n")
-            self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the peer ended with status {self._process.wait()}; its error stands above")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin
-        with contextlib.suppress(BrokenPipeError):  # it has ended
-            self._process.stdin.close()
-        self._process.wait()
 
 
 def mini_step_seconds(repeats: int = 10) -> tuple[float, int]:

@@ -1,5 +1,6 @@
 """What the benchmarks of one shape share: settings, model, catalog, batches and the step's programs."""
 
+import dataclasses
 import functools
 import runpy
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from wpauc_jax.catalog.trie import build_trie
 from wpauc_jax.config import Config, ModelConfig, OptimConfig, RlConfig, from_config_dict
 from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.groups import rollout
-from wpauc_jax.models import init
+from wpauc_jax.models import Params, init
 from wpauc_jax.training.groups import group_sums, groups_of
 from wpauc_jax.training.optim import make_optimizer
 from wpauc_jax.training.rl import NOBODY, make_rl_step
@@ -42,7 +43,11 @@ class Bench:
 
     def new_state(self) -> TrainState:
         """A first state, always the same."""
-        return init_state(init(self.policy.config)[1], self.optimizer, reference=self.config.kl_coef > 0)
+        return init_state(self.new_params(), self.optimizer, reference=self.config.kl_coef > 0)
+
+    def new_params(self) -> Params:
+        """The first parameters alone."""
+        return init(self.policy.config)[1]
 
     def batch(self, seed: int) -> RlBatch:
         """Prompts without padding, and targets."""
@@ -58,7 +63,8 @@ class Bench:
     def compile(self) -> jax.stages.Compiled:
         """Compiles the step's program, which is what `run` runs from then on."""
         compiled = self.step.lower(jax.eval_shape(self.new_state), self.batch(0)).compile()
-        self.run = lambda state, batch: compiled(state, self.step.frozen, self.step.ranker, batch)
+        program: Any = compiled  # called as the function that it was made of
+        self.run = dataclasses.replace(self.step, program=program)
         release_memory()
         return compiled
 

@@ -35,6 +35,7 @@ SHAPES = {
     for shape in (
         Shape("mini", layers=4, width=256, heads=4, kv_heads=2, head_dim=64, ffn=704, vocab=8192, users=8),
         Shape("qwen05", layers=24, width=896, heads=14, kv_heads=2, head_dim=64, ffn=4864, vocab=151_936, users=2),
+        Shape("qwen15", layers=28, width=1536, heads=12, kv_heads=2, head_dim=128, ffn=8960, vocab=151_936, users=2),
     )
 }
 
@@ -61,3 +62,24 @@ def prompts(shape: Shape, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     high = FIRST_CODE + shape.levels * shape.codes
     return rng.integers(FIRST_CODE, high, (shape.users, shape.prompt)).astype(np.int32)
+
+
+def sequence_lengths(users: int, seed: int = 0) -> np.ndarray:
+    """Interactions int64[users] of each user: 5 and more, geometric, 15 in the mean."""
+    return 4 + np.random.default_rng(seed).geometric(1 / 11, users)
+
+
+def target_rows(shape: Shape, rows: int, *, max_history: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """SFT with a row a target: tokens int64[rows, T] of up to `max_history` items and the target, and their lengths.
+
+    Targets are drawn from all places but the first of users by `sequence_lengths`. What is behind a row is 0.
+    """
+    rng = np.random.default_rng(seed)
+    before = np.concatenate([np.arange(1, count) for count in sequence_lengths(1000)])
+    items = np.minimum(rng.choice(before, rows), max_history) + 1
+    size = shape.levels + 1
+    sequences = np.concatenate([make_catalog(shape), np.full((shape.items, 1), EOS)], axis=1)
+    tokens = sequences[rng.integers(0, shape.items, (rows, items.max()))].reshape(rows, -1)
+    lengths = items * size
+    tokens[np.arange(tokens.shape[1]) >= lengths[:, None]] = 0
+    return tokens, lengths

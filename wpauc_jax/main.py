@@ -42,8 +42,8 @@ def _run(command: command_line.Command, signals: interrupts.Interrupts) -> int:
     from absl import logging
 
     from wpauc_jax import modes
+    from wpauc_jax.data.errors import DataError
     from wpauc_jax.data.fetch import default_cache
-    from wpauc_jax.data.sources import DataError
     from wpauc_jax.evaluation.ranks import RanksError
     from wpauc_jax.models import PretrainedError
     from wpauc_jax.runtime import distributed

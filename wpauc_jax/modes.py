@@ -8,11 +8,8 @@ from contextlib import AbstractContextManager
 
 import jax
 
-from wpauc_jax.compile_check.check import compile_check
 from wpauc_jax.config import Config, ConfigError
 from wpauc_jax.data.prepare import prepare
-from wpauc_jax.doctor import examine
-from wpauc_jax.report.write import keep_report
 from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.files import atomic_path, read_json, unless_read_only
 from wpauc_jax.runtime.lock import respected, taken, unlocked
@@ -65,6 +62,8 @@ def _export_only(config: Config, folder: pathlib.Path) -> None:
 
 
 def _doctor(config: Config, folder: pathlib.Path) -> int:
+    from wpauc_jax.doctor import examine  # and with it what reads raw files
+
     examination = examine(open_workspace(config, folder, _say))
     if is_main_process():
         print(examination.page())
@@ -72,6 +71,8 @@ def _doctor(config: Config, folder: pathlib.Path) -> int:
 
 
 def _compile_check(config: Config, folder: pathlib.Path) -> int:
+    from wpauc_jax.compile_check.check import compile_check
+
     return compile_check(config, print)
 
 
@@ -172,6 +173,8 @@ def _evaluate(work: Workspace) -> None:
     """Results first; then the page that shows them, without which they are whole."""
     evaluate_workspace(work, _say)
     if is_main_process():
+        from wpauc_jax.report.write import keep_report  # and with it matplotlib
+
         keep_report(work.folder, work.dataset, _say)
 
 

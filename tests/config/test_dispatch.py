@@ -35,6 +35,8 @@ DICTS = {
     "model.new_rows": "wpauc_jax.stages.first_model.NEW_ROWS",
     "sft.optim.schedule": "wpauc_jax.training.optim.SCHEDULES",
     "rl.optim.schedule": "wpauc_jax.training.optim.SCHEDULES",
+    "sft.optim.first_moment": "wpauc_jax.training.optim.FIRST_MOMENT",
+    "rl.optim.first_moment": "wpauc_jax.training.optim.FIRST_MOMENT",
     "sft.faults.action": "wpauc_jax.training.loop.FAULT_ACTIONS",
     "sft.loss": "wpauc_jax.training.sft.SFT_SCORING",
     "rl.faults.action": "wpauc_jax.training.loop.FAULT_ACTIONS",

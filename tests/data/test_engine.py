@@ -284,7 +284,7 @@ KILLED = """
 
 @pytest.mark.parametrize(
     ("module", "function", "is_read"),
-    [("ingest", "_save", False), ("prepare", "build", True), ("store", "file_digest", True)],
+    [("ingest", "_save", False), ("make", "build", True), ("store", "file_digest", True)],
 )
 def test_a_killed_run_leaves_no_directory_and_the_next_one_goes_on(tmp_path, module, function, is_read):
     source = world(tmp_path / "raw", GRID, [("i0", "One")])

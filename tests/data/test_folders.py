@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tests.data_worlds import atomic, inter, read_all, write
 from wpauc_jax.config import ConfigError, DataConfig, SyntheticConfig
+from wpauc_jax.data.folders import parts_of, visible
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.sources import READERS, DataError, ReadOptions, detect
-from wpauc_jax.data.sources.folders import parts_of, visible
 
 JUNK = b"\x00\x05\x16\x07Mac OS X\xff\xfe"
 ROWS = [(f"u{n % 3}", f"i{n % 4}", 1_500_000_000 + n) for n in range(12)]

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from tests.data_worlds import atomic, inter, read_all, write
 from wpauc_jax.config import DataConfig
-from wpauc_jax.data.dataset import MANIFEST, positions
+from wpauc_jax.data.dataset import MANIFEST, SPLITS, positions
 from wpauc_jax.data.prepare import prepare
 from wpauc_jax.data.sources import DataError, ReadOptions, detect
-from wpauc_jax.data.tables import SPLITS
 
 HEADER = ("user_id:token", "item_id_list:token_seq", "item_id:token")
 PUBLISHED = {"k_core": 0, "split": "published", "max_history": 3}

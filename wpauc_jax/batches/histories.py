@@ -15,8 +15,6 @@ import numpy as np
 
 from wpauc_jax.data.errors import DataError, listed
 from wpauc_jax.data.hashing import read_file, unpacked
-from wpauc_jax.data.sources.blocks import Input
-from wpauc_jax.data.sources.recbole import inter_in_time
 
 History = tuple[str, np.ndarray]  # a user's name, items int32[n] in time order, n of at least 1
 Row = tuple[str, list[tuple[str, int]]]  # a user, and each item with the number of its line
@@ -115,6 +113,9 @@ def _plain(text: str) -> str:
 
 
 def _inter_rows(path: pathlib.Path) -> list[Row]:
+    from wpauc_jax.data.sources.blocks import Input  # and with these Polars
+    from wpauc_jax.data.sources.recbole import inter_in_time
+
     table = inter_in_time(Input(path))
     users = table.sort("line")["user"].unique(maintain_order=True)
     histories: dict[str, list[tuple[str, int]]] = {user: [] for user in users}

@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from wpauc_jax.catalog.clustering import residual_kmeans
-from wpauc_jax.catalog.embeddings import item_embeddings
 from wpauc_jax.catalog.items import Catalog, catalog_from_codes
-from wpauc_jax.catalog.sid import are_names, read_sid
 from wpauc_jax.catalog.titles import catalog_from_titles
 from wpauc_jax.catalog.tokenizer import Tokenizer
 from wpauc_jax.config import CatalogConfig, ConfigError
@@ -62,12 +59,17 @@ def _from_titles(wanted: _Wanted) -> Catalog:
 def _from_file(wanted: _Wanted) -> Catalog:
     if not wanted.config.path:
         raise ConfigError("catalog.path is empty; catalog.ids='file' needs a .sid file")
+    from wpauc_jax.catalog.sid import are_names, read_sid  # and with it Polars
+
     codes, names = read_sid(wanted.config.path, wanted.dataset.item_ids)
     sizes = [len(level) for level in names]
     return catalog_from_codes(codes, sizes, names=names if are_names(names) else None, **_place(wanted))
 
 
 def _from_kmeans(wanted: _Wanted, *, balanced: bool = False) -> Catalog:
+    from wpauc_jax.catalog.clustering import residual_kmeans  # and with these scikit-learn
+    from wpauc_jax.catalog.embeddings import item_embeddings
+
     config = wanted.config
     points = item_embeddings(config, wanted.dataset)
     codes = residual_kmeans(points, config.levels, config.codes, config.seed, balanced=balanced)

@@ -22,13 +22,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from wpauc_jax.batches.types import PromptBatch, RlBatch, SftBatch
 from wpauc_jax.catalog.trie import Trie
 from wpauc_jax.compile_check import hlo
-from wpauc_jax.config import Config, ConfigError, ModelConfig
+from wpauc_jax.config import Config, ConfigError, ModelConfig, RlConfig, SftConfig
 from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.scoring import trie_for
 from wpauc_jax.evaluation.evaluate import search_program
 from wpauc_jax.models import make_policy
 from wpauc_jax.runtime.sharding import make_mesh, spec, state_specs
 from wpauc_jax.stages.first_model import check_mesh, fitted, longest_row
+from wpauc_jax.training.memory import memory_table, state_bytes, tree_bytes
 from wpauc_jax.training.optim import make_optimizer
 from wpauc_jax.training.rl import make_rl_step
 from wpauc_jax.training.sft import SFT_SCORING, make_sft_step
@@ -90,11 +91,12 @@ def compile_check(config: Config, say: Callable[[str], None]) -> int:
         scoring: stand_in_trie(config, model, scoring) for scoring in {config.scoring, SFT_SCORING[config.sft.loss]}
     }
     with jax.set_mesh(mesh):  # from here on nothing can be computed
-        for program, trace in _programs(config, model, tries):
+        for program, trace, parts in _programs(config, model, tries):
             try:
                 cost = measure(trace)
                 fits &= cost.memory <= chip.hbm
                 say(f"\n{program}: {report(cost, chip, len(devices))}")
+                say("\n".join(f"  {line}" for line in memory_table(parts(), cost.memory)))
             except DoesNotFitError as error:
                 fits = False
                 say(f"\n{program}: does not fit: {error}")
@@ -193,8 +195,10 @@ def _devices(topology: str) -> tuple[str, list[Any]]:
     return name, list(devices)
 
 
-def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The name of each program, and a function that traces it with shapes for arrays."""
+def _programs(
+    config: Config, model: ModelConfig, tries: dict[str, Trie]
+) -> Iterator[tuple[str, Callable[[], Any], Callable[[], dict[str, int]]]]:
+    """The name of each program, a function that traces it with shapes for arrays, and one for its state's bytes."""
     check_mesh(config, model)
     if config.rl.reward not in ("binary", "ranking") or config.rl.false_negatives != "keep":
         raise ConfigError(
@@ -206,7 +210,8 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
     rankers = {scoring: Ranker(policy, _placed(trie, whole), scoring) for scoring, trie in tries.items()}
     items, levels = config.data.max_history, _levels(config)
 
-    def state(settings: Any, *, reference: bool) -> Any:
+    def state(settings: SftConfig | RlConfig) -> Any:
+        reference = isinstance(settings, RlConfig) and settings.kl_coef > 0
         optimizer = make_optimizer(settings.optim, _SCHEDULE)
         create = functools.partial(init_state, optimizer=optimizer, reference=reference, average=settings.ema > 0)
         made = jax.eval_shape(create, shapes)
@@ -223,23 +228,25 @@ def _programs(config: Config, model: ModelConfig, tries: dict[str, Trie]) -> Ite
         width = 1 + (items + 1) * levels  # a row is one longest piece here
         B = config.sft.batch_size
         batch = SftBatch(_rows(B, width), _rows(B, width), _rows(B, items + 1), _rows(B, items + 1))
-        return step.trace(state(config.sft, reference=False), batch)
+        return step.trace(state(config.sft), batch)
 
     def rl() -> Any:
         optimizer = make_optimizer(config.rl.optim, _SCHEDULE)
         step = make_rl_step(rankers[config.scoring], optimizer, config.rl, seed=0)
         B, others = config.rl.batch_size, config.rl.targets - 1
         batch = RlBatch(prompts(B), _rows(B), _rows(B, others) if others else None)
-        return step.trace(state(config.rl, reference=config.rl.kl_coef > 0), batch)
+        return step.trace(state(config.rl), batch)
 
     def evaluation() -> Any:
         program = search_program(num_beams=config.eval.num_beams)
-        params = jax.tree.map(_placed, shapes, state_specs(shapes))
-        return program.trace(rankers[config.scoring], params, prompts(config.eval.batch_size))
+        return program.trace(rankers[config.scoring], placed_params(), prompts(config.eval.batch_size))
 
-    yield "sft", sft
-    yield "rl", rl
-    yield "evaluate", evaluation
+    def placed_params() -> Any:
+        return jax.tree.map(_placed, shapes, state_specs(shapes))
+
+    yield "sft", sft, lambda: state_bytes(state(config.sft))
+    yield "rl", rl, lambda: state_bytes(state(config.rl))
+    yield "evaluate", evaluation, lambda: {"parameters": tree_bytes(placed_params())}
 
 
 def _levels(config: Config) -> int:

@@ -19,6 +19,8 @@ class OptimConfig(Checked, section="optim."):
     weight_decay: float = at_least(0.01, 0.0, 1e3)  # of matrices; norms and biases have none
     b1: float = share(0.9, whole=False)  # how much of the gradients' mean is kept in each step
     b2: float = share(0.999, whole=False)  # how much of the squared gradients' mean is kept in each step
+    # How the mean of the gradients is kept: in the type of the parameters, or in bfloat16, half as large as float32.
+    first_moment: str = choice("parameters", "bfloat16")
     max_grad_norm: float = at_least(1.0, 0.0, 1e9)  # a longer gradient is shortened to it; 0: no clipping
 
 

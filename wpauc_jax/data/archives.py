@@ -5,8 +5,6 @@ import pathlib
 import re
 from collections.abc import Callable
 
-from wpauc_jax.data.sources import yelp
-
 MOVIELENS_TERMS = (
     "MovieLens is GroupLens's, free for research; no redistribution without permission, no commercial use without "
     "permission, cite Harper and Konstan (2015): https://grouplens.org/datasets/movielens/"
@@ -15,6 +13,7 @@ AMAZON_TERMS = (
     "Amazon Reviews are published by the McAuley Lab at UC San Diego for research; cite their paper: "
     "https://cseweb.ucsd.edu/~jmcauley/datasets.html"
 )
+YELP_REVIEWS, YELP_BUSINESSES = "yelp_academic_dataset_review.json", "yelp_academic_dataset_business.json"
 YELP_PAGE = "https://business.yelp.com/data/resources/open-dataset/"
 YELP_TERMS = f"Yelp gives its Open Dataset to people who accept its terms: {YELP_PAGE}"
 
@@ -123,7 +122,7 @@ _FAMILIES: dict[str, Callable[[str], Archive]] = {
     "amazon2018": _amazon2018,
     "amazon2023": _amazon2023,
 }
-_YELP = tuple(RemoteFile(name, ()) for name in (yelp.REVIEWS, yelp.BUSINESSES))
+_YELP = tuple(RemoteFile(name, ()) for name in (YELP_REVIEWS, YELP_BUSINESSES))
 _NAMED = {
     **{name: _movielens(name, md5) for name, md5 in _MOVIELENS.items()},
     "yelp": Archive(_YELP, YELP_TERMS, page=YELP_PAGE, reads_folder=True),

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from wpauc_jax.data.errors import DataError
 from wpauc_jax.data.hashing import file_digest, read_file
-from wpauc_jax.data.tables import SPLITS
 
+SPLITS = ("train", "valid", "test")  # in the order of time
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 ITEMS, USERS = "items.parquet", "users.parquet"
@@ -26,17 +27,17 @@ ITEMS, USERS = "items.parquet", "users.parquet"
 class Ids(Sequence[str]):
     """Raw ids in one block of memory, for many: as Python objects ten million take a gigabyte."""
 
-    def __init__(self, ids: pl.Series):
+    def __init__(self, ids: pa.Array | pa.ChunkedArray):
         self._ids = ids
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._ids)
+        return (each.as_py() for each in self._ids)
 
     def __getitem__(self, number: Any) -> Any:
-        return self._ids[number if isinstance(number, slice) else int(number)]
+        return Ids(self._ids[number]) if isinstance(number, slice) else self._ids[int(number)].as_py()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,14 +196,14 @@ def load_dataset(directory: str | pathlib.Path) -> Dataset:
     folder = pathlib.Path(directory)
     manifest = load_manifest(folder)
     _check_files(folder, manifest["files"])
-    interactions = pl.read_parquet([folder / shard["file"] for shard in manifest["shards"]])
-    items, users = pl.read_parquet(folder / ITEMS), pl.read_parquet(folder / USERS)
+    interactions = pa.concat_tables([_table(folder / shard["file"]) for shard in manifest["shards"]])
+    items, users = _table(folder / ITEMS), _table(folder / USERS)
     counts = np.bincount(interactions["user"].to_numpy(), minlength=len(users))
     return Dataset(
         users=Ids(users["user_id"]),
-        item_ids=items["item_id"].to_list(),
-        titles=items["title"].fill_null("").to_list(),
-        texts=items["text"].fill_null("").to_list(),
+        item_ids=items["item_id"].to_pylist(),
+        titles=_texts(items["title"]),
+        texts=_texts(items["text"]),
         item=interactions["item"].to_numpy(),
         time=interactions["time"].to_numpy(),
         split=interactions["split"].to_numpy(),
@@ -217,9 +218,17 @@ def load_items(directory: str | pathlib.Path) -> Items:
     folder = pathlib.Path(directory)
     manifest = load_manifest(folder)
     _check_files(folder, {ITEMS: manifest["files"][ITEMS]})
-    items = pl.read_parquet(folder / ITEMS)
-    ids, titles = items["item_id"].to_list(), items["title"].fill_null("").to_list()
-    return Items(folder, ids, titles, fingerprint_of(manifest))
+    items = _table(folder / ITEMS)
+    return Items(folder, items["item_id"].to_pylist(), _texts(items["title"]), fingerprint_of(manifest))
+
+
+def _table(path: pathlib.Path) -> pa.Table:
+    return pq.read_table(path, partitioning=None)  # the names of folders are no columns
+
+
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    """The column's texts, "" where there is none."""
+    return [text or "" for text in column.to_pylist()]
 
 
 def _check_files(folder: pathlib.Path, hashes: dict[str, str]) -> None:

@@ -4,8 +4,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from wpauc_jax.data.folders import ending, visible
 from wpauc_jax.data.hashing import file_digest
-from wpauc_jax.data.sources.folders import ending, visible
 
 
 def recorded(paths: dict[str, str], digests: dict[str, str], root: pathlib.Path | None) -> list[dict[str, Any]]:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from wpauc_jax.data.dataset import SPLITS
 from wpauc_jax.data.errors import DataError
 from wpauc_jax.data.order import stable_order
-from wpauc_jax.data.tables import SPLITS
 
 
 def leave_one_out(user: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from wpauc_jax.data.tables import SPLITS
+from wpauc_jax.data.dataset import SPLITS
 
 
 def statistics_of(user: np.ndarray, item: np.ndarray, split: np.ndarray, num_items: int) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import polars as pl
 
 from wpauc_jax.data.errors import DataError, Rejects
 
-SPLITS = ("train", "valid", "test")  # in the order of time
 # Columns of samples instead of interactions, by those who publish them.
 HISTORIES = ("history", "item_id_list", "history_item_id", "history_item_ids", "item_list", "item_seq", "sequence")
 

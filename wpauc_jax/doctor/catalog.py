@@ -9,7 +9,6 @@ from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.catalog.trie import ROOT, Trie
 from wpauc_jax.config import CatalogConfig
 from wpauc_jax.data.dataset import Dataset, positions
-from wpauc_jax.data.sources.minionerec import parse_info
 from wpauc_jax.doctor.findings import Finding, items, note, problem, share
 
 
@@ -75,6 +74,8 @@ def ids_are_of_these_items(dataset: Dataset, config: CatalogConfig) -> list[Find
         return []
     if not path.is_file():
         return [note(f"{path}, from which the semantic ids came, is gone: its titles were not compared")]
+    from wpauc_jax.data.sources.minionerec import parse_info  # and with it Polars
+
     info = parse_info(path.read_bytes(), str(path))
     told = dict(zip(info["item"], info["title"], strict=True))
     titled = [number for number, title in enumerate(dataset.titles) if title and told.get(dataset.item_ids[number])]

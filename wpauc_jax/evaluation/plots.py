@@ -4,18 +4,20 @@ import math
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from wpauc_jax.evaluation.ranks import Ranks, metric_names
 from wpauc_jax.evaluation.report import metric_title
 from wpauc_jax.objectives.shares import RANK_BUCKETS
 from wpauc_jax.runtime.files import atomic_path
 from wpauc_jax.runtime.metric_lines import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito, 2008
 _VALID = "/valid"  # ends the stage of a validation line
@@ -60,7 +62,7 @@ def plot_training(metrics: str | os.PathLike[str], folder: str | os.PathLike[str
         train = [line for line in lines if line["stage"] == stage]
         valid = [line for line in lines if line["stage"] == stage + _VALID]
         path = pathlib.Path(folder, f"training_{stage.replace('/', '_')}.png")
-        with matplotlib.rc_context(STYLE):
+        with _style():
             save_figure(training_figure(stage, train, valid), path)
         made.append(path)
     return made
@@ -75,7 +77,7 @@ def plot_stages(
     title: str = "Test metrics by stage",
 ) -> None:
     """`stages_figure` as a PNG."""
-    with matplotlib.rc_context(STYLE):
+    with _style():
         save_figure(stages_figure(stages, recall_at, ndcg_at, title), pathlib.Path(path))
 
 
@@ -84,11 +86,11 @@ def stages_figure(
     recall_at: Iterable[int],
     ndcg_at: Iterable[int],
     title: str = "Test metrics by stage",
-) -> Figure:
+) -> "Figure":
     """Bars of Recall@K and NDCG@K for each stage, with bars of one standard error."""
     panels = [metric_names(recall_at, ()), metric_names((), ndcg_at)]
     panels = [names for names in panels if names]
-    figure = Figure(figsize=(1.6 + 1.25 * sum(map(len, panels)), 3.6), layout="constrained")
+    figure = new_figure(figsize=(1.6 + 1.25 * sum(map(len, panels)), 3.6), layout="constrained")
     shape = {"width_ratios": [len(names) for names in panels]}
     axes = figure.subplots(1, len(panels), squeeze=False, gridspec_kw=shape)[0]
     for axis, names in zip(axes, panels, strict=True):
@@ -100,7 +102,7 @@ def stages_figure(
     return figure
 
 
-def _draw_bars(axis: Axes, stages: Mapping[str, Ranks], names: Sequence[str]) -> None:
+def _draw_bars(axis: "Axes", stages: Mapping[str, Ranks], names: Sequence[str]) -> None:
     place, width = np.arange(len(names)), 0.8 / len(stages)
     for i, (stage, ranks) in enumerate(stages.items()):
         axis.bar(
@@ -117,12 +119,12 @@ def _draw_bars(axis: Axes, stages: Mapping[str, Ranks], names: Sequence[str]) ->
     axis.set_ylim(bottom=0)
 
 
-def training_figure(stage: str, train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> Figure:
+def training_figure(stage: str, train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> "Figure":
     """A panel for each thing that a stage logs, from the metric lines of its steps and of its validations."""
     panels = panels_of(train, valid)
     columns = min(3, max(len(panels), 1))
     rows = max(math.ceil(len(panels) / columns), 1)
-    figure = Figure(figsize=(4.1 * columns, 2.5 * rows + 0.5), layout="constrained")
+    figure = new_figure(figsize=(4.1 * columns, 2.5 * rows + 0.5), layout="constrained")
     figure.suptitle(f"Training: {stage.upper() if len(stage) <= 3 else stage}", fontsize=12, fontweight="bold")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, panel in zip(axes, panels, strict=False):
@@ -141,7 +143,7 @@ def panels_of(train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> list[
     return _validation_panels(valid) + _training_panels(train)
 
 
-def draw_panel(axis: Axes, panel: Panel) -> None:
+def draw_panel(axis: "Axes", panel: Panel) -> None:
     """Curves against the step, or bars by rank."""
     _, lines, keys = panel
     if _is_list(lines, keys[0]):
@@ -174,7 +176,7 @@ def _is_list(lines: list[dict[str, Any]], key: str) -> bool:
     return any(isinstance(line.get(key), list) for line in lines)
 
 
-def _draw_curves(axis: Axes, lines: list[dict[str, Any]], keys: list[str]) -> None:
+def _draw_curves(axis: "Axes", lines: list[dict[str, Any]], keys: list[str]) -> None:
     for i, key in enumerate(keys):
         known = [line for line in lines if line.get(key) is not None]
         step = np.array([line["step"] for line in known])
@@ -203,7 +205,7 @@ def _moving_average(value: np.ndarray, window: int) -> np.ndarray:
     return np.convolve(value, kernel, "same") / np.convolve(np.ones_like(value), kernel, "same")
 
 
-def _draw_by_rank(axis: Axes, lines: list[dict[str, Any]], key: str) -> None:
+def _draw_by_rank(axis: "Axes", lines: list[dict[str, Any]], key: str) -> None:
     """The mean over all steps of a list that has a value for each rank."""
     known = np.array([line[key] for line in lines if isinstance(line.get(key), list)], float)  # null: nan
     axis.bar(np.arange(known.shape[1]), np.nanmean(known, axis=0), color=COLOURS[0])
@@ -213,7 +215,20 @@ def _draw_by_rank(axis: Axes, lines: list[dict[str, Any]], key: str) -> None:
     axis.grid(axis="x", visible=False)
 
 
-def save_figure(figure: Figure, path: pathlib.Path) -> None:
+def new_figure(**settings: Any) -> "Figure":
+    """A figure; matplotlib is imported when the first one is drawn."""
+    from matplotlib.figure import Figure
+
+    return Figure(**settings)
+
+
+def _style() -> AbstractContextManager[None]:
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
+
+
+def save_figure(figure: "Figure", path: pathlib.Path) -> None:
     """Writes a picture, whole or not at all, in the format of the name's ending."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)

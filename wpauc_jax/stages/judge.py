@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from wpauc_jax.batches.prompts import PromptBuilder
-from wpauc_jax.catalog.embeddings import item_embeddings
 from wpauc_jax.config import ConfigError
 from wpauc_jax.config.recorded import recorded_config
 from wpauc_jax.runtime.files import read_json
@@ -29,6 +28,8 @@ def open_judge(work: Workspace, say: Say) -> tuple[Judge, PromptBuilder | None]:
     settings = work.config.rl
     embeddings = titles = ranker = params = builder = None
     if settings.needs_embeddings:
+        from wpauc_jax.catalog.embeddings import item_embeddings  # and with it scikit-learn
+
         embeddings = place_whole(jnp.asarray(item_embeddings(work.config.catalog, work.dataset)))
     if settings.false_negatives != "keep" and settings.false_negative == "title":
         titles = place_whole(jnp.asarray(title_numbers(work.dataset.titles)))

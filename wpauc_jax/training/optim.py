@@ -16,6 +16,9 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
     "constant": lambda peak, steps: optax.constant_schedule(peak),
 }
 
+# By `optim.first_moment`: the type in which the gradients' mean is kept; None is that of the parameters.
+FIRST_MOMENT: dict[str, jax.typing.DTypeLike | None] = {"parameters": None, "bfloat16": jnp.bfloat16}
+
 
 def learning_rate_schedule(config: OptimConfig, total_steps: int) -> optax.Schedule:
     """Linear warm-up from 0, then cosine or linear decay to 0, or a constant."""
@@ -33,6 +36,7 @@ def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTrans
         learning_rate_schedule(config, total_steps),
         b1=config.b1,
         b2=config.b2,
+        mu_dtype=FIRST_MOMENT[config.first_moment],
         weight_decay=config.weight_decay,
         mask=_decayed,
     )

@@ -22,9 +22,9 @@ from typing import Any
 import polars as pl
 
 from wpauc_jax.data.errors import DataError, Rejects, listed, shown
+from wpauc_jax.data.folders import ending, split_files, visible
 from wpauc_jax.data.sources.blocks import Input, first_line
 from wpauc_jax.data.sources.columns import flat_text, is_parquet
-from wpauc_jax.data.sources.folders import ending, split_files, visible
 from wpauc_jax.data.sources.jsonlines import id_of, json_interactions, json_objects, parse_object
 from wpauc_jax.data.sources.tabular import read_splits, read_tabular
 from wpauc_jax.data.tables import FilesRead, RawData, ReadOptions, item_table

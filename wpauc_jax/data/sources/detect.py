@@ -3,15 +3,16 @@
 import pathlib
 import zipfile
 
+from wpauc_jax.data.archives import YELP_REVIEWS
 from wpauc_jax.data.errors import DataError, listed, shown
+from wpauc_jax.data.folders import TABLES, parts_of, split_files, visible
 from wpauc_jax.data.sources.amazon import is_amazon
 from wpauc_jax.data.sources.blocks import Input, first_line
 from wpauc_jax.data.sources.columns import table_of
-from wpauc_jax.data.sources.folders import TABLES, parts_of, split_files, visible
 from wpauc_jax.data.sources.minionerec import is_minionerec
 from wpauc_jax.data.sources.movielens import LAYOUTS, is_movielens
 from wpauc_jax.data.sources.sequences import rating_lines
-from wpauc_jax.data.sources.yelp import REVIEWS, find_yelp
+from wpauc_jax.data.sources.yelp import find_yelp
 from wpauc_jax.data.tables import ReadOptions
 
 _BY_NUMBERS = "data.source=tabular with the numbers of the columns, as in data.user_column=1 data.item_column=2"
@@ -33,7 +34,7 @@ def detect(path: pathlib.Path, options: ReadOptions) -> str:
 
 def _of_folder(path: pathlib.Path, options: ReadOptions) -> str:
     files = visible(path)
-    if find_yelp(path, REVIEWS):
+    if find_yelp(path, YELP_REVIEWS):
         return "yelp"
     if is_movielens(path):
         return "movielens"

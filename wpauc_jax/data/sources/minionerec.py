@@ -29,12 +29,13 @@ from typing import Any
 
 import polars as pl
 
+from wpauc_jax.data.dataset import SPLITS
 from wpauc_jax.data.errors import DataError, Rejects, shown
+from wpauc_jax.data.folders import visible
 from wpauc_jax.data.hashing import read_file, unpacked
 from wpauc_jax.data.sources.columns import flat_text, joined
-from wpauc_jax.data.sources.folders import visible
 from wpauc_jax.data.sources.samples import Sample, time_lines
-from wpauc_jax.data.tables import SPLITS, FilesRead, RawData, ReadOptions, reject_duplicates
+from wpauc_jax.data.tables import FilesRead, RawData, ReadOptions, reject_duplicates
 from wpauc_jax.data.text import HALF, decoded, has_half, mended
 from wpauc_jax.data.times import ACCEPTED, times_of, unit_of
 

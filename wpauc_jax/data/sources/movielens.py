@@ -15,10 +15,10 @@ from collections.abc import Iterator
 import polars as pl
 
 from wpauc_jax.data.errors import DataError, Rejects
+from wpauc_jax.data.folders import is_visible
 from wpauc_jax.data.sources.blocks import Input, first_line
 from wpauc_jax.data.sources.columns import joined
 from wpauc_jax.data.sources.delimited import Layout, delimited_blocks
-from wpauc_jax.data.sources.folders import is_visible
 from wpauc_jax.data.sources.recbole import inter_blocks, item_blocks
 from wpauc_jax.data.tables import LINE, REST, FilesRead, RawData, ReadOptions
 from wpauc_jax.data.times import unit_of

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from wpauc_jax.data.errors import DataError, Rejects, listed, shown
+from wpauc_jax.data.folders import split_files, visible
 from wpauc_jax.data.sources.blocks import Input, first_line
 from wpauc_jax.data.sources.columns import joined
 from wpauc_jax.data.sources.delimited import Layout, delimited_blocks
-from wpauc_jax.data.sources.folders import split_files, visible
 from wpauc_jax.data.sources.samples import Sample, time_lines
 from wpauc_jax.data.tables import HISTORIES, LINE, REST, FilesRead, RawData, ReadOptions
 from wpauc_jax.data.times import times_of, unit_of

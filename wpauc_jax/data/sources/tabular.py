@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from wpauc_jax.data.errors import DataError, Rejects, listed, shown
+from wpauc_jax.data.folders import TABLES, parts_of, split_files
 from wpauc_jax.data.sources.blocks import first_line
 from wpauc_jax.data.sources.columns import Table, Wanted, bare_table_of, interactions_of, is_header, items_of, table_of
-from wpauc_jax.data.sources.folders import TABLES, parts_of, split_files
 from wpauc_jax.data.tables import HISTORIES, FilesRead, RawData, ReadOptions
 from wpauc_jax.data.text import without_no_words
 from wpauc_jax.data.times import unit_of

@@ -10,19 +10,17 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from wpauc_jax.data.archives import YELP_BUSINESSES, YELP_REVIEWS
 from wpauc_jax.data.errors import DataError, Rejects, shown
 from wpauc_jax.data.sources.blocks import Input
 from wpauc_jax.data.sources.jsonlines import as_text, id_of, json_interactions, json_objects
 from wpauc_jax.data.tables import FilesRead, RawData, ReadOptions, item_table
 
-REVIEWS = "yelp_academic_dataset_review.json"
-BUSINESSES = "yelp_academic_dataset_business.json"
-
 
 def read_yelp(path: pathlib.Path, options: ReadOptions, rejects: Rejects) -> RawData:
     """The data set in the folder `path`. Raises DataError for a missing or malformed file."""
-    reviews, businesses = find_yelp(path, REVIEWS), find_yelp(path, BUSINESSES)
-    for source, name in ((reviews, REVIEWS), (businesses, BUSINESSES)):
+    reviews, businesses = find_yelp(path, YELP_REVIEWS), find_yelp(path, YELP_BUSINESSES)
+    for source, name in ((reviews, YELP_REVIEWS), (businesses, YELP_BUSINESSES)):
         if source is None:
             raise DataError(f"{path} is not the Yelp Open Dataset: it has no {name}")
     assert reviews and businesses

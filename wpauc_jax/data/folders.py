@@ -4,8 +4,8 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+from wpauc_jax.data.dataset import SPLITS
 from wpauc_jax.data.errors import DataError, listed
-from wpauc_jax.data.tables import SPLITS
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson", ".json")  # endings of tables, each plain or gzip
 _WORDS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "test": "test"}

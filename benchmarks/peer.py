@@ -1,0 +1,35 @@
+"""The Hugging Face way as a process beside this one. Needs no JAX."""
+
+import contextlib
+import dataclasses
+import json
+import subprocess
+from typing import Any
+
+from benchmarks.shapes import Shape
+
+
+class Peer:
+    """`benchmarks.peer_hf` as a process."""
+
+    def __init__(self, python: str, shape: Shape, *options: str):
+        command = [python, "-m", "benchmarks.peer_hf", f"--set={json.dumps(dataclasses.asdict(shape))}", *options]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def step(self) -> dict[str, Any]:
+        """One step; it waits between steps. Raises RuntimeError where the process has ended."""
+        assert self._process.stdin and self._process.stdout
+        with contextlib.suppress(BrokenPipeError):  # then it has no answer either
+            self._process.stdin.write("step\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the peer ended with status {self._process.wait()}; its error stands above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):  # it has ended
+            self._process.stdin.close()
+        self._process.wait()
