@@ -89,8 +89,9 @@ def measure(out: pathlib.Path, *, tiny: bool, only: list[str], seconds: float) -
             print(f"out of time; the same command goes on with {', '.join(wanted[number:])}")
             code = 3
             break
-        print(f"{name}: at most {min(left, PARTS[name]):.0f} s", flush=True)
-        found["parts"][name] = run_part(name, tiny=tiny, seconds=min(left, PARTS[name]))
+        most = min(left, PARTS[name] * (5 if tiny else 1))  # a CPU compiles slowly beside others
+        print(f"{name}: at most {most:.0f} s", flush=True)
+        found["parts"][name] = run_part(name, tiny=tiny, seconds=most)
         _write(path, json.dumps(found, indent=1))
         _write(out / "accelerator.md", page(found))
         if name in CHECKS and not found["parts"][name].get("ok"):
