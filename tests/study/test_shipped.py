@@ -15,7 +15,7 @@ from wpauc_jax.study.conduct import conduct
 from wpauc_jax.study.files import read_study
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs" / "studies"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 SMALLER = {
     "data.synthetic.num_users": 60,
     "data.max_history": 4,
