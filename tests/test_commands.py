@@ -115,3 +115,11 @@ def test_a_configuration_of_the_package_is_found_anywhere(tmp_path, monkeypatch)
     assert read("--config=quickstart.py").config.data.source == "synthetic"  # a file of one's own comes first
     with pytest.raises(ConfigError, match="--config='quikstart' does not exist; give a file of configs/"):
         read("--config=quikstart")
+
+
+def test_settings_may_stand_before_the_file_that_they_change(seen):
+    for words in (["--config=quickstart", "--config.seed=3"], ["--config.seed=3", "--config", "quickstart"]):
+        assert read(*words).config.seed == 3
+    commands.main(["wpauc", "sft", "--config=quickstart", "--config.seed=3"])
+    command = command_line.read(seen[0])
+    assert (command.config.mode, command.config.seed, command.config.data.archive) == ("sft", 3, "ml-100k")

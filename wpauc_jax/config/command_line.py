@@ -79,7 +79,7 @@ def read(arguments: Sequence[str]) -> Command:
     """What `arguments` (sys.argv) ask for. Raises ConfigError, in one line, where they cannot be understood."""
     if len(arguments) == 1 and "config" in flags.FLAGS and flags.FLAGS["config"].present:
         return _command(flags.FLAGS, named_file(sys.argv))  # absl's app.run has read the command line already
-    arguments = [in_full(argument) for argument in arguments]
+    arguments = [in_full(argument) for argument in file_first(arguments)]
     check_names(arguments)
     values = flags.FlagValues()
     values.append_flag_values(flags.FLAGS)  # those of the libraries, as --verbosity
@@ -175,6 +175,24 @@ def in_full(argument: str) -> str:
         return argument
     value = expanded(flag, value)
     return f"{flag}={shipped(value) if flag.lstrip('-') == 'config' else value}"
+
+
+def file_first(arguments: Sequence[str]) -> list[str]:
+    """The same words with --config=FILE before its settings, which ml_collections needs; the order is the user's.
+
+    A path that stands in a word of its own joins its flag, so that `in_full` sees it.
+    """
+    program, *words = arguments
+    first: list[str] = []
+    rest: list[str] = []
+    later = iter(words)
+    for word in later:
+        if word in ("--config", "-config", "--workdir", "-workdir"):
+            value = next(later, None)
+            word = word if value is None else f"{word}={value}"
+        is_file = word.lstrip("-").partition("=")[0] == "config" and word.startswith("-")
+        (first if is_file else rest).append(word)
+    return [program, *first, *rest]
 
 
 def shipped(named: str) -> str:
