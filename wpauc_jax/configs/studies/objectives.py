@@ -6,7 +6,7 @@
 An objective is an arm: add a line to ARMS to compare another one. All arms start from one SFT by seed and do as many
 updates on the same rows. docs/theory.md says what each of them is. On the sets of configs/benchmarks.py a learning rate
 is chosen for every arm by validation, all from one grid, with the first seed. Every arm keeps the step that is best by
-validation's NDCG@10; its beginning counts, too. Without an argument the world is that of configs/synthetic.py, under
+validation's NDCG@10; its beginning counts, too. Without an argument the world is that of configs/synthetic.py, about
 five minutes on two cores. Expect SFT going on ahead of all of them there.
 """
 
