@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,14 +104,8 @@ class Peer:
         tokens = tokens.to(self._place["device"])
         legal = {prefix: sorted(after) for prefix, after in self.constraint[0].legal.items()}
         start = self._now()
-        self.policy.generate(
+        self._beams(
             tokens,
-            attention_mask=torch.ones_like(tokens),
-            num_beams=self.shape.group,
-            num_return_sequences=self.shape.group,
-            do_sample=False,
-            max_new_tokens=self.shape.levels + 1,
-            length_penalty=0.0,
             prefix_allowed_tokens_fn=lambda _, ids: legal.get(tuple(ids[self.shape.prompt :].tolist()), [EOS]),
         )
         return {"step_s": self._now() - start, "users": self.shape.users}
@@ -139,6 +134,10 @@ class Peer:
         return Qwen2ForCausalLM(config).to(**self._place).eval()
 
     def _rollout(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self._beams(tokens, logits_processor=self.constraint)
+
+    def _beams(self, tokens: torch.Tensor, **constraint: Any) -> torch.Tensor:
+        """`shape.group` beams behind each prompt, within what `constraint` allows."""
         return self.policy.generate(
             tokens,
             attention_mask=torch.ones_like(tokens),
@@ -147,7 +146,7 @@ class Peer:
             do_sample=False,
             max_new_tokens=self.shape.levels + 1,
             length_penalty=0.0,
-            logits_processor=self.constraint,
+            **constraint,
         )
 
     def _logps(self, model: Qwen2ForCausalLM, sequences: torch.Tensor) -> torch.Tensor:

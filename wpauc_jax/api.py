@@ -10,7 +10,6 @@ recommender.recommend([["50", "172"]], k=5)
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from wpauc_jax import modes
 from wpauc_jax.config import Config, ConfigError, from_config_dict
 from wpauc_jax.config.command_line import shipped
 from wpauc_jax.config.names import with_settings
-from wpauc_jax.config.recorded import recorded_config
+from wpauc_jax.config.recorded import remembered_config
 from wpauc_jax.evaluation.report import format_table, metric_title
 from wpauc_jax.runtime.files import read_json
 from wpauc_jax.runtime.sharding import make_mesh
@@ -110,7 +109,7 @@ class Recommender:
             return cls(open_export(folder))
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} is neither a run's work directory nor an export of one")
-        config = dataclasses.replace(recorded_config(_json(folder / "config.json")), mode="evaluate")
+        config = dataclasses.replace(remembered_config(folder), mode="evaluate")
         with jax.set_mesh(make_mesh(config.mesh)):
             return cls(inner.open_recommender(config, folder, say))
 
@@ -177,10 +176,3 @@ def _config(config: Config | ConfigDict | Path) -> Config:
         return made
     path, _, argument = shipped(os.fspath(config)).partition(":")
     return read_config(path, argument or None)
-
-
-def _json(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is damaged ({error})") from error

@@ -25,9 +25,8 @@ from tests.worlds import (
 from wpauc_jax.config import ConfigError, OptimConfig, RlConfig
 from wpauc_jax.models import ALL_TRAINED, Policy
 from wpauc_jax.models.attention import causal_attention, group_attention, merged, prompt_attention, suffix_attention
-from wpauc_jax.models.decoder import VOCABULARY_BLOCK
 from wpauc_jax.models.kernels import splash_attention
-from wpauc_jax.models.log_partition import log_partition
+from wpauc_jax.models.log_partition import VOCABULARY_BLOCK, log_partition
 from wpauc_jax.training.compact import compact_gradient
 from wpauc_jax.training.optim import make_optimizer
 from wpauc_jax.training.rl import NOBODY, make_rl_step, rl_loss

@@ -6,7 +6,6 @@ are nearest.
 
 import dataclasses
 import difflib
-import json
 import os
 import pathlib
 import re
@@ -19,7 +18,7 @@ from ml_collections import config_flags
 
 from wpauc_jax.config.fields import ConfigError, expanded, from_config_dict, shown, to_config_dict
 from wpauc_jax.config.names import check_name, nearest, setting_names
-from wpauc_jax.config.recorded import recorded_config
+from wpauc_jax.config.recorded import remembered_config
 from wpauc_jax.config.run import MODES, Config
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"  # those that come with the package
@@ -141,17 +140,12 @@ def _command(values: flags.FlagValues, file: str) -> Command:
 def _remembered(arguments: Sequence[str]) -> Config | None:
     """The settings of the run in --workdir; None where no run is named. Raises ConfigError where they are damaged."""
     folder = named(arguments, "workdir")
-    path = pathlib.Path(folder) / "config.json"
-    if not folder or not path.is_file():
+    if not folder or not (pathlib.Path(folder) / "config.json").is_file():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({one_line(error, '')}); give --config, too") from error
-    try:
-        return recorded_config(record)
+        return remembered_config(pathlib.Path(folder))
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}; give --config, too") from error
+        raise ConfigError(f"{error}; give --config, too") from error
 
 
 def check_names(arguments: Sequence[str], group: str = "config", known: Sequence[str] | None = None) -> None:

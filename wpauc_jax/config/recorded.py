@@ -8,6 +8,7 @@ has another spelling now counts as the new one.
 import dataclasses
 import functools
 import json
+import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -61,6 +62,18 @@ def recorded_config(record: Any) -> Config:
     defaults, _ = _known()
     absent = {name: _BEFORE[name] for name in _BEFORE if name not in values}
     return with_settings(Config(), {name: value_of(values, name) for name in values if name in defaults} | absent)
+
+
+def remembered_config(folder: pathlib.Path) -> Config:
+    """The settings that a run keeps in its work directory. Raises ConfigError, with the file, where it has none."""
+    path = folder / "config.json"
+    try:
+        return recorded_config(json.loads(path.read_text(encoding="utf-8")))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} cannot be read ({type(error).__name__}: {reason})") from error
 
 
 def unlike_defaults(record: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -17,18 +17,17 @@ from flax import nnx
 from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.models.attention import causal_attention, group_attention, prompt_attention
 from wpauc_jax.models.cache import PromptCache, Prompts, SuffixCache
-from wpauc_jax.models.dropout import Dropout
+from wpauc_jax.models.dropout import Dropout, dropped
 from wpauc_jax.models.family import Family, vocabulary_table
 from wpauc_jax.models.kernels import cudnn_attention, splash_attention
 from wpauc_jax.models.layers import LAYERS, REMAT
-from wpauc_jax.models.log_partition import log_partition
+from wpauc_jax.models.log_partition import VOCABULARY_BLOCK, log_partition
 from wpauc_jax.models.matmul import project, rows_times_kernel
 from wpauc_jax.models.rope import rope, rope_table
+from wpauc_jax.models.segments import places
 from wpauc_jax.runtime.sharding import constrain
 
 CAUSAL_ATTENTION = {"xla": causal_attention, "cudnn": cudnn_attention, "splash": splash_attention}
-
-VOCABULARY_BLOCK = 8192  # rows of the head that `Decoder.log_partition` multiplies at a time
 
 
 class Attention(nnx.Module):
@@ -150,8 +149,8 @@ class Layer(nnx.Module):
 
     def _finish(self, x: jax.Array, heads: jax.Array, dropout: Dropout | None = None) -> jax.Array:
         """The residual stream [..., D] past attention's heads [..., N, H] and the MLP; what joins it may be dropped."""
-        x = x + _dropped(self.attention.merge(heads), dropout, 0)
-        return constrain(x + _dropped(self.mlp(self.mlp_norm(x)), dropout, 1), "batch")
+        x = x + dropped(self.attention.merge(heads), dropout, 0)
+        return constrain(x + dropped(self.mlp(self.mlp_norm(x)), dropout, 1), "batch")
 
 
 class Decoder(Family):
@@ -190,13 +189,13 @@ class Decoder(Family):
     def hidden(self, tokens_BT: jax.Array, segments_BT: jax.Array | None, dropout: Dropout | None = None) -> jax.Array:
         """A plain causal pass: [B, T, D], normalised, ready for the head; each segment of a row is on its own."""
         table = jnp.asarray(rope_table(self.config, tokens_BT.shape[1]))
-        turns = table if segments_BT is None else table[_places(segments_BT)]
+        turns = table if segments_BT is None else table[places(segments_BT)]
         count = self.config.num_layers
 
         def body(layer: Layer, x: jax.Array, number: jax.Array):
             return layer.prompt(x, turns, segments_BT, dropout and dropout.within(number))
 
-        x = _dropped(self._embed(tokens_BT), dropout, count)
+        x = dropped(self._embed(tokens_BT), dropout, count)
         x, _ = self._run(body, x, jnp.arange(count, dtype=jnp.int32))
         return self.norm(x)
 
@@ -204,7 +203,7 @@ class Decoder(Family):
         """One causal pass over the prompts, kept for the candidates; the last layer runs what is kept and no more."""
         turns = jnp.asarray(rope_table(self.config, prompts.tokens.shape[1]))
         last_layer = self.config.num_layers - 1
-        x = _dropped(self._embed(prompts.tokens), dropout, self.config.num_layers)
+        x = dropped(self._embed(prompts.tokens), dropout, self.config.num_layers)
         kept: tuple = ((), ())  # keys and values of the layers before the last
 
         def prompt(layer: Layer, x: jax.Array, number: jax.Array):
@@ -271,21 +270,9 @@ class Decoder(Family):
         return REMAT[self.config.remat](body)
 
 
-def _dropped(x: jax.Array, dropout: Dropout | None, number: int) -> jax.Array:
-    """`x` after the dropout of a numbered part, if there is any."""
-    return x if dropout is None else constrain(dropout.within(number)(x), "batch")
-
-
 def _by_head(*sides_BTKH: jax.Array) -> list[jax.Array]:
     """A prompt's keys and values as [B, K, T, H]."""
     return [constrain(side.swapaxes(1, 2), "batch", "kv_heads") for side in sides_BTKH]
-
-
-def _places(segments_BT: jax.Array) -> jax.Array:
-    """int32[B, T]: each token's place in its segment, a run of one number."""
-    index = jnp.arange(segments_BT.shape[1], dtype=jnp.int32)[None]
-    begins = jnp.diff(segments_BT, axis=1, prepend=-1) != 0
-    return index - jax.lax.cummax(jnp.where(begins, index, 0), axis=1)
 
 
 def _at(x_BTD: jax.Array, index_BS: jax.Array) -> jax.Array:

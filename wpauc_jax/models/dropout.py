@@ -6,6 +6,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from wpauc_jax.runtime.sharding import constrain
+
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["rate"])
 @dataclasses.dataclass(frozen=True)
@@ -23,3 +25,8 @@ class Dropout:
         """`x` with a share `rate` of its numbers set to 0, the others divided by 1 - rate."""
         keeps = jax.random.bernoulli(self.key, 1.0 - self.rate, x.shape)
         return jnp.where(keeps, x / (1.0 - self.rate), jnp.zeros((), x.dtype))
+
+
+def dropped(x: jax.Array, dropout: Dropout | None, number: int) -> jax.Array:
+    """`x` after the dropout of a numbered part, if there is any."""
+    return x if dropout is None else constrain(dropout.within(number)(x), "batch")

@@ -80,8 +80,7 @@ class Family(nnx.Module):
         """
         hidden = self.hidden(tokens, segments, *([dropout] if dropout else []))
         (B, T, D), M = hidden.shape, starts.shape[1]
-        places = jnp.minimum(starts[..., None] + jnp.arange(count, dtype=jnp.int32).reshape(1, 1, -1), T - 1)
-        return jnp.take_along_axis(hidden, places.reshape(B, M * count, 1), axis=1).reshape(B, M, count, D)
+        return jnp.take_along_axis(hidden, behind(starts, count, T)[..., None], axis=1).reshape(B, M, count, D)
 
     @abc.abstractmethod
     def prefill(self, prompts: Prompts) -> Any:
@@ -103,6 +102,12 @@ class Family(nnx.Module):
         return jax.nn.logsumexp(self.logits(hidden, None), axis=-1)
 
 
+def behind(starts: jax.Array, count: int, length: int) -> jax.Array:
+    """int32[B, M * count]: the `count` places from each of int32[B, M] `starts` on, none beyond a row's last."""
+    places = starts[..., None] + jnp.arange(count, dtype=jnp.int32).reshape(1, 1, -1)
+    return jnp.minimum(places, length - 1).reshape(len(starts), -1)
+
+
 def refuse_shared_keys(config: ModelConfig) -> None:
     """Raises ConfigError where query heads share heads of keys."""
     if config.num_kv_heads != config.num_heads:
@@ -117,3 +122,27 @@ def vocabulary_table(config: ModelConfig, rngs: nnx.Rngs) -> nnx.Param:
     init = nnx.initializers.normal(config.init_std)
     value = init(rngs.params(), (config.vocab_size, config.width), jnp.dtype(config.param_dtype))
     return nnx.Param(value, axes=("vocab", "embed"))
+
+
+def linear(
+    config: ModelConfig,
+    inputs: int,
+    outputs: int,
+    axes: tuple[str, str],
+    rngs: nnx.Rngs,
+    *,
+    bias: bool = True,
+    std: float | None = None,
+) -> nnx.Linear:
+    """A linear map with its logical axes; its weights are drawn with `std`, or else with `model.init_std`."""
+    return nnx.Linear(
+        inputs,
+        outputs,
+        use_bias=bias,
+        kernel_metadata={"axes": axes},
+        bias_metadata={"axes": axes[1:]},
+        kernel_init=nnx.initializers.normal(config.init_std if std is None else std),
+        dtype=jnp.dtype(config.dtype),
+        param_dtype=jnp.dtype(config.param_dtype),
+        rngs=rngs,
+    )

@@ -5,6 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+VOCABULARY_BLOCK = 8192  # rows of a head that the families multiply at a time
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def log_partition(hidden_RD: jax.Array, table_VD: jax.Array, block_size: int) -> jax.Array:

@@ -20,9 +20,8 @@ from flax import nnx
 from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.models.cache import Prompts, SuffixCache
 from wpauc_jax.models.decoder import RMSNorm
-from wpauc_jax.models.dropout import Dropout
-from wpauc_jax.models.family import refuse_shared_keys
-from wpauc_jax.models.sequential.encoder import dropped, linear
+from wpauc_jax.models.dropout import Dropout, dropped
+from wpauc_jax.models.family import behind, linear, refuse_shared_keys
 from wpauc_jax.models.tied import TiedFamily
 from wpauc_jax.runtime.sharding import constrain
 
@@ -198,8 +197,7 @@ class T5(TiedFamily):
         # A token that is no prompt's is read by nobody; it sees itself, so that its state is a number.
         seen = (together & prompt_BMT.any(axis=1)[:, None]) | jnp.eye(T, dtype=bool)[None]
         encoded = self._encode(tokens, seen, dropout and dropout.within(0))
-        places = jnp.minimum(starts[..., None] + jnp.arange(count, dtype=jnp.int32).reshape(1, 1, -1), T - 1)
-        answers = jnp.take_along_axis(tokens, places.reshape(B, -1), axis=1).reshape(B, M, count)
+        answers = jnp.take_along_axis(tokens, behind(starts, count, T), axis=1).reshape(B, M, count)
         answers = answers.at[..., 0].set(START)
         unseen = _mask(jnp.repeat(prompt_BMT, count, axis=1)[:, None])
         return self._decode(answers, encoded, unseen, None, dropout and dropout.within(1))[0]

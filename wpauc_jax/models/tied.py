@@ -6,10 +6,8 @@ from flax import nnx
 
 from wpauc_jax.config import ModelConfig
 from wpauc_jax.models.family import Family, vocabulary_table
-from wpauc_jax.models.log_partition import log_partition
+from wpauc_jax.models.log_partition import VOCABULARY_BLOCK, log_partition
 from wpauc_jax.runtime.sharding import constrain
-
-_VOCABULARY_BLOCK = 8192  # rows of the table that `log_partition` multiplies at a time
 
 
 class TiedFamily(Family):
@@ -32,8 +30,7 @@ class TiedFamily(Family):
     def log_partition(self, hidden: jax.Array) -> jax.Array:
         """float32[...]: the log of the softmax's sum over the whole vocabulary, whose logits are never held."""
         rows = hidden.reshape(-1, hidden.shape[-1])
-        table = self.embed[...].astype(hidden.dtype)
-        return log_partition(rows, table, _VOCABULARY_BLOCK).reshape(hidden.shape[:-1])
+        return log_partition(rows, self._table(hidden.dtype), VOCABULARY_BLOCK).reshape(hidden.shape[:-1])
 
     def _table(self, dtype: jax.typing.DTypeLike) -> jax.Array:
         return constrain(self.embed[...].astype(dtype), "vocab", "width")

@@ -31,7 +31,9 @@ def main(arguments: Sequence[str]) -> int:
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    keep_programs(default_cache() / "programs")
+    problem = keep_programs(default_cache() / "programs")
+    if problem:
+        say(f"warning: {problem}")
     try:
         listener = _listener(args.host, args.port)
         recommender = Recommender.load(args.path, say=say)

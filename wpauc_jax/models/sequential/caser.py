@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from wpauc_jax.config import ModelConfig
-from wpauc_jax.models.dropout import Dropout
-from wpauc_jax.models.sequential.encoder import SequenceEncoder, dropped, linear
+from wpauc_jax.models.dropout import Dropout, dropped
+from wpauc_jax.models.family import linear
+from wpauc_jax.models.sequential.encoder import SequenceEncoder
 
 
 class Caser(SequenceEncoder):

@@ -17,7 +17,6 @@ from wpauc_jax.models.cache import Prompts
 from wpauc_jax.models.dropout import Dropout
 from wpauc_jax.models.family import refuse_shared_keys
 from wpauc_jax.models.tied import TiedFamily
-from wpauc_jax.runtime.sharding import constrain
 
 
 @jax.tree_util.register_dataclass
@@ -68,30 +67,6 @@ class SequenceEncoder(TiedFamily):
         )
 
 
-def linear(
-    config: ModelConfig,
-    inputs: int,
-    outputs: int,
-    axes: tuple[str, str],
-    rngs: nnx.Rngs,
-    *,
-    bias: bool = True,
-    std: float | None = None,
-) -> nnx.Linear:
-    """A linear map with its logical axes; its weights are drawn with `std`, or else with `model.init_std`."""
-    return nnx.Linear(
-        inputs,
-        outputs,
-        use_bias=bias,
-        kernel_metadata={"axes": axes},
-        bias_metadata={"axes": axes[1:]},
-        kernel_init=nnx.initializers.normal(config.init_std if std is None else std),
-        dtype=jnp.dtype(config.dtype),
-        param_dtype=jnp.dtype(config.param_dtype),
-        rngs=rngs,
-    )
-
-
 def layer_norm(config: ModelConfig, width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """Ba et al., arXiv 1607.06450."""
     return nnx.LayerNorm(
@@ -103,20 +78,3 @@ def layer_norm(config: ModelConfig, width: int, rngs: nnx.Rngs) -> nnx.LayerNorm
         param_dtype=jnp.dtype(config.param_dtype),
         rngs=rngs,
     )
-
-
-def dropped(x: jax.Array, dropout: Dropout | None, number: int) -> jax.Array:
-    """`x` after the dropout of a numbered part, if there is any."""
-    return x if dropout is None else constrain(dropout.within(number)(x), "batch")
-
-
-def places(segments: jax.Array) -> jax.Array:
-    """int32[B, T]: each token's place in its segment."""
-    index = jnp.arange(segments.shape[1], dtype=jnp.int32)[None]
-    return index - jax.lax.cummax(jnp.where(begins(segments), index, 0), axis=1)
-
-
-def begins(segments: jax.Array) -> jax.Array:
-    """bool[B, T]: where a segment begins."""
-    before = jnp.concatenate([segments[:, :1] - 1, segments[:, :-1]], axis=1)
-    return segments != before

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from wpauc_jax.config import ModelConfig
-from wpauc_jax.models.dropout import Dropout
-from wpauc_jax.models.sequential.encoder import SequenceEncoder, begins, dropped, linear
+from wpauc_jax.models.dropout import Dropout, dropped
+from wpauc_jax.models.family import linear
+from wpauc_jax.models.segments import begins
+from wpauc_jax.models.sequential.encoder import SequenceEncoder
 
 
 class Gru(nnx.Module):
