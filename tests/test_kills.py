@@ -317,7 +317,7 @@ def content(path: pathlib.Path) -> object:
         results = json.loads(path.read_text())
         for facts in results["evaluated"].values():
             del facts["parameters"]  # the hash of files whose names a library draws; `checkpoint` compares their arrays
-        del results["made_with"]  # the command, which names the folder
+        results.pop("made_with", None)  # the command, which names the folder; results of an older version have none
         return results
     if path.name == "report.html":  # made of the results, the command and the times among them
         return "a page" if path.read_text().rstrip().endswith("</html>") else "half a page"
