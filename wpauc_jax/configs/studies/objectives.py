@@ -27,7 +27,7 @@ SETS = {
     "eval.num_beams": 50,
     "eval.select": "ndcg@10",
 }
-RATES = (1e-4, 3e-4, 1e-3)
+RATES = (3e-5, 1e-4, 3e-4)
 EXACT: dict[str, Any] = {"rl.estimator": "exact"}
 ARMS: dict[str, dict[str, Any]] = {
     "sft_on": {"mode": "sft", "sft.start_from": SHARED_SFT, "rl.rows": "same"},
