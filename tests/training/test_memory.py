@@ -7,7 +7,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tests.worlds import tiny_policy
 from wpauc_jax.config import MeshConfig, OptimConfig
 from wpauc_jax.runtime.sharding import make_mesh
-from wpauc_jax.training.memory import memory_table, state_bytes, tree_bytes
+from wpauc_jax.training.memory import memory_line, memory_table, state_bytes, tree_bytes
 from wpauc_jax.training.optim import make_optimizer
 from wpauc_jax.training.state import init_state
 
@@ -53,3 +53,10 @@ def test_what_is_cut_counts_with_its_piece():
 def test_the_table_ends_with_the_whole():
     lines = memory_table({"parameters": 2**30, "moments": 2**31}, 4 * 2**30)
     assert [line.split()[-2] for line in lines] == ["1.000", "2.000", "1.000", "4.000"]
+
+
+def test_the_line_says_the_sum_and_the_parts():
+    line = memory_line("rl", {"parameters": 2**30, "moments": 2**31, "frozen parameters": 3 * 2**20})
+    assert line.startswith(
+        "rl holds 3.0 GiB on each device: parameters 1.0 GiB, moments 2.0 GiB, frozen parameters 3.0 MiB."
+    )

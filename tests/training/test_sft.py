@@ -139,7 +139,8 @@ def test_the_average_follows_the_parameters():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.answering, average)
     plain = trained(SftConfig(), steps=8)[-1]
     assert plain.average is None and plain.answering is plain.params
-    jax.tree.map(np.testing.assert_array_equal, plain.params, states[-1].params)  # the average changes no update
+    # The average changes no update. These are two programs, so the last bit may differ.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain.params, states[-1].params)
 
 
 def test_what_dropout_draws_is_a_function_of_seed_and_step():

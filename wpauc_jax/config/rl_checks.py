@@ -203,6 +203,11 @@ def _check_compact(rl: Any) -> None:
         raise ConfigError(
             f"rl.dead_groups='compact' needs rl.nll=0 (it is {rl.nll}): every target's likelihood has a gradient"
         )
+    if rl.microbatches > 1:
+        raise ConfigError(
+            f"rl.dead_groups='compact' needs rl.microbatches=1 (it is {rl.microbatches}): it looks for living "
+            "groups in the whole batch"
+        )
     if rl.dropout > 0:
         raise ConfigError(
             f"rl.dead_groups='compact' needs rl.dropout=0 (it is {rl.dropout}): it runs prompts twice, and each "

@@ -42,6 +42,9 @@ class StageConfig(Checked):
     """What SFT and RL share: durations, selection, optimiser."""
 
     batch_size: int = at_least(64, 1, 65_536)  # rows of a step
+    # In how many parts, one after another, a step takes its rows. The update is that of the whole batch. More parts
+    # need less memory. Each part draws candidates and dropout of its own.
+    microbatches: int = at_least(1, 1, 65_536)
     # Passes over the rows. 0: no step, the first parameters are the best; mode=all then leaves RL out.
     epochs: float = at_least(1.0, 0.0, 1e6)
     steps: int = at_least(0, 0)  # how many steps; 0: as many as the epochs take
@@ -55,6 +58,14 @@ class StageConfig(Checked):
     dropout: float = share(0.0, whole=False)
     faults: FaultConfig = FaultConfig()
     optim: OptimConfig = OptimConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size % self.microbatches:
+            raise ConfigError(
+                f"{self._section}microbatches={self.microbatches} does not divide {self._section}batch_size="
+                f"{self.batch_size}; the parts must be of one size"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +104,11 @@ class SftConfig(StageConfig, section="sft."):
             raise ConfigError(
                 f"sft.prefix_loss={self.prefix_loss} needs sft.loss='catalog' (it is {self.loss!r}) and "
                 f"sft.label_smoothing=0 (it is {self.label_smoothing}): it is made of the plain losses of items' tokens"
+            )
+        if self.prefix_loss and self.microbatches > 1:
+            raise ConfigError(
+                f"sft.prefix_loss={self.prefix_loss} needs sft.microbatches=1 (it is {self.microbatches}): its weights "
+                "look at the whole batch"
             )
         if not self.prefix_loss and self.prefix_eta != 1.0:
             raise ConfigError(
@@ -174,6 +190,11 @@ class RlConfig(StageConfig, section="rl."):
     ref_sync_steps: int = at_least(0, 0)  # every so many steps the reference moves towards the policy; 0: never
     ref_sync_mix: float = share(0.6)  # the policy's share in the moved reference
     optim: OptimConfig = OptimConfig(learning_rate=1e-4, max_grad_norm=0.3)
+
+    @property
+    def term_weights(self) -> tuple[float, ...]:
+        """The weights of the terms of the loss: the objective, and the targets' likelihood where it joins."""
+        return (1.0, self.nll) if self.nll else (1.0,)
 
     @property
     def anchor_rank(self) -> int:

@@ -46,11 +46,10 @@ def first_model(
 
 def check_mesh(config: Config, model: ModelConfig) -> None:
     """Raises ConfigError for a size of the model, or of a stage's batches, that the mesh does not divide."""
-    batch_sizes = {
-        "sft.batch_size": config.sft.batch_size,
-        "rl.batch_size": config.rl.batch_size,
-        "eval.batch_size": config.eval.batch_size,
-    }
+    batch_sizes = {"eval.batch_size": config.eval.batch_size}
+    for name, stage in (("sft", config.sft), ("rl", config.rl)):
+        setting = f"{name}.batch_size" + (f" / {name}.microbatches" if stage.microbatches > 1 else "")
+        batch_sizes[setting] = stage.batch_size // stage.microbatches
     check_sizes(model, batch_sizes)
 
 

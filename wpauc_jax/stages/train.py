@@ -32,6 +32,7 @@ from wpauc_jax.training.checkpoint import (
     load_params,
 )
 from wpauc_jax.training.loop import Plan, fit
+from wpauc_jax.training.memory import memory_line, state_bytes, tree_bytes
 from wpauc_jax.training.optim import make_optimizer
 from wpauc_jax.training.rl import make_rl_step
 from wpauc_jax.training.sft import SFT_SCORING, make_sft_step
@@ -70,7 +71,7 @@ def run_sft(work: Workspace, say: Say = tell) -> int:
     )
     _tell_of_a_new_start(work, "sft", say)
     state = init_state(_start_of_sft(work, say), optimizer, average=settings.ema > 0)
-    return _run(work, "sft", state, step, batches, plan, settings, identity)
+    return _run(work, "sft", state, step, batches, plan, settings, identity, say)
 
 
 def _start_of_sft(work: Workspace, say: Say) -> Params:
@@ -118,7 +119,7 @@ def run_rl(work: Workspace, say: Say = tell) -> int:
     )
     state = init_state(params, optimizer, reference=settings.kl_coef > 0, average=settings.ema > 0)
     _tell_of_a_new_start(work, "rl", say)
-    return _run(work, "rl", state, step, batches, plan, settings, identity)
+    return _run(work, "rl", state, step, batches, plan, settings, identity, say)
 
 
 def _later(work: Workspace) -> Later | None:
@@ -183,8 +184,11 @@ def _run(
     plan: Plan,
     settings: StageConfig,
     identity: Mapping[str, Any],
+    say: Say,
 ) -> int:
     folder = work.folder / name
+    frozen = tree_bytes(work.frozen)
+    say(memory_line(name, state_bytes(state) | ({"frozen parameters": frozen} if frozen else {})))
     trained_with = {"identity": identity, "settings": settings_of(work.config)}
     with (
         Checkpoints(

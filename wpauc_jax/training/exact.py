@@ -31,6 +31,7 @@ from wpauc_jax.objectives.masked import total
 from wpauc_jax.runtime.sharding import constrain
 from wpauc_jax.training.groups import distinct_first_codes, dropout_of, target_logps
 from wpauc_jax.training.judge import Judge, targets_of
+from wpauc_jax.training.parts import Totals
 from wpauc_jax.training.state import Metrics
 from wpauc_jax.training.teaching import exact_ranks, teaching_metrics
 
@@ -39,7 +40,7 @@ Loss = Callable[[jax.Array], Total]  # of log-probabilities of the targets [B]
 Objective = Callable[[Ranker, Params, Prefilled, RlBatch, jax.Array, RlConfig], tuple[Loss, Metrics]]
 
 
-def exact_loss(
+def exact_terms(
     ranker: Ranker,
     params: Params,
     *,
@@ -48,8 +49,8 @@ def exact_loss(
     key: jax.Array,
     config: RlConfig,
     judge: Judge,
-) -> tuple[jax.Array, Metrics]:
-    """The loss of B users' targets, with `rl.nll` times their negative log-likelihood, and what it tells.
+) -> tuple[Totals, Metrics]:
+    """The loss of B users' targets and, with `rl.nll`, their negative log-likelihood; and what they tell.
 
     Dropout alone draws with the key. There is no KL term, so `ref_params` are None, and the reward is binary.
     """
@@ -57,21 +58,21 @@ def exact_loss(
     each = target_logps(ranker, params, asked, targets_of(batch, config))
     logps = each[:, 0] if config.targets == 1 else jax.nn.logsumexp(each, axis=1)
     objective, metrics = OBJECTIVES[config.kind](ranker, params, asked, batch, logps, config)
-    nll = gce_loss(logps, q=0.0).mean()
+    nll = gce_loss(logps, q=0.0)
 
     def loss_of(logps: jax.Array) -> jax.Array:
         return objective(logps).mean()
 
-    loss = loss_of(logps) + config.nll * nll if config.nll else loss_of(logps)
-    metrics |= {"loss": loss, "nll": nll, "target_mass": _of_possible(jnp.exp(logps), logps)}
+    totals = (objective(logps), nll) if config.nll else (objective(logps),)
+    metrics |= {"nll": nll.mean(), "target_mass": _of_possible(jnp.exp(logps), logps)}
     ranks = exact_ranks(ranker, params, asked, batch.target)
     if ranks is None:
-        return loss, metrics
+        return totals, metrics
     told, together = jax.lax.stop_gradient((each, logps))
     slopes = jax.grad(loss_of)(together) - config.nll / len(together)
     pushes = slopes[:, None] * jnp.exp(told - together[:, None])
     metrics.setdefault("hit_rate", _of_possible(ranks < config.list_length, told[:, 0]))
-    return loss, metrics | teaching_metrics(ranks, pushes, told, ~jnp.isneginf(told))
+    return totals, metrics | teaching_metrics(ranks, pushes, told, ~jnp.isneginf(told))
 
 
 def _of_possible(values: jax.Array, logps: jax.Array) -> jax.Array:

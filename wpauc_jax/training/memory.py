@@ -40,6 +40,19 @@ def memory_table(parts: dict[str, int], whole: float) -> list[str]:
     return [f"{name:<{width}}  {size / 2**30:8.3f} GiB" for name, size in rows]
 
 
+def memory_line(stage: str, parts: dict[str, int]) -> str:
+    """What a stage holds on each device all the time."""
+    told = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
+    return (
+        f"{stage} holds {_size(sum(parts.values()))} on each device: {told}. Activations come on top of this; "
+        "mode=compile_check says how much they take"
+    )
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
 def _bytes(leaf: Any) -> int:
     shape: Iterable[int] = leaf.shape
     if leaf.sharding is not None:

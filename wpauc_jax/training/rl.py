@@ -25,9 +25,10 @@ from wpauc_jax.models import ALL_TRAINED, Frozen, Params
 from wpauc_jax.objectives import gce_loss
 from wpauc_jax.runtime.sharding import constrain_state, constrain_whole
 from wpauc_jax.training.compact import compact_gradient
-from wpauc_jax.training.exact import exact_loss
+from wpauc_jax.training.exact import exact_terms
 from wpauc_jax.training.groups import Pushed, dropout_of, group_sums, groups_of, rolled_out, target_logps
 from wpauc_jax.training.judge import Judge
+from wpauc_jax.training.parts import Totals, gradient_in_parts, weighted_mean
 from wpauc_jax.training.state import Metrics, Step, TrainState, check_dropout, updated
 from wpauc_jax.training.teaching import exact_ranks, listed_ranks, teaching_metrics
 
@@ -75,7 +76,7 @@ def make_rl_step(
             f"rl.sibling_depth={config.sibling_depth}: items have at most {ranker.trie.depth} tokens, so no two share "
             f"as many; set rl.sibling_mix=0 or a smaller depth"
         )
-    gradient = GRADIENTS[config.dead_groups]
+    gradient = GRADIENTS[config.dead_groups] if config.microbatches == 1 else accumulated_gradient
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(
@@ -104,11 +105,13 @@ def rl_loss(
     judge: Judge = NOBODY,
 ) -> tuple[jax.Array, Metrics]:
     """The loss of B users and what it tells."""
-    estimate = ESTIMATORS[config.estimator]
-    return estimate(ranker, params, ref_params=ref_params, batch=batch, key=key, config=config, judge=judge)
+    terms = ESTIMATORS[config.estimator]
+    totals, metrics = terms(ranker, params, ref_params=ref_params, batch=batch, key=key, config=config, judge=judge)
+    loss = weighted_mean(totals, config.term_weights)
+    return loss, metrics | {"loss": loss}
 
 
-def group_loss(
+def group_terms(
     ranker: Ranker,
     params: Params,
     *,
@@ -117,8 +120,8 @@ def group_loss(
     key: jax.Array,
     config: RlConfig,
     judge: Judge,
-) -> tuple[jax.Array, Metrics]:
-    """The loss of B users' groups, with `rl.nll` times their targets' negative log-likelihood."""
+) -> tuple[Totals, Metrics]:
+    """The loss of B users' groups and, with `rl.nll`, their targets' negative log-likelihood; and what they tell."""
     asked = ranker.prefill(params, batch.prompts, dropout_of(config, key))
     items = rolled_out(ranker, params, asked, batch, key, config)
     ref_logps = None
@@ -129,12 +132,12 @@ def group_loss(
     ranks = exact_ranks(ranker, params, asked, batch.target)
     ranks = listed_ranks(pushed.scores, items, batch.target) if ranks is None else ranks
     if not config.nll:
-        return sums.loss.mean(), metrics | teaching_metrics(ranks, pushed.pushes, pushed.scores, pushed.valid)
+        return (sums.loss,), metrics | teaching_metrics(ranks, pushed.pushes, pushed.scores, pushed.valid)
     logps = target_logps(ranker, params, asked, groups.targets)
-    nll = gce_loss(logps, q=0.0).mean()
-    loss = sums.loss.mean() + config.nll * nll
+    nll = gce_loss(logps, q=0.0)
     share = config.nll * sums.loss.count / logps.size
-    return loss, metrics | _with_likelihood(ranks, pushed, groups.targets, logps, share) | {"loss": loss, "nll": nll}
+    told = _with_likelihood(ranks, pushed, groups.targets, logps, share)
+    return (sums.loss, nll), metrics | told | {"nll": nll.mean()}
 
 
 def _with_likelihood(
@@ -152,8 +155,8 @@ def _with_likelihood(
     )
 
 
-# By `rl.estimator`: the loss of a batch, as `rl_loss`.
-ESTIMATORS = {"sampled": group_loss, "exact": exact_loss}
+# By `rl.estimator`: the terms of a batch's loss, one for each of `config.term_weights`, and metrics.
+ESTIMATORS = {"sampled": group_terms, "exact": exact_terms}
 
 
 def full_gradient(
@@ -175,6 +178,35 @@ def full_gradient(
 
     (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trained)
     return grads, metrics
+
+
+def accumulated_gradient(
+    ranker: Ranker,
+    trained: Params,
+    frozen: Frozen,
+    *,
+    ref_params: Params | None,
+    batch: RlBatch,
+    key: jax.Array,
+    config: RlConfig,
+    judge: Judge,
+) -> tuple[Params, Metrics]:
+    """As `full_gradient`, with the users in `rl.microbatches` parts. Each part draws with a key of its own."""
+
+    def terms(trained: Params, batch: RlBatch, number: jax.Array) -> tuple[Totals, Metrics]:
+        return ESTIMATORS[config.estimator](
+            ranker,
+            ranker.policy.gathered(frozen.join(trained)),
+            ref_params=ref_params,
+            batch=batch,
+            key=jax.random.fold_in(key, number),
+            config=config,
+            judge=judge,
+        )
+
+    weights = config.term_weights
+    totals, grads, metrics = gradient_in_parts(terms, trained, batch, parts=config.microbatches, weights=weights)
+    return grads, metrics | {"loss": weighted_mean(totals, weights)}
 
 
 # By `rl.dead_groups`: whether groups without a hit or without a miss take part in the update's passes.

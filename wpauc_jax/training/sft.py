@@ -1,7 +1,7 @@
 """Supervised fine-tuning: a step that predicts every next item of each sequence in one causal pass."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,11 @@ import optax
 from wpauc_jax.batches.types import SftBatch
 from wpauc_jax.config import SftConfig
 from wpauc_jax.decode import Ranker
-from wpauc_jax.models import ALL_TRAINED, Dropout, Frozen, Params, Policy
-from wpauc_jax.objectives import prefix_loss
+from wpauc_jax.models import ALL_TRAINED, Dropout, Frozen, Params
+from wpauc_jax.objectives import Total, prefix_loss
 from wpauc_jax.runtime.sharding import constrain_state, constrain_whole
 from wpauc_jax.training.answers import answer_loss
+from wpauc_jax.training.parts import Totals, gradient_in_parts, weighted_mean
 from wpauc_jax.training.state import Metrics, Step, TrainState, check_dropout, updated
 
 DEFAULT = SftConfig()
@@ -51,7 +52,7 @@ def make_sft_step(
     Raises ConfigError for dropout in a family of models that takes none.
     """
     check_dropout(ranker.policy, "sft", config.dropout)
-    tasks = config.tasks
+    names, weights = list(config.tasks), (1.0, *config.tasks.values())
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(
@@ -60,28 +61,74 @@ def make_sft_step(
         policy, key = ranker.policy, jax.random.fold_in(jax.random.key(seed), state.step)
         dropout = Dropout(key, config.dropout) if config.dropout else None
 
-        def mean_loss(trained: Params) -> tuple[jax.Array, Metrics]:
-            params = policy.gathered(frozen.join(trained))
-            total, count = sft_loss(
-                ranker,
-                params,
-                batch,
-                dropout=dropout and dropout.within(0),
-                smoothing=config.label_smoothing,
-                prefixes=(config.prefix_loss, config.prefix_eta),
-            )
-            value = total / jnp.maximum(count, 1.0)
-            of_tasks = {}
-            for number, (task, weight) in enumerate(tasks.items(), start=1):
-                of_tasks[task] = _task_loss(policy, params, batch, task, dropout and dropout.within(number))
-                value += weight * of_tasks[task]
-            return value, {"targets": count, **of_tasks}
+        def joined(trained: Params) -> Params:
+            return policy.gathered(frozen.join(trained))
 
-        (value, metrics), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        metrics |= {"loss": value, "grad_norm": optax.tree.norm(grads)}
+        def history(params: Params, batch: SftBatch, dropout: Dropout | None) -> Total:
+            smoothing, prefixes = config.label_smoothing, (config.prefix_loss, config.prefix_eta)
+            return Total(*sft_loss(ranker, params, batch, dropout=dropout, smoothing=smoothing, prefixes=prefixes))
+
+        def task(name: str, params: Params, batch: SftBatch, dropout: Dropout | None) -> Total:
+            return Total(*answer_loss(policy, params, batch.tasks[name], dropout))
+
+        terms: list[Term] = [history, *(functools.partial(task, name) for name in names)]
+        drops = [dropout and dropout.within(number) for number in range(len(terms))]
+        if config.microbatches == 1:
+            totals, grads = _gradient(terms, weights, joined, state.params, batch, drops)
+        else:
+            totals, grads = _gradient_in_parts(terms, weights, joined, state.params, batch, drops, config.microbatches)
+        metrics = {"targets": totals[0].count}
+        metrics |= {name: of_task.mean() for name, of_task in zip(names, totals[1:], strict=True)}
+        metrics |= {"loss": weighted_mean(totals, weights), "grad_norm": optax.tree.norm(grads)}
         return constrain_state(updated(state, optimizer, grads, ema=config.ema)), constrain_whole(metrics)
 
     return Step(step, frozen, ranker, np.uint32(seed))
+
+
+Term = Callable[[Params, SftBatch, Dropout | None], Total]
+
+
+def _gradient(
+    terms: Sequence[Term],
+    weights: Sequence[float],
+    joined: Callable[[Params], Params],
+    trained: Params,
+    batch: SftBatch,
+    drops: Sequence[Dropout | None],
+) -> tuple[Totals, Params]:
+    """The terms of the loss, and its gradient. `joined` gives all parameters, of the trained ones."""
+
+    def loss(trained: Params) -> tuple[jax.Array, Totals]:
+        params = joined(trained)
+        totals = tuple(term(params, batch, dropout) for term, dropout in zip(terms, drops, strict=True))
+        return weighted_mean(totals, weights), totals
+
+    (_, totals), grads = jax.value_and_grad(loss, has_aux=True)(trained)
+    return totals, grads
+
+
+def _gradient_in_parts(
+    terms: Sequence[Term],
+    weights: Sequence[float],
+    joined: Callable[[Params], Params],
+    trained: Params,
+    batch: SftBatch,
+    drops: Sequence[Dropout | None],
+    parts: int,
+) -> tuple[Totals, Params]:
+    """The same, term after term, each with the rows in parts."""
+    totals: Totals = ()
+    grads = jax.tree.map(jnp.zeros_like, trained)
+    for term, weight, dropout in zip(terms, weights, drops, strict=True):
+
+        def of_part(
+            trained: Params, rows: SftBatch, number: jax.Array, term: Term = term, dropout: Dropout | None = dropout
+        ) -> tuple[Totals, Metrics]:
+            return (term(joined(trained), rows, dropout and dropout.within(number)),), {}
+
+        found, more, _ = gradient_in_parts(of_part, trained, batch, parts=parts, weights=(weight,))
+        totals, grads = (*totals, *found), jax.tree.map(jnp.add, grads, more)
+    return totals, grads
 
 
 def sft_loss(
@@ -114,9 +161,3 @@ def sft_loss(
     if weight:
         total += weight * count * prefix_loss(losses, eta=eta, where=is_token)
     return total, count
-
-
-def _task_loss(policy: Policy, params: Params, batch: SftBatch, task: str, dropout: Dropout | None) -> jax.Array:
-    """The mean loss of an alignment task over its answers' tokens."""
-    total, count = answer_loss(policy, params, batch.tasks[task], dropout)
-    return total / jnp.maximum(count, 1.0)
