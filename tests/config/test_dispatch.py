@@ -39,6 +39,7 @@ DICTS = {
     "rl.optim.first_moment": "wpauc_jax.training.optim.FIRST_MOMENT",
     "sft.faults.action": "wpauc_jax.training.loop.FAULT_ACTIONS",
     "sft.loss": "wpauc_jax.training.sft.SFT_SCORING",
+    "sft.objective": "wpauc_jax.training.sft.OBJECTIVES",
     "rl.faults.action": "wpauc_jax.training.loop.FAULT_ACTIONS",
     "rl.rows": "wpauc_jax.stages.workspace.RL_ROWS",
     "rl.negatives": "wpauc_jax.decode.groups.NEGATIVES",

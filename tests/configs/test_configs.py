@@ -20,6 +20,7 @@ ALL = [
     "benchmarks.py:industrial",
     "benchmarks.py:yelp",
     "baselines.py:sasrec-movielens",
+    "baselines.py:gsasrec-movielens",
     "baselines.py:hstu-office",
     "baselines.py:gru4rec-industrial",
     "baselines.py:caser-yelp",

@@ -1,23 +1,14 @@
 """Which settings of RL go together. A setting that has no effect beside another one is refused, never ignored."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from wpauc_jax.config.fields import ConfigError
+from wpauc_jax.config.useless import Useless, refuse_useless
 
 KINDS_OF = {  # by `rl.estimator`: each `rl.kind` that it knows
     "sampled": ("grpo", "dapo", "gspo", "dr_grpo"),
     "exact": ("grpo", "dr_grpo", "gce", "soft_topk"),
 }
-
-
-class Useless(NamedTuple):
-    """Settings without an effect: where, why, and the one value of each that is let pass there."""
-
-    where: Callable[[Any], bool]
-    what: str  # the other setting, as the user gives it
-    why: str  # empty where `what` says it
-    values: Mapping[str, Any]
 
 
 _EXACT = "rl.estimator='exact'"
@@ -95,9 +86,7 @@ USELESS = (
 def check_rl(rl: Any) -> None:
     """Raises ConfigError for settings of RL that cannot go together, or of which one has no effect."""
     _check_kind(rl)
-    for case in USELESS:
-        if case.where(rl):
-            _refuse_useless(rl, case)
+    refuse_useless(rl, "rl", USELESS)
     if rl.searches_groups:
         _check_group(rl)
     _check_rewards(rl)
@@ -121,16 +110,6 @@ def _check_kind(rl: Any) -> None:
             f"rl.kind={rl.kind!r} is none of rl.estimator={rl.estimator!r}, which knows {', '.join(known)}; "
             f"set one of these, or rl.estimator={other!r}"
         )
-
-
-def _refuse_useless(rl: Any, case: Useless) -> None:
-    for name, value in case.values.items():
-        given = getattr(rl, name)
-        if given != value:
-            raise ConfigError(
-                f"rl.{name}={given!r} means nothing where {case.what}{case.why and f', {case.why}'}; "
-                f"set rl.{name}={value!r}"
-            )
 
 
 def _check_group(rl: Any) -> None:

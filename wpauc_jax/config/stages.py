@@ -5,6 +5,7 @@ import os
 
 from wpauc_jax.config.fields import Checked, ConfigError, a_path, above, ascending, at_least, choice, share, shown
 from wpauc_jax.config.rl_checks import check_rl
+from wpauc_jax.config.sft_checks import check_sft
 
 _MOST_AT_ONCE = 2**24  # lists times items in a list: what one step or one batch holds
 
@@ -75,6 +76,16 @@ class SftConfig(StageConfig, section="sft."):
     start_from: str = a_path()  # begin at the best SFT of this other work directory; empty: at the first parameters
     # What the next token is compared with. catalog: the tokens that go on to an item; lm: the whole vocabulary.
     loss: str = choice("catalog", "lm", renamed={"catalogue": "catalog"})
+    # loss=catalog with one token an item: how the scores of items make a loss. cross_entropy: a softmax over the
+    # catalog. gbce and bpr: against `negatives` items drawn evenly (gSASRec, BPR). sl_at_k: cross-entropy times soft
+    # Recall@target_k. opauc: against the top `beta` of the negatives. pairwise: against TAWin's window of negatives.
+    objective: str = choice("cross_entropy", "gbce", "bpr", "sl_at_k", "opauc", "pairwise")
+    negatives: int = at_least(256, 1, 100_000)  # gbce, bpr: how many items are drawn for each target
+    calibration: float = share(0.75)  # gbce: 0 is binary cross-entropy, 1 makes up for the items that are not drawn
+    target_k: int = at_least(3, 1, 10_000)  # sl_at_k, pairwise: the K of the Recall@K that is aimed at
+    softness: float = above(1.0, 0.0, 1e9)  # sl_at_k: the width of the comparison, in units of log-probability
+    temperature: float = above(1.0, 0.0, 1e9)  # pairwise: the width of the window, in ranks
+    beta: float = above(0.1, 0.0, 1.0)  # opauc: the highest false positive rate
     # Where the history is left out of the ranking: leave the items of the prompt out of the loss's softmax, too. It
     # has no effect where every item is ranked.
     exclude_history: bool = False
@@ -95,25 +106,7 @@ class SftConfig(StageConfig, section="sft."):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.label_smoothing and self.loss != "catalog":
-            raise ConfigError(
-                f"sft.label_smoothing={self.label_smoothing} needs sft.loss='catalog' (it is {self.loss!r}): it is "
-                "shared among the tokens that go on to an item"
-            )
-        if self.prefix_loss and (self.loss != "catalog" or self.label_smoothing):
-            raise ConfigError(
-                f"sft.prefix_loss={self.prefix_loss} needs sft.loss='catalog' (it is {self.loss!r}) and "
-                f"sft.label_smoothing=0 (it is {self.label_smoothing}): it is made of the plain losses of items' tokens"
-            )
-        if self.prefix_loss and self.microbatches > 1:
-            raise ConfigError(
-                f"sft.prefix_loss={self.prefix_loss} needs sft.microbatches=1 (it is {self.microbatches}): its weights "
-                "look at the whole batch"
-            )
-        if not self.prefix_loss and self.prefix_eta != 1.0:
-            raise ConfigError(
-                f"sft.prefix_eta={self.prefix_eta} means nothing where sft.prefix_loss=0; set sft.prefix_eta=1.0"
-            )
+        check_sft(self)
 
     @property
     def tasks(self) -> dict[str, float]:

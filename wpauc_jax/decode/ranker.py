@@ -174,6 +174,13 @@ class Ranker:
             steps.append(total - (1.0 - smoothing) * logit - smoothing * mean)
         return jnp.where(nodes != self.trie.dead, jnp.stack(steps, axis=-1), 0.0)
 
+    def item_logits(self, params: Params, first: jax.Array, closed: Closed | None = None) -> jax.Array:
+        """Logits float32[B, I] behind states [B, D] of all items of a catalog of one token an item; -inf where closed.
+
+        Item i stands in column `trie.slot[trie.path(i)[..., 0]]`.
+        """
+        return self._open_logits(self.policy.logits(params, first, self.trie.vocabulary(0)), closed)
+
     def _path_logits(
         self, params: Params, first: jax.Array, rest: jax.Array, nodes: jax.Array, closed: Closed | None
     ) -> tuple[list[jax.Array], list[jax.Array]]:

@@ -30,6 +30,7 @@ from wpauc_jax.objectives.pairwise import (
     opauc_top_loss,
     softmax_dpo_loss,
 )
+from wpauc_jax.objectives.pointwise import gbce_loss
 from wpauc_jax.objectives.policy import PolicySums, policy_loss, policy_loss_sums, tawin_advantages, tawin_loss
 from wpauc_jax.objectives.ranking import descending_ranks, negative_ranks
 from wpauc_jax.objectives.rewards import cosine_reward, ranking_reward
@@ -49,6 +50,7 @@ __all__ = [
     "cosine_reward",
     "descending_ranks",
     "exact_group_loss",
+    "gbce_loss",
     "gce_loss",
     "gradient_sizes",
     "group_advantages",

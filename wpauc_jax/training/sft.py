@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +10,19 @@ import numpy as np
 import optax
 
 from wpauc_jax.batches.types import SftBatch
-from wpauc_jax.config import SftConfig
+from wpauc_jax.config import ConfigError, SftConfig
 from wpauc_jax.decode import Ranker
+from wpauc_jax.decode.ranker import Closed
 from wpauc_jax.models import ALL_TRAINED, Dropout, Frozen, Params
 from wpauc_jax.objectives import Total, prefix_loss
 from wpauc_jax.runtime.sharding import constrain_state, constrain_whole
 from wpauc_jax.training.answers import answer_loss
+from wpauc_jax.training.item_losses import ITEM_LOSSES, ItemLoss
 from wpauc_jax.training.parts import Totals, gradient_in_parts, weighted_mean
 from wpauc_jax.training.state import Metrics, Step, TrainState, check_dropout, updated
 
 DEFAULT = SftConfig()
+_NEGATIVES = 0x6E656761  # tells the key of drawn negatives from that of dropout
 
 # By `sft.loss`: the scoring rule of its softmax, over the trie's legal children or over the vocabulary.
 SFT_SCORING = {"catalog": "constrained", "lm": "vocab"}
@@ -49,9 +53,15 @@ def make_sft_step(
     The loss is the mean loss on histories, plus the mean loss of each alignment task times its weight in
     `config.tasks`. The batch holds the rows of the tasks. What dropout draws is a function of the seed and the step.
 
-    Raises ConfigError for dropout in a family of models that takes none.
+    Raises ConfigError for dropout in a family of models that takes none, and for an objective that needs the scores of
+    all items where an item is several tokens.
     """
     check_dropout(ranker.policy, "sft", config.dropout)
+    if config.objective != "cross_entropy" and ranker.trie.depth > 1:
+        raise ConfigError(
+            f"sft.objective={config.objective!r} needs one token an item: set catalog.ids='atomic', or "
+            "sft.objective='cross_entropy'"
+        )
     names, weights = list(config.tasks), (1.0, *config.tasks.values())
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -59,24 +69,22 @@ def make_sft_step(
         state: TrainState, frozen: Frozen, ranker: Ranker, seed: jax.Array, batch: SftBatch
     ) -> tuple[TrainState, Metrics]:
         policy, key = ranker.policy, jax.random.fold_in(jax.random.key(seed), state.step)
-        dropout = Dropout(key, config.dropout) if config.dropout else None
 
         def joined(trained: Params) -> Params:
             return policy.gathered(frozen.join(trained))
 
-        def history(params: Params, batch: SftBatch, dropout: Dropout | None) -> Total:
-            smoothing, prefixes = config.label_smoothing, (config.prefix_loss, config.prefix_eta)
-            return Total(*sft_loss(ranker, params, batch, dropout=dropout, smoothing=smoothing, prefixes=prefixes))
+        def history(params: Params, batch: SftBatch, key: jax.Array) -> Total:
+            return OBJECTIVES[config.objective](ranker, params, batch, key, config)
 
-        def task(name: str, params: Params, batch: SftBatch, dropout: Dropout | None) -> Total:
-            return Total(*answer_loss(policy, params, batch.tasks[name], dropout))
+        def task(name: str, params: Params, batch: SftBatch, key: jax.Array) -> Total:
+            return Total(*answer_loss(policy, params, batch.tasks[name], _dropout(key, config)))
 
         terms: list[Term] = [history, *(functools.partial(task, name) for name in names)]
-        drops = [dropout and dropout.within(number) for number in range(len(terms))]
+        keys = [jax.random.fold_in(key, number) for number in range(len(terms))]
         if config.microbatches == 1:
-            totals, grads = _gradient(terms, weights, joined, state.params, batch, drops)
+            totals, grads = _gradient(terms, weights, joined, state.params, batch, keys)
         else:
-            totals, grads = _gradient_in_parts(terms, weights, joined, state.params, batch, drops, config.microbatches)
+            totals, grads = _gradient_in_parts(terms, weights, joined, state.params, batch, keys, config.microbatches)
         metrics = {"targets": totals[0].count}
         metrics |= {name: of_task.mean() for name, of_task in zip(names, totals[1:], strict=True)}
         metrics |= {"loss": weighted_mean(totals, weights), "grad_norm": optax.tree.norm(grads)}
@@ -85,7 +93,7 @@ def make_sft_step(
     return Step(step, frozen, ranker, np.uint32(seed))
 
 
-Term = Callable[[Params, SftBatch, Dropout | None], Total]
+Term = Callable[[Params, SftBatch, jax.Array], Total]  # (all parameters, rows, the key of what is drawn)
 
 
 def _gradient(
@@ -94,13 +102,13 @@ def _gradient(
     joined: Callable[[Params], Params],
     trained: Params,
     batch: SftBatch,
-    drops: Sequence[Dropout | None],
+    keys: Sequence[jax.Array],
 ) -> tuple[Totals, Params]:
     """The terms of the loss, and its gradient. `joined` gives all parameters, of the trained ones."""
 
     def loss(trained: Params) -> tuple[jax.Array, Totals]:
         params = joined(trained)
-        totals = tuple(term(params, batch, dropout) for term, dropout in zip(terms, drops, strict=True))
+        totals = tuple(term(params, batch, key) for term, key in zip(terms, keys, strict=True))
         return weighted_mean(totals, weights), totals
 
     (_, totals), grads = jax.value_and_grad(loss, has_aux=True)(trained)
@@ -113,18 +121,18 @@ def _gradient_in_parts(
     joined: Callable[[Params], Params],
     trained: Params,
     batch: SftBatch,
-    drops: Sequence[Dropout | None],
+    keys: Sequence[jax.Array],
     parts: int,
 ) -> tuple[Totals, Params]:
     """The same, term after term, each with the rows in parts."""
     totals: Totals = ()
     grads = jax.tree.map(jnp.zeros_like, trained)
-    for term, weight, dropout in zip(terms, weights, drops, strict=True):
+    for term, weight, key in zip(terms, weights, keys, strict=True):
 
         def of_part(
-            trained: Params, rows: SftBatch, number: jax.Array, term: Term = term, dropout: Dropout | None = dropout
+            trained: Params, rows: SftBatch, number: jax.Array, term: Term = term, key: jax.Array = key
         ) -> tuple[Totals, Metrics]:
-            return (term(joined(trained), rows, dropout and dropout.within(number)),), {}
+            return (term(joined(trained), rows, jax.random.fold_in(key, number)),), {}
 
         found, more, _ = gradient_in_parts(of_part, trained, batch, parts=parts, weights=(weight,))
         totals, grads = (*totals, *found), jax.tree.map(jnp.add, grads, more)
@@ -147,13 +155,8 @@ def sft_loss(
     softmax; no target may be one of them. `smoothing` is that of `Ranker.path_losses`. `prefixes` are the weight and
     the eta of `prefix_loss`, which joins the mean.
     """
-    (B, M), C = batch.items.shape, ranker.trie.depth
-    states = ranker.policy.answer_states(params, batch.tokens, batch.segments, batch.starts, C, dropout)
-    states = states.reshape(B * M, 1, C, -1)
-    nodes = ranker.trie.path(batch.items).reshape(B * M, 1, C)
-    excluded = None if batch.excluded is None else batch.excluded.reshape(B * M, -1)
-    closed = ranker.closed_by(excluded)
-    paths = (params, states[:, 0, 0], states[:, :, 1:], nodes, closed)
+    answers = _answers(ranker, params, batch, dropout)
+    paths, nodes = (params, answers.first, answers.rest, answers.nodes, answers.closed), answers.nodes
     losses = ranker.path_losses(*paths, smoothing=smoothing) if smoothing else -ranker.path_logps(*paths)
     is_token = nodes != ranker.trie.dead
     count = COUNTED[ranker.scoring](batch.items, is_token).sum().astype(jnp.float32)
@@ -161,3 +164,50 @@ def sft_loss(
     if weight:
         total += weight * count * prefix_loss(losses, eta=eta, where=is_token)
     return total, count
+
+
+def _dropout(key: jax.Array, config: SftConfig) -> Dropout | None:
+    return Dropout(key, config.dropout) if config.dropout else None
+
+
+class _Answers(NamedTuple):
+    """What the N = B * M targets of a batch are predicted from, and their paths."""
+
+    first: jax.Array  # [N, D], the states before their first tokens
+    rest: jax.Array  # [N, 1, C - 1, D], the states after each token but the last
+    nodes: jax.Array  # int32[N, 1, C]
+    closed: Closed | None
+
+
+def _answers(ranker: Ranker, params: Params, batch: SftBatch, dropout: Dropout | None) -> _Answers:
+    (B, M), C = batch.items.shape, ranker.trie.depth
+    states = ranker.policy.answer_states(params, batch.tokens, batch.segments, batch.starts, C, dropout)
+    states = states.reshape(B * M, 1, C, -1)
+    nodes = ranker.trie.path(batch.items).reshape(B * M, 1, C)
+    excluded = None if batch.excluded is None else batch.excluded.reshape(B * M, -1)
+    return _Answers(states[:, 0, 0], states[:, :, 1:], nodes, ranker.closed_by(excluded))
+
+
+def cross_entropy(ranker: Ranker, params: Params, batch: SftBatch, key: jax.Array, config: SftConfig) -> Total:
+    """See `sft_loss`."""
+    smoothing, prefixes = config.label_smoothing, (config.prefix_loss, config.prefix_eta)
+    dropout = _dropout(key, config)
+    return Total(*sft_loss(ranker, params, batch, dropout=dropout, smoothing=smoothing, prefixes=prefixes))
+
+
+def item_loss(
+    loss: ItemLoss, ranker: Ranker, params: Params, batch: SftBatch, key: jax.Array, config: SftConfig
+) -> Total:
+    """A loss over the scores of all items behind each target's history."""
+    answers = _answers(ranker, params, batch, _dropout(key, config))
+    scores = ranker.item_logits(params, answers.first, answers.closed)
+    target = ranker.trie.slot[answers.nodes[:, 0, 0]]
+    counted = batch.items.reshape(-1) >= 0
+    return loss(scores, target, counted, jax.random.fold_in(key, _NEGATIVES), config)
+
+
+# By `sft.objective`: (ranker, parameters, rows, the key of what is drawn, settings) -> the loss on histories.
+OBJECTIVES: dict[str, Callable[[Ranker, Params, SftBatch, jax.Array, SftConfig], Total]] = {
+    "cross_entropy": cross_entropy,
+    **{name: functools.partial(item_loss, loss) for name, loss in ITEM_LOSSES.items()},
+}
