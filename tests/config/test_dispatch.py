@@ -50,7 +50,7 @@ DICTS = {
     "rl.weighting": "wpauc_jax.training.groups.WEIGHTING",
     "rl.rank_scale": "wpauc_jax.objectives.tawin.RANK_SCALES",
     "rl.estimator": "wpauc_jax.training.rl.ESTIMATORS",
-    "rl.kind": ("wpauc_jax.objectives.policy.KINDS", "wpauc_jax.training.exact.OBJECTIVES"),
+    "rl.kind": ("wpauc_jax.training.groups.LOSSES", "wpauc_jax.training.exact.OBJECTIVES"),
     "rl.threshold": "wpauc_jax.training.exact.THRESHOLDS",
     "rl.soft_form": "wpauc_jax.objectives.soft.SOFT_FORMS",
     "rl.std": "wpauc_jax.objectives.masked.STD_RULES",

@@ -42,21 +42,23 @@ OTHERS = {
     "false_negative": "later",
     "false_negative_reward": 0.5,
     "false_negative_cosine": 0.5,
+    "dpo_beta": 0.5,
 }
 # Of the sampled estimator: settings of which each needs another one.
 SAMPLED = (
     *("threshold", "soft_form", "softness", "q", "trim_top", "sibling_depth", "reward_weights", "reward_from"),
     *("false_negative", "false_negative_reward", "false_negative_cosine"),
 )
+SDPO = {"kl_coef": 0.0, "weighting": "none", "inject_target": "if_missing"}
 OF_EXACT = {name for case in USELESS for name in case.values if case.where(EXACT)}
 
 
 def test_the_values_that_are_let_pass_are_the_defaults():
-    """But for the KL term, which the default has and an exact estimator cannot have."""
-    values = {name: value for case in USELESS for name, value in case.values.items()}
+    """But for the KL term, which an exact estimator cannot have, and TAWin's window, which S-DPO has not either."""
+    values = [(name, value) for case in USELESS for name, value in case.values.items()]
     plain = RlConfig()
-    assert {name for name, value in values.items() if getattr(plain, name) != value} == {"kl_coef"}
-    assert set(values) <= set(OTHERS)
+    assert {name for name, value in values if getattr(plain, name) != value} == {"kl_coef", "weighting"}
+    assert {name for name, _ in values} <= set(OTHERS)
 
 
 @pytest.mark.parametrize("name", SAMPLED)
@@ -80,6 +82,11 @@ def test_a_group_takes_nothing_that_another_setting_does_not_ask_for(name):
         ({"reward": "ranking", "weighting": "none", "false_negatives": "reward"}, "set rl.false_negatives='mask'"),
         ({"sibling_mix": 0.01}, "rl.sibling_mix=0.01 of the 15 others in a group is no item"),
         ({"targets": 4}, "rl.targets=4 is more than rl.target_k=3"),
+        ({"kind": "sdpo", **SDPO, "inject_target": "never"}, "set rl.inject_target='if_missing'"),
+        ({"kind": "sdpo", **SDPO, "targets": 2}, "rl.kind='sdpo' prefers one target"),
+        ({"kind": "sdpo", **SDPO, "weighting": "tawin"}, "rl.weighting='tawin' means nothing where rl.kind='sdpo'"),
+        ({"kind": "sdpo", **SDPO, "kl_coef": 0.1}, "rl.kl_coef=0.1 means nothing where rl.kind='sdpo'"),
+        ({"dpo_beta": 0.5}, "rl.dpo_beta=0.5 means nothing where rl.kind is another one than 'sdpo'"),
         ({"kind": "gspo", "bound_negatives": True}, "rl.kind='gspo' has one ratio for a whole item"),
         ({"dead_groups": "compact", "kl_coef": 0.0, "targets": 2}, "a group without its target may teach"),
         ({"estimator": "exact", "kl_coef": 0.0, "kind": "soft_topk", "targets": 2}, "compares one target"),

@@ -32,6 +32,9 @@ ALL = [
     "own.py",
     "recipes/tawin.py:0.5B-title",
     "recipes/tawin.py:7B-sid-yelp",
+    "recipes/rere.py:0.5B-title",
+    "recipes/minionerec.py:1.5B-sid-office",
+    "recipes/sdpo.py:0.5B-sid-toys",
     "smollm2.py",
     "yelp.py",
     "synthetic.py",
@@ -125,6 +128,7 @@ def test_the_papers_data_sets_are_prepared_by_one_protocol():
         ("amazon.py:", "''.*industrial, office, toys"),
         ("benchmarks.py", "None.*office, toys, industrial, yelp"),
         ("benchmarks.py:books", "'books'.*office, toys, industrial, yelp"),
+        ("recipes/minionerec.py:0.5B-title", "ITEMS one of sid and SET"),
         *(
             (f"recipes/tawin.py:{arg}", QWEN)
             for arg in ("0.5B", "0.6B-sid", "0.5B-sids", "0.5B-sid-books", "0.5B-sid-toys-x")

@@ -38,8 +38,8 @@ def told(config):
     def loss(logps):
         ranker = types.SimpleNamespace(score=lambda params, asked, items: logps[..., None], trie=TRIE)
         groups = groups_of(ITEMS, BATCH, None, judge=JUDGE, config=config)
-        sums, metrics, _ = group_sums(ranker, None, None, groups, config=config)
-        return sums.loss.mean(), metrics
+        loss, metrics, _ = group_sums(ranker, None, None, groups, config=config)
+        return loss.mean(), metrics
 
     grads, metrics = jax.jit(jax.grad(loss, has_aux=True))(LOGPS)
     return np.asarray(grads), {name: np.asarray(value) for name, value in metrics.items()}

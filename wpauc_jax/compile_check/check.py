@@ -211,7 +211,7 @@ def _programs(
     items, levels = config.data.max_history, _levels(config)
 
     def state(settings: SftConfig | RlConfig) -> Any:
-        reference = isinstance(settings, RlConfig) and settings.kl_coef > 0
+        reference = isinstance(settings, RlConfig) and settings.keeps_reference
         optimizer = make_optimizer(settings.optim, _SCHEDULE)
         create = functools.partial(init_state, optimizer=optimizer, reference=reference, average=settings.ema > 0)
         made = jax.eval_shape(create, shapes)

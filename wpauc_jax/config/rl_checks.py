@@ -6,7 +6,7 @@ from wpauc_jax.config.fields import ConfigError
 from wpauc_jax.config.useless import Useless, refuse_useless
 
 KINDS_OF = {  # by `rl.estimator`: each `rl.kind` that it knows
-    "sampled": ("grpo", "dapo", "gspo", "dr_grpo"),
+    "sampled": ("grpo", "dapo", "gspo", "dr_grpo", "sdpo"),
     "exact": ("grpo", "dr_grpo", "gce", "soft_topk"),
 }
 
@@ -50,6 +50,25 @@ USELESS = (
     Useless(
         lambda rl: rl.kind != "gce", "rl.kind is another one than 'gce'", "as only that one has a power", {"q": 0.5}
     ),
+    Useless(
+        lambda rl: rl.kind == "sdpo",
+        "rl.kind='sdpo'",
+        "which has a reference of its own, and neither advantages nor ratios",
+        {
+            "kl_coef": 0.0,
+            "weighting": "none",
+            "negative_scale": 1.0,
+            "std": "sample",
+            "clip_low": 0.2,
+            "clip_high": 0.2,
+            "bound_negatives": False,
+            "sibling_coef": 0.0,
+            "reward": "binary",
+        },
+    ),
+    Useless(
+        lambda rl: rl.kind != "sdpo", "rl.kind is another one than 'sdpo'", "as only that one has it", {"dpo_beta": 1.0}
+    ),
     Useless(lambda rl: rl.weighting != "trimmed", "rl.weighting is another one than 'trimmed'", "", {"trim_top": 0.1}),
     Useless(lambda rl: not rl.sibling_mix, "rl.sibling_mix=0", "", {"sibling_depth": 1}),
     Useless(
@@ -91,6 +110,13 @@ def check_rl(rl: Any) -> None:
         _check_group(rl)
     _check_rewards(rl)
     _check_targets(rl)
+    if rl.kind == "sdpo" and (rl.inject_target == "never" and rl.negatives != "random"):
+        raise ConfigError(
+            f"rl.kind='sdpo' compares the target with others, and rl.negatives={rl.negatives!r} may miss it: set "
+            "rl.inject_target='if_missing'"
+        )
+    if rl.kind == "sdpo" and (rl.targets > 1 or rl.false_negatives == "reward"):
+        raise ConfigError("rl.kind='sdpo' prefers one target: set rl.targets=1, and rl.false_negatives to keep or mask")
     if rl.kind == "gspo" and (rl.sibling_coef or rl.bound_negatives):
         raise ConfigError(
             "rl.kind='gspo' has one ratio for a whole item: set rl.sibling_coef=0 and rl.bound_negatives=False, which "
@@ -178,6 +204,8 @@ def _check_compact(rl: Any) -> None:
             "rl.dead_groups='compact' needs rl.kl_coef=0 and rl.inject_target='never': a KL term has a gradient in "
             "every group, and a group with its target put in is never dead"
         )
+    if rl.kind == "sdpo":
+        raise ConfigError("rl.dead_groups='compact' needs another rl.kind than 'sdpo', in which no group is dead")
     if rl.nll > 0:
         raise ConfigError(
             f"rl.dead_groups='compact' needs rl.nll=0 (it is {rl.nll}): every target's likelihood has a gradient"

@@ -165,9 +165,11 @@ class RlConfig(StageConfig, section="rl."):
     temperature: float = above(1.0, 0.0, 1e9)  # tawin: the width of the window, in units of rank_scale
     mass: float = above(1.0, 0.0, 10_000)  # how many negatives the window holds
     rank_scale: str = choice("rank", "fraction", "log")  # tawin: how the distance of two ranks is measured
-    # The loss. estimator=sampled: a policy loss of grpo, dapo, gspo or dr_grpo. estimator=exact: what grpo or dr_grpo
-    # are in expectation, the q family (gce), or soft Recall@K with K = target_k (soft_topk).
-    kind: str = choice("grpo", "dapo", "gspo", "dr_grpo", "gce", "soft_topk")
+    # The loss. estimator=sampled: a policy loss of grpo, dapo, gspo or dr_grpo, or the preference of the target over
+    # the group's others (sdpo). estimator=exact: what grpo or dr_grpo are in expectation, the q family (gce), or soft
+    # Recall@K with K = target_k (soft_topk).
+    kind: str = choice("grpo", "dapo", "gspo", "dr_grpo", "sdpo", "gce", "soft_topk")
+    dpo_beta: float = above(1.0, 0.0, 1e6)  # kind=sdpo: how much a log-ratio to the reference counts
     q: float = at_least(0.5, 0.0, 100.0)  # kind=gce: 0 is cross-entropy, 1 the expected reward
     # kind=soft_topk: what the target is compared with. beam: the K-th negative of a search with K + 1 beams; exact:
     # the K-th of all items, each of them scored; window: the mean of TAWin's window in a search of group_size beams.
@@ -183,6 +185,11 @@ class RlConfig(StageConfig, section="rl."):
     ref_sync_steps: int = at_least(0, 0)  # every so many steps the reference moves towards the policy; 0: never
     ref_sync_mix: float = share(0.6)  # the policy's share in the moved reference
     optim: OptimConfig = OptimConfig(learning_rate=1e-4, max_grad_norm=0.3)
+
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether a step compares the policy with a reference: the best SFT, or what `ref_sync_steps` made of it."""
+        return self.kl_coef > 0 or self.kind == "sdpo"
 
     @property
     def term_weights(self) -> tuple[float, ...]:
@@ -258,7 +265,11 @@ class EvalConfig(Checked, section="eval."):
         super().__post_init__()
         largest = max(self.recall_at + self.ndcg_at)
         if self.num_beams < largest:
-            raise ConfigError(f"eval.num_beams={self.num_beams} cannot give metrics at {largest}; widen the beam")
+            asks = "recall_at" if largest in self.recall_at else "ndcg_at"
+            raise ConfigError(
+                f"eval.num_beams={self.num_beams} cannot give metrics at {largest}, which eval.{asks} asks for; widen "
+                "the beam"
+            )
         if self.select and self.select not in self.metric_names:
             raise ConfigError(
                 f"eval.select={shown(self.select)} is not measured; choose one of {', '.join(self.metric_names)}"

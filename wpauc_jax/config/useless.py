@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from wpauc_jax.config.fields import ConfigError
+from wpauc_jax.config.fields import ConfigError, shown
 
 
 class Useless(NamedTuple):
@@ -22,6 +22,6 @@ def refuse_useless(settings: Any, section: str, cases: Iterable[Useless]) -> Non
             given = getattr(settings, name)
             if given != value:
                 raise ConfigError(
-                    f"{section}.{name}={given!r} means nothing where {case.what}{case.why and f', {case.why}'}; "
+                    f"{section}.{name}={shown(given)} means nothing where {case.what}{case.why and f', {case.why}'}; "
                     f"set {section}.{name}={value!r}"
                 )

@@ -117,7 +117,7 @@ def run_rl(work: Workspace, say: Say = tell) -> int:
         later=_later(work),
         beside=beside,
     )
-    state = init_state(params, optimizer, reference=settings.kl_coef > 0, average=settings.ema > 0)
+    state = init_state(params, optimizer, reference=settings.keeps_reference, average=settings.ema > 0)
     _tell_of_a_new_start(work, "rl", say)
     return _run(work, "rl", state, step, batches, plan, settings, identity, say)
 

@@ -51,8 +51,8 @@ def compact_gradient(
         def loss(trained: Params) -> jax.Array:
             prompts, some = jax.tree.map(lambda rows: rows[order[:size]], (batch.prompts, groups))
             params = ranker.policy.gathered(frozen.join(trained))
-            sums, _, _ = group_sums(ranker, params, ranker.prefill(params, prompts), some, config=config)
-            return sums.loss.sum / jnp.maximum(everyone.loss.count, 1)
+            alive, _, _ = group_sums(ranker, params, ranker.prefill(params, prompts), some, config=config)
+            return alive.sum / jnp.maximum(everyone.count, 1)
 
         return jax.grad(loss) if size else lambda trained: jax.tree.map(jnp.zeros_like, trained)
 

@@ -13,16 +13,19 @@ from wpauc_jax.decode import Prefilled, Ranker
 from wpauc_jax.decode.groups import rollout
 from wpauc_jax.models import Dropout, Params
 from wpauc_jax.objectives import (
-    PolicySums,
+    Total,
     bounded_negatives,
     group_advantages,
     negative_ranks,
     policy_loss_sums,
     policy_weights,
     sibling_advantages,
+    softmax_dpo_loss,
     tawin_weights,
     window_weights,
 )
+from wpauc_jax.objectives.masked import total
+from wpauc_jax.objectives.policy import KINDS
 from wpauc_jax.runtime.sharding import constrain
 from wpauc_jax.training.judge import Evidence, Judge, Verdict, evidence_of, hits, judged, targets_of
 from wpauc_jax.training.state import Metrics
@@ -93,46 +96,96 @@ class Pushed:
 
 def group_sums(
     ranker: Ranker, params: Params, asked: Prefilled, groups: Groups, *, config: RlConfig
-) -> tuple[PolicySums, Metrics, Pushed]:
+) -> tuple[Total, Metrics, Pushed]:
     """The loss of the groups, and metrics; differentiable in the parameters and in what the prompts leave behind."""
     items, trie = groups.items, ranker.trie
     logps = ranker.score(params, asked, items)
-    nodes = trie.path(items)
-    is_token = nodes != trie.dead
     scores = jax.lax.stop_gradient(logps).sum(-1)
     found = items >= 0
     verdict = judged(config, scores, hits(items, groups.targets), found, groups.evidence)
-    hit, valid = verdict.positive, verdict.valid
-    advantages = group_advantages(verdict.rewards, std=config.std, where=valid)
-    weights = WEIGHTING[config.weighting](config, scores, hit, valid, _wanted(groups.targets))
+    weights = WEIGHTING[config.weighting](config, scores, verdict.positive, verdict.valid, _wanted(groups.targets))
     if config.negative_scale != 1.0:
-        weights = jnp.where(hit, weights, config.negative_scale * weights)
-    pushes = advantages * weights
+        weights = jnp.where(verdict.positive, weights, config.negative_scale * weights)
+    nodes = trie.path(items)
+    scored = Scored(logps, nodes, nodes != trie.dead, verdict, weights, groups.ref_logps)
+    loss, metrics, pushes = LOSSES[config.kind](config, scored)
+    metrics |= _group_metrics(scores, verdict, hits(items, groups.targets), weights, trie.num_items)
+    if groups.evidence.spared is not None:
+        metrics["false_negatives"] = (groups.evidence.spared.sum() / jnp.maximum(found.sum(), 1)).astype(jnp.float32)
+    pushed = Pushed(items, pushes, scores, verdict.valid)
+    return loss, metrics | {"first_codes": distinct_first_codes(ranker, items), "loss": loss.mean()}, pushed
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """Groups as a loss sees them."""
+
+    logps: jax.Array  # float32[B, G, C], of the policy, with its gradient
+    nodes: jax.Array  # int32[B, G, C], the candidates' paths
+    is_token: jax.Array  # bool[B, G, C]
+    verdict: Verdict
+    weights: jax.Array  # float32[B, G]
+    ref_logps: jax.Array | None  # float32[B, G, C]
+
+
+def policy_gradient(config: RlConfig, groups: Scored) -> tuple[Total, Metrics, jax.Array]:
+    """Candidates pushed by their advantages. Returns the loss, metrics, and each candidate's push [B, G]."""
+    verdict, is_token = groups.verdict, groups.is_token
+    pushes = group_advantages(verdict.rewards, std=config.std, where=verdict.valid) * groups.weights
     if config.sibling_coef:
-        among = sibling_advantages(verdict.rewards, nodes, where=is_token & valid[..., None])
+        among = sibling_advantages(verdict.rewards, groups.nodes, where=is_token & verdict.valid[..., None])
         pushes = pushes[..., None] + config.sibling_coef * among
     if config.bound_negatives:
-        pushes = bounded_negatives(pushes, jax.lax.stop_gradient(logps))
+        pushes = bounded_negatives(pushes, jax.lax.stop_gradient(groups.logps))
     sums = policy_loss_sums(
-        logps,
+        groups.logps,
         pushes,
         ref_logps=groups.ref_logps,
         token_mask=is_token,
-        where=valid,
+        where=verdict.valid,
         kind=config.kind,
         clip_low=config.clip_low,
         clip_high=config.clip_high,
         kl_coef=config.kl_coef,
     )
-    loss, metrics = sums.means()
-    first_codes = distinct_first_codes(ranker, items)
-    metrics |= _group_metrics(scores, verdict, hits(items, groups.targets), weights, trie.num_items)
-    if groups.evidence.spared is not None:
-        metrics["false_negatives"] = (groups.evidence.spared.sum() / jnp.maximum(found.sum(), 1)).astype(jnp.float32)
-    if pushes.ndim == logps.ndim:
+    if pushes.ndim == groups.logps.ndim:
         pushes = jnp.where(is_token, pushes, 0).sum(-1) / jnp.maximum(is_token.sum(-1), 1)
-    pushed = Pushed(items, pushes, scores, valid)
-    return sums, metrics | {"first_codes": first_codes, "loss": loss}, pushed
+    return sums.loss, sums.means()[1], pushes
+
+
+def preference(config: RlConfig, groups: Scored) -> tuple[Total, Metrics, jax.Array]:
+    """S-DPO: the target against all the others of its group. Returns as `policy_gradient` does.
+
+    Groups without their target, or without another, do not count.
+    """
+    hit, negative = groups.verdict.positive, groups.verdict.valid & ~groups.verdict.positive
+    assert groups.ref_logps is not None  # `RlConfig.keeps_reference`
+    logps, reference = groups.logps.sum(-1), groups.ref_logps.sum(-1)
+    of_target = functools.partial(jnp.sum, axis=1, where=hit)  # a group's items are distinct, so it has one
+
+    def loss_of(logps: jax.Array) -> Total:
+        return softmax_dpo_loss(
+            of_target(logps),
+            logps,
+            ref_positive_logps=of_target(reference),
+            ref_negative_logps=reference,
+            beta=config.dpo_beta,
+            where=hit.any(axis=1),
+            where_negative=negative,
+        )
+
+    told = jax.lax.stop_gradient(logps)
+    gain = told - reference
+    best_other = jnp.max(gain, axis=1, where=negative, initial=-jnp.inf)
+    preferred = total(of_target(gain) > best_other, hit.any(axis=1) & negative.any(axis=1))
+    return loss_of(logps), {"preferred": preferred.mean()}, -jax.grad(lambda logps: loss_of(logps).sum)(told)
+
+
+# By `rl.kind`, those of `rl.estimator=sampled`: (settings, groups) -> the loss, metrics, and each candidate's push.
+LOSSES: dict[str, Callable[[RlConfig, Scored], tuple[Total, Metrics, jax.Array]]] = {
+    **dict.fromkeys(KINDS, policy_gradient),
+    "sdpo": preference,
+}
 
 
 def _wanted(targets: jax.Array) -> jax.Array | int:

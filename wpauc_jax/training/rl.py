@@ -125,19 +125,19 @@ def group_terms(
     asked = ranker.prefill(params, batch.prompts, dropout_of(config, key))
     items = rolled_out(ranker, params, asked, batch, key, config)
     ref_logps = None
-    if config.kl_coef > 0:
+    if config.keeps_reference:
         ref_logps = ranker.score(ref_params, ranker.prefill(ref_params, batch.prompts), items)
     groups = groups_of(items, batch, ref_logps, judge=judge, config=config)
-    sums, metrics, pushed = group_sums(ranker, params, asked, groups, config=config)
+    loss, metrics, pushed = group_sums(ranker, params, asked, groups, config=config)
     ranks = exact_ranks(ranker, params, asked, batch.target)
     ranks = listed_ranks(pushed.scores, items, batch.target) if ranks is None else ranks
     if not config.nll:
-        return (sums.loss,), metrics | teaching_metrics(ranks, pushed.pushes, pushed.scores, pushed.valid)
+        return (loss,), metrics | teaching_metrics(ranks, pushed.pushes, pushed.scores, pushed.valid)
     logps = target_logps(ranker, params, asked, groups.targets)
     nll = gce_loss(logps, q=0.0)
-    share = config.nll * sums.loss.count / logps.size
+    share = config.nll * loss.count / logps.size
     told = _with_likelihood(ranks, pushed, groups.targets, logps, share)
-    return (sums.loss, nll), metrics | told | {"nll": nll.mean()}
+    return (loss, nll), metrics | told | {"nll": nll.mean()}
 
 
 def _with_likelihood(

@@ -46,44 +46,50 @@ CATALOGS = {
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    size, items, name = _parts(arg)
-    return to_config_dict(
-        Config(
-            data=PAPER_DATA[name],
-            catalog=CATALOGS[items],
-            model=_model(size),
-            sft=SftConfig(
-                batch_size=128,
-                epochs=10,
-                evals=10,
-                patience=3,
-                loss="lm",
-                optim=OptimConfig(learning_rate=3e-4, schedule="linear", warmup=20),
-            ),
-            rl=RlConfig(
-                batch_size=32,
-                epochs=1,
-                group_size=16,
-                target_k=3,
-                kl_coef=1e-3,
-                optim=OptimConfig(learning_rate=1e-5, max_grad_norm=0.3),
-            ),
-            eval=EvalConfig(batch_size=32),
-        )
+    return to_config_dict(recipe("tawin.py", arg))
+
+
+def recipe(file: str, arg: str | None, items: tuple[str, ...] = tuple(CATALOGS)) -> Config:
+    """The configuration of an argument. Other recipes begin with it; `file` and `items` are what they take.
+
+    Raises ConfigError for an argument that is none of SIZE-ITEMS and SIZE-ITEMS-SET.
+    """
+    size, kind, name = _parts(file, arg, items)
+    return Config(
+        data=PAPER_DATA[name],
+        catalog=CATALOGS[kind],
+        model=_model(size),
+        sft=SftConfig(
+            batch_size=128,
+            epochs=10,
+            evals=10,
+            patience=3,
+            loss="lm",
+            optim=OptimConfig(learning_rate=3e-4, schedule="linear", warmup=20),
+        ),
+        rl=RlConfig(
+            batch_size=32,
+            epochs=1,
+            group_size=16,
+            target_k=3,
+            kl_coef=1e-3,
+            optim=OptimConfig(learning_rate=1e-5, max_grad_norm=0.3),
+        ),
+        eval=EvalConfig(batch_size=32),
     )
 
 
-def _parts(arg: str | None) -> tuple[str, str, str]:
+def _parts(file: str, arg: str | None, items: tuple[str, ...]) -> tuple[str, str, str]:
     """Size, items and data set of an argument."""
-    known = [list(SHAPES), list(CATALOGS), list(PAPER_DATA)]
+    known = [list(SHAPES), list(items), list(PAPER_DATA)]
     parts = (arg or "").split("-")
     parts += ["industrial"] if len(parts) == 2 else []
     if len(parts) != 3 or not all(part in names for part, names in zip(parts, known, strict=True)):
-        sizes, items, sets = map(", ".join, known)
+        sizes, kinds, sets = map(", ".join, known)
         raise ConfigError(
-            f"configs/recipes/tawin.py knows no {arg!r}; use "
-            "--config=configs/recipes/tawin.py:SIZE-ITEMS or SIZE-ITEMS-SET with "
-            f"SIZE one of {sizes}, ITEMS one of {items} and SET one of {sets}"
+            f"configs/recipes/{file} knows no {arg!r}; use "
+            f"--config=configs/recipes/{file}:SIZE-ITEMS or SIZE-ITEMS-SET with "
+            f"SIZE one of {sizes}, ITEMS one of {kinds} and SET one of {sets}"
         )
     return parts[0], parts[1], parts[2]
 
