@@ -1,5 +1,6 @@
 """A trained run as one folder: a model that `transformers` loads, its tokenizer, and the catalog."""
 
+import dataclasses
 import functools
 import json
 import operator
@@ -15,6 +16,7 @@ from wpauc_jax.config import Config
 from wpauc_jax.models import Params, save_pretrained
 from wpauc_jax.models.pretrained import local_folder
 from wpauc_jax.models.vocabulary import tables
+from wpauc_jax.stages.card import model_card
 from wpauc_jax.stages.exported import FORMAT
 from wpauc_jax.stages.recommender import Answering
 from wpauc_jax.stages.run import Run
@@ -23,9 +25,9 @@ from wpauc_jax.stages.run import Run
 def export(run: Run, answering: Answering, *, say: Callable[[str], None]) -> pathlib.Path:
     """Writes `export.path`; it appears whole or not at all.
 
-    Beside the model: its tokenizer, with a token for each code of semantic ids; items.jsonl, one item a line with its
-    raw id, title and tokens; trie.npz, the whole catalog as a trie (token, first_child, item: see
-    `wpauc_jax.catalog.trie`); prompt.json, the tokens that stand around the items of a history, the stage whose
+    Beside the model: README.md, the model card; its tokenizer, with a token for each code of semantic ids; items.jsonl,
+    one item a line with its raw id, title and tokens; trie.npz, the whole catalog as a trie (token, first_child, item:
+    see `wpauc_jax.catalog.trie`); prompt.json, the tokens that stand around the items of a history, the stage whose
     parameters these are, and how it answers; catalog.npz, and shown.npz where a history is told by titles, for
     `wpauc_jax.stages.exported`. Where an item is one token, item_embeddings.npz has its row of the input table:
     semantic ids can be made of these (`catalog.embedding`).
@@ -37,10 +39,13 @@ def export(run: Run, answering: Answering, *, say: Callable[[str], None]) -> pat
     pretrained = config.model.pretrained
     generation = search_settings(config, run.catalog)
     embeddings = _embeddings(run, answering.params)
+    source = local_folder(pretrained) if pretrained else None
+    card = model_card(run, answering, source, dataclasses.asdict(config))
 
     def add_files(folder: pathlib.Path) -> None:
         _tokenizer(run).save_pretrained(folder)
         _write_catalog(run, answering, folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
         if embeddings is not None:
             np.savez(folder / "item_embeddings.npz", item_ids=np.array(run.items.item_ids, str), embeddings=embeddings)
 
@@ -49,7 +54,7 @@ def export(run: Run, answering: Answering, *, say: Callable[[str], None]) -> pat
         run.policy,
         answering.params,
         dtype=config.export.dtype,
-        source=local_folder(pretrained) if pretrained else None,
+        source=source,
         generation=generation,
         add_files=add_files,
     )

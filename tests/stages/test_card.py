@@ -1,0 +1,69 @@
+"""The model card of an export: it says what the run's own files say, and nothing of another run."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import tarfile
+
+import pytest
+
+import wpauc_jax
+from tests.stages.test_old_run import ARCHIVE, CONFIG
+from wpauc_jax.config import ExportConfig
+from wpauc_jax.stages.card import license_of
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("card")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "old_run"
+
+
+def exported(run: pathlib.Path, name: str) -> str:
+    path = run.parent / name
+    export = dataclasses.replace(CONFIG, mode="export", export=ExportConfig(path=str(path), dtype="float32"))
+    wpauc_jax.run(export, run)
+    return (path / "README.md").read_text()
+
+
+def test_before_an_evaluation_the_card_says_that_there_is_none(run):
+    card = exported(run, "before")
+    assert card.startswith("---\nlibrary_name: wpauc_jax\n")
+    assert "These parameters were not evaluated" in card and "| recall@" not in card
+
+
+def test_the_card_has_the_numbers_of_the_run(run):
+    wpauc_jax.run(dataclasses.replace(CONFIG, mode="evaluate"), run)
+    card = exported(run, "after")
+    results = json.loads((run / "results.json").read_text())
+    manifest = json.loads((run / "data" / "manifest.json").read_text())
+    assert f"# A recommender of {results['items']} items" in card
+    assert f"{manifest['statistics']['interactions']:,} interactions" in card
+    for digest in manifest["input"].values():
+        assert digest in card
+    for stage, facts in results["stages"].items():
+        (row,) = re.findall(rf"^\| {stage} \| (.*) \|$", card, re.M)
+        first = next(iter(facts["metrics"]))
+        assert row.startswith(f"{facts['metrics'][first]:.4f} ± {facts['standard_errors'][first]:.4f}")
+    assert f'- `catalog.ids="{CONFIG.catalog.ids}"' in card or CONFIG.catalog.ids == "kmeans"
+    assert str(run.parent) not in card  # no path of this machine
+    assert max(len(line) for line in card.splitlines() if not line.startswith("|")) <= 200
+
+
+@pytest.mark.parametrize(
+    ("text", "license"),
+    [
+        ("---\nlicense: apache-2.0\nlanguage: en\n---\n# Model\n", "apache-2.0"),
+        ('---\nlicense: "mit"\n---\n', "mit"),
+        ("---\nlanguage: en\n---\nlicense: mit\n", "unknown"),
+        ("license: mit\n", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_the_licence_is_what_the_base_models_card_states(text, license, tmp_path):
+    if text is not None:
+        (tmp_path / "README.md").write_text(text)
+    assert license_of(tmp_path) == license
