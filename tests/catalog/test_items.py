@@ -34,6 +34,7 @@ def test_colliding_items_get_a_last_code_in_their_order():
         "vocab_size": 10,
         "longest": 3,
         "codes_used": [2, 2],
+        "code_perplexity": [2.0, 1.6],  # 3 and 3 of 6; 5 and 1 of 6: exp(.451)
         "repairs": 5,
         "duplicates": 3,
         "largest_group": 3,

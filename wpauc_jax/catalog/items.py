@@ -61,19 +61,32 @@ class Catalog:
         """The items' tokens without padding, for `build_trie`."""
         return [row[:length].tolist() for row, length in zip(self.tokens, self.lengths, strict=True)]
 
-    def report(self) -> dict[str, int | list[int]]:
+    def report(self) -> dict[str, int | list[int] | list[float]]:
         """What to log and to keep with results."""
         return {
             "items": self.num_items,
             "vocab_size": self.vocab_size,
             "longest": int(self.tokens.shape[1]),
             **({"codes_used": list(self.codes_used)} if self.codes_used else {"titles_cut": self.cut}),
+            **({"code_perplexity": self.code_perplexity()} if len(self.codes_used) > 1 else {}),
             "repairs": self.repairs,
             "duplicates": self.duplicates,
             "largest_group": self.largest_group,
             **({"codes_reused": self.reused, "codes_new": len(self.codes) - self.reused} if self.reused else {}),
             **({"titles_with_unknown_tokens": self.unknown} if self.unknown else {}),
         }
+
+    def code_perplexity(self) -> list[float]:
+        """Of each level exp of the entropy of items over the tokens at its place.
+
+        It is the number of codes where all stand for equally many items, and less where some stand for most.
+        """
+        found = []
+        for level in range(len(self.codes_used)):
+            _, counts = np.unique(self.tokens[:, level][self.lengths > level], return_counts=True)
+            shares = counts / counts.sum()
+            found.append(round(float(np.exp(-(shares * np.log(shares)).sum())), 1))
+        return found
 
     @property
     def reused(self) -> int:
