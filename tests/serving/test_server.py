@@ -20,9 +20,11 @@ from starlette.testclient import TestClient
 
 import wpauc_jax
 from tests.stages.test_old_run import ARCHIVE, CONFIG
+from wpauc_jax.data.dataset import load_dataset, positions
 from wpauc_jax.serving.app import Limits, make_app
 from wpauc_jax.serving.batcher import Batcher, FullError
 from wpauc_jax.serving.questions import MOST_ITEMS, MOST_USERS, Question
+from wpauc_jax.serving.samples import sample_users
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -122,6 +124,44 @@ def test_health_metrics_and_page(client):
     assert "<title>Recommendations</title>" in client.get("/").text and "recommend" in client.get("/page.js").text
 
 
+def test_samples_are_the_runs_test_rows(folder, recommender):
+    """What the page shows as taken next is what the prepared data say, and never part of the history that is asked."""
+    found = sample_users(folder, count=5)
+    dataset = load_dataset(folder / "data")
+    rows = {(dataset.users[user], dataset.item_ids[dataset.item[place]]) for place, user in rows_of_test(dataset)}
+    assert len(found) == 5 and {(one.user, one.taken) for one in found} <= rows
+    user = list(dataset.users).index(found[0].user)
+    history = [dataset.item_ids[item] for item in dataset.item[dataset.offsets[user] : dataset.offsets[user + 1]]]
+    place = history.index(found[0].taken, len(found[0].history))
+    assert history[max(0, place - CONFIG.data.max_history) : place] == found[0].history
+    with TestClient(make_app(recommender.served, samples=found, say=silent)) as client:
+        users = client.get("/samples").json()["users"]
+    assert [one["user"] for one in users] == [one.user for one in found]
+    assert users[0]["taken"] == {"id": found[0].taken, "title": recommender.items[found[0].taken]}
+
+
+def rows_of_test(dataset):
+    places = positions(dataset, "test")
+    return zip(places.tolist(), dataset.user_of(places).tolist(), strict=True)
+
+
+def test_an_export_has_no_samples(client, folder, tmp_path):
+    (tmp_path / "prompt.json").write_text("{}")
+    (tmp_path / "items.jsonl").write_text("")
+    assert sample_users(tmp_path) == []
+    assert client.get("/samples").json() == {"users": []}
+
+
+def test_a_request_that_never_finds_room_is_told_so_and_not_to_try_again(recommender):
+    with TestClient(make_app(recommender.served, Limits(room=3), say=silent)) as client:
+        deadline = time.monotonic() + 120
+        while client.get("/readyz").status_code == 503 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        answer = ask(client, users=[{"k": 1}] * 4)
+        assert answer.status_code == 400 and "users must be a list of 1 to 3 objects" in answer.json()["error"]
+        assert ask(client, users=[{"k": 1}] * 3).status_code == 200
+
+
 def question(number):
     return Question(number, np.zeros(0, np.int64), 1, np.zeros(0, np.int64))
 
@@ -218,3 +258,16 @@ def test_the_page_shows_a_list_in_a_browser(process, recommender):
     page = found.stdout
     assert "ready; rl answers" in page and page.count('class="bar"') == len(expected)
     assert all(recommender.items[item] in page for item in ids)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium, which draws the page")
+def test_the_page_shows_what_a_user_of_the_test_set_took_next(process, recommender, folder):
+    _, address = process
+    sample = sample_users(folder)[0]
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--dump-dom"]
+    found = subprocess.run([*command, f"{address}?user={sample.user}"], capture_output=True, text=True, timeout=120)
+    ids = [item.id for item in recommender.recommend([sample.history], 10)[0]]
+    place = f"place {ids.index(sample.taken) + 1} of the list" if sample.taken in ids else "not among these"
+    assert f"This user took next: {recommender.items[sample.taken]}" in found.stdout and place in found.stdout
+    assert found.stdout.count('class="taken"') == (sample.taken in ids)

@@ -17,6 +17,7 @@ def main(arguments: Sequence[str]) -> int:
         import uvicorn
 
         from wpauc_jax.serving.app import Limits, make_app
+        from wpauc_jax.serving.samples import sample_users
     except ModuleNotFoundError as error:
         print(f"error: serving needs {error.name}: pip install 'wpauc_jax[serve]'", file=sys.stderr)
         return 1
@@ -37,11 +38,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         listener = _listener(args.host, args.port)
         recommender = Recommender.load(args.path, say=say)
+        samples = sample_users(args.path)
     except (ConfigError, DataError, PretrainedError, CheckpointError, OSError) as error:
         say(f"error: {error}")
         return 1
     limits = Limits(most_k=args.most_k, room=args.room, seconds=args.seconds)
-    app = make_app(recommender.served, limits, say=say)
+    app = make_app(recommender.served, limits, samples=samples, say=say)
     host, port = listener.getsockname()[:2]
     say(f"http://{host}:{port}/ answers for {len(recommender.items):,} items; compiling")
     settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE)

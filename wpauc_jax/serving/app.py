@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import importlib.resources
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import prometheus_client as prometheus
@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from wpauc_jax.serving.batcher import Batcher, FullError
-from wpauc_jax.serving.questions import MOST_ITEMS, QuestionError, Rules, read_questions
+from wpauc_jax.serving.questions import MOST_ITEMS, MOST_USERS, QuestionError, Rules, read_questions
+from wpauc_jax.serving.samples import Sample
 from wpauc_jax.serving.search import SIZES, ServedSearch
 from wpauc_jax.stages.recommender import Recommendation, Recommender
 
@@ -34,12 +35,19 @@ class Limits:
     batch_seconds: float = 0.003  # how long a question waits for others
 
 
-def make_app(recommender: Recommender, limits: Limits = Limits(), *, say: Callable[[str], None] = print) -> Starlette:
-    """The application for one recommender; its programs are compiled once it runs."""
-    server = _Server(recommender, limits, say)
+def make_app(
+    recommender: Recommender,
+    limits: Limits = Limits(),
+    *,
+    samples: Sequence[Sample] = (),
+    say: Callable[[str], None] = print,
+) -> Starlette:
+    """The application for one recommender; its programs are compiled once it runs. The page offers the `samples`."""
+    server = _Server(recommender, limits, samples, say)
     routes = [
         Route("/recommend", server.recommend, methods=["POST"]),
         Route("/items", server.items),
+        Route("/samples", server.samples),
         Route("/healthz", server.healthy),
         Route("/readyz", server.ready),
         Route("/metrics", server.measured),
@@ -49,13 +57,16 @@ def make_app(recommender: Recommender, limits: Limits = Limits(), *, say: Callab
 
 
 class _Server:
-    def __init__(self, recommender: Recommender, limits: Limits, say: Callable[[str], None]) -> None:
-        self._limits, self._say = limits, say
+    def __init__(
+        self, recommender: Recommender, limits: Limits, samples: Sequence[Sample], say: Callable[[str], None]
+    ) -> None:
+        self._limits, self._samples, self._say = limits, samples, say
         self._titles = list(zip(recommender.item_ids, recommender.titles, strict=True))
         self._lower = [f"{title}\n{item}".lower() for item, title in self._titles]
         most_k = min(limits.most_k, recommender.catalog.num_items)
         places = {item: place for place, item in enumerate(recommender.item_ids)}
-        self._rules = Rules(places, recommender.builder.exclude_history, most_k)
+        most_users = min(MOST_USERS, limits.room)  # more would never find room at once
+        self._rules = Rules(places, recommender.builder.exclude_history, most_k, most_users)
         self._facts = recommender.answering.facts()
         self._search = ServedSearch(recommender, most_k)
         self._is_ready = False
@@ -138,6 +149,19 @@ class _Server:
                 if len(found) == _FOUND:
                     break
         return JSONResponse({"items": found})
+
+    async def samples(self, request: Request) -> Response:
+        """GET /samples: users of the run's test set, their histories, and what they took next; none of an export."""
+
+        def named(item: str) -> dict[str, str]:
+            place = self._rules.places.get(item)
+            return {"id": item, "title": "" if place is None else self._titles[place][1]}
+
+        users = [
+            {"user": one.user, "history": list(map(named, one.history)), "taken": named(one.taken)}
+            for one in self._samples
+        ]
+        return JSONResponse({"users": users})
 
     async def healthy(self, request: Request) -> Response:
         """GET /healthz: the process lives."""

@@ -2,6 +2,8 @@
 
 const byId = (id) => document.getElementById(id);
 const chosen = []; // the history
+let samples = []; // users of the test set
+let taken = null; // what the chosen one of them took next
 let asked = 0; // the newest question; answers to older ones are passed over
 
 function row(item, onClick, hint) {
@@ -39,6 +41,7 @@ async function search() {
 
 function add(item) {
   chosen.push(item);
+  leaveSample();
   show();
 }
 
@@ -49,7 +52,28 @@ function show() {
 
 function remove(place) {
   chosen.splice(place, 1);
+  leaveSample();
   show();
+}
+
+function leaveSample() {
+  taken = null;
+  byId("sample").value = "";
+}
+
+function takeSample() {
+  const sample = samples[byId("sample").value];
+  taken = sample ? sample.taken : null;
+  chosen.splice(0, chosen.length, ...(sample ? sample.history : []));
+  show();
+}
+
+function showTaken(items) {
+  byId("taken").hidden = !taken;
+  if (!taken) return;
+  const place = items.findIndex((item) => item.id === taken.id) + 1;
+  const where = place ? `place ${place} of the list` : `not among these ${items.length}`;
+  byId("taken").textContent = `This user took next: ${taken.title || taken.id} (${where})`;
 }
 
 async function recommend() {
@@ -61,6 +85,7 @@ async function recommend() {
     if (number !== asked) return;
     byId("error").textContent = "";
     const first = answer.items.length ? answer.items[0].score : 0;
+    showTaken(answer.items);
     byId("list").replaceChildren(...answer.items.map((item) => listed(item, first)));
   } catch (error) {
     if (number === asked) byId("error").textContent = error.message;
@@ -77,6 +102,7 @@ function listed(item, first) {
   bar.className = "bar";
   bar.style.width = `${100 * Math.exp(item.score - first)}%`;
   line.firstChild.append(bar);
+  if (taken && taken.id === item.id) line.classList.add("taken");
   return line;
 }
 
@@ -88,8 +114,17 @@ async function begin() {
   const named = new URLSearchParams(location.search).get("history"); // a link may bring a history along
   if (named) chosen.push(...(await get(`items?ids=${encodeURIComponent(named)}`)).items);
   show();
+  samples = (await get("samples")).users;
+  const options = samples.map((one, place) => new Option(`${one.user} (${one.history.length} items)`, place));
+  byId("sample").replaceChildren(new Option("none", ""), ...options);
+  byId("samples").hidden = !samples.length;
+  const wanted = samples.findIndex((one) => one.user === new URLSearchParams(location.search).get("user"));
+  if (wanted < 0) return;
+  byId("sample").value = wanted;
+  takeSample();
 }
 
+byId("sample").addEventListener("change", takeSample);
 byId("query").addEventListener("input", search);
 byId("rule").addEventListener("change", recommend);
 search();

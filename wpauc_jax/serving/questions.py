@@ -36,6 +36,7 @@ class Rules:
     places: Mapping[str, int]  # the number of each raw id
     exclude_history: bool  # what holds where a question does not say
     most_k: int
+    most_users: int = MOST_USERS  # of one request
 
 
 def read_questions(body: bytes, rules: Rules) -> tuple[list[Question], bool]:
@@ -49,8 +50,8 @@ def read_questions(body: bytes, rules: Rules) -> tuple[list[Question], bool]:
     if "users" not in content:
         return [_question(content, "", rules)], True
     users = content["users"]
-    if not isinstance(users, list) or not 1 <= len(users) <= MOST_USERS:
-        raise QuestionError(f"users must be a list of 1 to {MOST_USERS} objects", 400)
+    if not isinstance(users, list) or not 1 <= len(users) <= rules.most_users:
+        raise QuestionError(f"users must be a list of 1 to {rules.most_users} objects", 400)
     return [_question(user, f"users[{place}]: ", rules) for place, user in enumerate(users)], False
 
 
