@@ -151,7 +151,7 @@ def part_seconds(bench: Bench, repeats: int) -> dict[str, float]:
         def loss(params: Any) -> jax.Array:
             groups = groups_of(items, batch, ref_logps, judge=NOBODY, config=config)
             asked = ranker.prefill(params, batch.prompts)
-            return group_sums(ranker, params, asked, groups, config=config)[0].loss.mean()
+            return group_sums(ranker, params, asked, groups, config=config)[0].mean()
 
         updates, opt_state = optimizer.update(jax.grad(loss)(state.params), state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
