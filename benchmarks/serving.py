@@ -38,9 +38,9 @@ def main() -> None:
         return serve(options.child)
     if not options.export and not options.items:
         parser.error("give --export=FOLDER or --items=1000,...")
-    commands = {
-        size: [sys.executable, "-m", "benchmarks.serving", f"--child={size}"] for size in _numbers(options.items)
-    }
+    commands: dict[str, list[str]] = {}
+    for size in _numbers(options.items):
+        commands[str(size)] = [sys.executable, "-m", "benchmarks.serving", f"--child={size}"]
     if options.export:
         commands["export"] = [sys.executable, "-m", "wpauc_jax", "serve", options.export, "--port=0"]
     results = {}
@@ -84,9 +84,9 @@ async def measured(host: str, port: int, clients: list[int], seconds: float) -> 
         json.dumps({"history": [ids[place] for place in draw.integers(0, len(ids), 8)], "k": 10}).encode()
         for _ in range(256)
     ]
-    loops = []
-    for count in clients:
-        loops.append({"loop": "closed", "load": f"{count}"} | await _closed(host, port, bodies, count, seconds))
+    loops = [
+        {"loop": "closed", "load": f"{count}"} | await _closed(host, port, bodies, count, seconds) for count in clients
+    ]
     for share in (0.5, 0.8):
         rate = share * loops[len(clients) - 1]["users_per_s"]
         loops.append({"loop": "open", "load": f"{rate:.0f}/s"} | await _open(host, port, bodies, rate, seconds))
