@@ -33,7 +33,9 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_pages_templates_and_configurations(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     needed = ["serving/page.html", "serving/page.js", "report/page.html.jinja"]
-    needed += [f"configs/{name}.py" for name in ("quickstart", "own", "baselines", "recipes/rere", "studies/objectives")]
+    needed += [
+        f"configs/{name}.py" for name in ("quickstart", "own", "baselines", "recipes/rere", "studies/objectives")
+    ]
     assert {f"wpauc_jax/{name}" for name in needed} <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "configs"))]
 

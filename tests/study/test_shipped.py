@@ -49,6 +49,14 @@ def test_a_study_fits_every_set(name):
         read_study(FOLDER / f"{name}.py", "books")
 
 
+def test_the_objectives_are_compared_on_a_narrow_model_too():
+    narrow = read_study(FOLDER / "objectives.py", "office-16").base.model
+    assert (narrow.width, narrow.head_dim, narrow.ffn_width) == (16, 4, 32)
+    for width in ("x", "0", "12"):
+        with pytest.raises(ConfigError, match=f"the width '{width}' must be a multiple of 8"):
+            read_study(FOLDER / "objectives.py", f"office-{width}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_smaller_one_runs(name, tmp_path):
