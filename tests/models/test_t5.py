@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from tests.worlds import some_prompts
 from wpauc_jax.batches.types import PromptBatch, RlBatch, SftBatch
 from wpauc_jax.config import ConfigError, MeshConfig, ModelConfig, OptimConfig, RlConfig
 from wpauc_jax.decode import Ranker, scoring
-from wpauc_jax.models import Dropout, Policy, Prompts, init, make_policy, save_pretrained
+from wpauc_jax.models import Dropout, Policy, PretrainedError, Prompts, init, load_t5, make_policy, save_pretrained
 from wpauc_jax.models.t5 import buckets
 from wpauc_jax.runtime.sharding import make_mesh, place_state
 from wpauc_jax.training.optim import make_optimizer
@@ -248,6 +250,22 @@ def test_what_it_cannot_do_is_refused():
         init(dataclasses.replace(CONFIG, tie_embeddings=False))
     with pytest.raises(ConfigError, match="runs prompts and answers apart"):
         policy.hidden(params, some_prompts().tokens)
+
+
+def test_an_exported_folder_comes_back_bit_for_bit(exported):
+    policy, params = model()
+    again, same = load_t5(exported, ModelConfig(init_std=1.0))
+    assert again.config == policy.config
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(same), strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=jax.tree_util.keystr(path))
+
+
+def test_another_kind_of_t5_is_named(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "gated")
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(described | {"feed_forward_proj": "gated-gelu"}))
+    with pytest.raises(PretrainedError, match=r"config\.json: feed_forward_proj='gated-gelu' is not supported"):
+        load_t5(folder, ModelConfig())
 
 
 def test_transformers_gives_the_same_probabilities(exported):

@@ -11,7 +11,7 @@ from wpauc_jax.models.hf import PretrainedError
 from wpauc_jax.models.lora import add_adapter, merge_adapter
 from wpauc_jax.models.partition import ALL_TRAINED, Frozen, split_params
 from wpauc_jax.models.policy import FAMILIES, Params, Policy, init, make_policy
-from wpauc_jax.models.pretrained import load_pretrained
+from wpauc_jax.models.pretrained import load_pretrained, load_t5
 from wpauc_jax.models.vocabulary import grow_vocabulary
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "grow_vocabulary",
     "init",
     "load_pretrained",
+    "load_t5",
     "make_policy",
     "merge_adapter",
     "save_pretrained",

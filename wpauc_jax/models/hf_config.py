@@ -30,6 +30,12 @@ _LARGEST = {  # far beyond any model there is; what is larger is no model's
     "vocab_size": 2**24,
     "max_position_embeddings": 2**40,
     "original_max_position_embeddings": 2**40,
+    # T5's own names
+    "num_layers": 1_000,
+    "num_heads": 2**12,
+    "d_model": 2**18,
+    "d_kv": 2**12,
+    "d_ff": 2**21,
 }
 _KEY_VALUE_HEADS = {"qwen2": 32, "llama": None}  # where config.json does not say; None: as many as query heads
 _ROPE = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "factor"} | {

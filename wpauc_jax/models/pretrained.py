@@ -10,7 +10,7 @@ import functools
 import gc
 import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from safetensors import SafetensorError, safe_open
 
 from wpauc_jax.config import ConfigError, LoraConfig, ModelConfig
+from wpauc_jax.models import t5_hf
 from wpauc_jax.models.hf import PretrainedError, Weight, is_recomputed, layer_of, shown, weights
 from wpauc_jax.models.hf_config import Stored, model_config, read_config, read_json
 from wpauc_jax.models.policy import Params, Policy, make_policy
@@ -60,13 +61,35 @@ def load_pretrained(
     check_sizes(config, {})
     with _Tensors(folder) as stored:
         _check_sizes(described, stored, config)
-        policy, shapes = make_policy(config)
-        wanted = {_name(path): shape for path, shape in jax.tree_util.tree_leaves_with_path(shapes)}
-        shardings = {
-            _name(path): sharding for path, sharding in jax.tree_util.tree_leaves_with_path(state_shardings(shapes))
-        }
-        _check(folder, stored, wanted, config)
-        leaves = {path: _load(stored, path, shape.shape, dtype, shardings[path]) for path, shape in wanted.items()}
+        return _loaded(folder, stored, config, weights, dtype)
+
+
+def load_t5(folder: pathlib.Path, settings: ModelConfig) -> tuple[Policy, Params]:
+    """A T5 that `save_pretrained` wrote. `settings` say how to compute; their shape is not looked at.
+
+    Raises as `load_pretrained` does.
+    """
+    config = t5_hf.model_config(read_json(folder / "config.json"), settings)
+    check_sizes(config, {})
+    with _Tensors(folder) as stored:
+        return _loaded(folder, stored, config, t5_hf.weights, None)
+
+
+# (a parameter's path, the number of layers) -> the tensors that it is made of.
+Names = Callable[[str, int], Iterator[Weight]]
+
+
+def _loaded(
+    folder: pathlib.Path, stored: "_Tensors", config: ModelConfig, names: Names, dtype: str | None
+) -> tuple[Policy, Params]:
+    """The policy of a configuration, with the parameters that are stored."""
+    policy, shapes = make_policy(config)
+    wanted = {_name(path): shape for path, shape in jax.tree_util.tree_leaves_with_path(shapes)}
+    shardings = {
+        _name(path): sharding for path, sharding in jax.tree_util.tree_leaves_with_path(state_shardings(shapes))
+    }
+    _check(folder, stored, wanted, config, names)
+    leaves = {path: _load(stored, path, shape.shape, dtype, shardings[path], names) for path, shape in wanted.items()}
     return policy, jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path)], shapes)
 
 
@@ -183,10 +206,14 @@ def _check_sizes(described: Stored, stored: _Tensors, config: ModelConfig) -> No
 
 
 def _check(
-    folder: pathlib.Path, stored: _Tensors, wanted: dict[str, jax.ShapeDtypeStruct], config: ModelConfig
+    folder: pathlib.Path,
+    stored: _Tensors,
+    wanted: dict[str, jax.ShapeDtypeStruct],
+    config: ModelConfig,
+    names: Names,
 ) -> None:
     """Raises PretrainedError that lists what is missing, unexpected, of another shape or of an unusable type."""
-    parts = [part for path in wanted for part in weights(path, config.num_layers)]
+    parts = [part for path in wanted for part in names(path, config.num_layers)]
     shapes = {part.name: _stored_shape(wanted[part.path].shape, part) for part in parts}
     extra = stored.names - shapes.keys()
     if (
@@ -217,9 +244,11 @@ def _stored_shape(shape: tuple[int, ...], part: Weight) -> tuple[int, ...]:
     return own[::-1] if part.transposed else own
 
 
-def _load(stored: _Tensors, path: str, shape: tuple[int, ...], dtype: str | None, sharding: Sharding) -> jax.Array:
+def _load(
+    stored: _Tensors, path: str, shape: tuple[int, ...], dtype: str | None, sharding: Sharding, names: Names
+) -> jax.Array:
     """One parameter; stacked layers are written one by one into a stack that is updated in place."""
-    parts = list(weights(path, shape[0]))
+    parts = list(names(path, shape[0] if shape else 0))
     kind = jnp.dtype(dtype) if dtype else jnp.result_type(*{jnp.dtype(stored.dtype(part.name)) for part in parts})
     if parts[0].layer is None:
         put = jax.jit(_turned, static_argnames=("transposed", "kind"), out_shardings=sharding)

@@ -1,10 +1,12 @@
 """T5 as a Hugging Face folder: the names of its tensors, and its config.json."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from wpauc_jax.config import ModelConfig
 from wpauc_jax.models.hf import Weight
+from wpauc_jax.models.hf_config import Stored
 from wpauc_jax.models.t5 import BUCKETS, MAX_DISTANCE, START
 
 if TYPE_CHECKING:  # a second that only an export spends
@@ -60,3 +62,26 @@ def hf_config(config: ModelConfig, *, dtype: str) -> "PretrainedConfig":
         "decoder_start_token_id": START,
     }
     return T5Config(**own)
+
+
+def model_config(stored: Stored, settings: ModelConfig) -> ModelConfig:
+    """`settings` with the shape of a config.json that `hf_config` made.
+
+    Raises PretrainedError where it is of another kind of T5, naming the field.
+    """
+    width, heads = stored.whole("d_model"), stored.whole("num_heads")
+    for name, value in (("feed_forward_proj", "relu"), ("tie_word_embeddings", True)):
+        if stored.get(name) != value:
+            raise stored.error(f"{name}={stored.get(name)!r} is not supported; {value!r} is")
+    return dataclasses.replace(
+        settings,
+        family="t5",
+        num_layers=stored.whole("num_layers"),
+        width=width,
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_dim=stored.whole("d_kv"),
+        ffn_width=stored.whole("d_ff"),
+        vocab_size=stored.whole("vocab_size"),
+        norm_eps=stored.number("layer_norm_epsilon", 1e-6, low=0, high=1),
+    )

@@ -12,7 +12,7 @@ from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.data.errors import DataError
 from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.scoring import trie_for
-from wpauc_jax.models import load_pretrained
+from wpauc_jax.models import load_pretrained, load_t5
 from wpauc_jax.runtime.files import read_json
 from wpauc_jax.runtime.sharding import place_whole
 from wpauc_jax.stages.recommender import Answering, Recommender
@@ -39,7 +39,9 @@ def open_export(folder: pathlib.Path) -> Recommender:
         )
     catalog = Catalog.load(folder / "catalog.npz")
     ids, titles = _items(folder / "items.jsonl", catalog.num_items)
-    policy, params = load_pretrained(folder, settings=ModelConfig(dtype=facts["dtype"]))
+    settings = ModelConfig(dtype=facts["dtype"])
+    is_t5 = read_json(folder / "config.json").get("model_type") == "t5"
+    policy, params = load_t5(folder, settings) if is_t5 else load_pretrained(folder, settings=settings)
     trie = place_whole(trie_for(catalog.sequences(), facts["scoring"]))
     return Recommender(
         catalog=catalog,
