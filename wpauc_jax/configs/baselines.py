@@ -5,7 +5,8 @@
 
 NAME is sasrec, gsasrec, gru4rec, caser, hstu or tiger. DATA is movielens, which configs/quickstart.py fetches, or
 office, toys, industrial or yelp, whose files configs/benchmarks.py describes. Data, batches, loss and evaluation are
-those of these two files, so that only the network differs. There is no RL; `--config.rl.epochs=1` adds it.
+those of these two files, so that only the network differs; gsasrec has another loss and more epochs, too. There is no
+RL; `--config.rl.epochs=1` adds it.
 
 SASRec was tuned on the validation rows of office, seed 0, by NDCG@10: width 64 with two layers, as the literature has
 it, or 128 with two or one; dropout .1, .3, .5; learning rate 1e-3 and 3e-3; not every combination. One layer of width
