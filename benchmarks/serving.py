@@ -112,6 +112,7 @@ async def _open(host: str, port: int, bodies: list[bytes], rate: float, seconds:
     times: list[float] = []
     idle: list[_Connection] = []
     waiting: set[asyncio.Task[None]] = set()
+    tasks: list[asyncio.Task[None]] = []
     dropped = 0
 
     async def one(body: bytes, due: float) -> None:
@@ -128,8 +129,9 @@ async def _open(host: str, port: int, bodies: list[bytes], rate: float, seconds:
             continue
         task = asyncio.create_task(one(bodies[number % len(bodies)], due))
         waiting.add(task)
+        tasks.append(task)
         task.add_done_callback(waiting.discard)
-    await asyncio.gather(*waiting)
+    await asyncio.gather(*tasks)  # and raises what a request raised, though it is long over
     for connection in idle:
         await connection.__aexit__()
     return _summary(times, time.perf_counter() - began, dropped)

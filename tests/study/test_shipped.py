@@ -50,11 +50,13 @@ def test_a_study_fits_every_set(name):
 
 
 def test_the_objectives_are_compared_on_a_narrow_model_too():
-    narrow = read_study(FOLDER / "objectives.py", "office-16").base.model
-    assert (narrow.width, narrow.head_dim, narrow.ffn_width) == (16, 4, 32)
-    for width in ("x", "0", "12"):
-        with pytest.raises(ConfigError, match=f"the width '{width}' must be a multiple of 8"):
-            read_study(FOLDER / "objectives.py", f"office-{width}")
+    base = read_study(FOLDER / "objectives.py", "office-16-0.1").base
+    assert (base.model.width, base.model.head_dim, base.model.ffn_width) == (16, 4, 32)
+    assert base.sft.dropout == base.rl.dropout == 0.1
+    assert read_study(FOLDER / "objectives.py", "office-16").base.sft.dropout == 0.3
+    for numbers in ("x", "0", "12", "16-a", "16-0.1-2"):
+        with pytest.raises(ConfigError, match="behind the name must be a width, a multiple of 8"):
+            read_study(FOLDER / "objectives.py", f"office-{numbers}")
 
 
 @pytest.mark.slow

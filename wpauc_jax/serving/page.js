@@ -88,7 +88,9 @@ async function recommend() {
     showTaken(answer.items);
     byId("list").replaceChildren(...answer.items.map((item) => listed(item, first)));
   } catch (error) {
-    if (number === asked) byId("error").textContent = error.message;
+    if (number !== asked) return;
+    byId("error").textContent = error.message;
+    byId("taken").hidden = true;
   }
 }
 

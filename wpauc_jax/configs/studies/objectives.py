@@ -2,16 +2,16 @@
 
     python -m wpauc_jax.study --config=configs/studies/objectives.py --workdir=runs/objectives --study.workers=2
     python -m wpauc_jax.study --config=configs/studies/objectives.py:office --config.data.root=DATA
-    python -m wpauc_jax.study --config=configs/studies/objectives.py:office-16 --config.data.root=DATA
+    python -m wpauc_jax.study --config=configs/studies/objectives.py:office-16-0.1 --config.data.root=DATA
 
 An objective is an arm: add a line to ARMS to compare another one. All arms start from one SFT by seed and do as many
 updates on the same rows. docs/theory.md says what each of them is. On the sets of configs/benchmarks.py a learning rate
 is chosen for every arm by validation, all from one grid, with the first seed. Every arm keeps the step that is best by
 validation's NDCG@10; its beginning counts, too.
 
-A number behind the name of a set is the width of the model. A narrow model cannot fit every row, so that it should
-matter which rows an objective teaches. Without an argument the world is that of configs/synthetic.py, about five
-minutes on two cores. Expect SFT going on ahead of all of them there.
+Numbers behind the name of a set are the width of the model and the dropout of SFT and RL, .3 where it is not given. A
+narrow model cannot fit every row, so that it should matter which rows an objective teaches. Without an argument the
+world is that of configs/synthetic.py, about five minutes on two cores. Expect SFT going on ahead of all of them there.
 """
 
 import pathlib
@@ -48,8 +48,8 @@ ARMS: dict[str, dict[str, Any]] = {
 
 def get_study(arg: str | None = None) -> Study:
     if arg:
-        name, _, width = arg.partition("-")
-        base = with_settings(read_config(CONFIGS / "benchmarks.py", name), SETS | (_narrow(width) if width else {}))
+        name, *numbers = arg.split("-")
+        base = with_settings(read_config(CONFIGS / "benchmarks.py", name), SETS | _narrow(*numbers))
         grid = {"*": {"rl.optim.learning_rate": RATES}, "sft_on": {"sft.optim.learning_rate": RATES}}
         # A row of SFT holds several samples: 8 rows make about as many updates of an epoch as 64 samples of RL.
         length = {"sft.epochs": Of("rl.epochs"), "sft.evals": Of("rl.evals"), "sft.patience": 0, "sft.batch_size": 8}
@@ -65,8 +65,19 @@ def get_study(arg: str | None = None) -> Study:
     )
 
 
-def _narrow(width: str) -> dict[str, int]:
-    """The settings of a model of that width, with four heads."""
-    if not width.isdecimal() or int(width) == 0 or int(width) % 8:
-        raise ConfigError(f"configs/studies/objectives.py: the width {width!r} must be a multiple of 8")
-    return {"model.width": int(width), "model.head_dim": int(width) // 4, "model.ffn_width": 2 * int(width)}
+def _narrow(width: str = "", dropout: str = "0.3", *more: str) -> dict[str, Any]:
+    """The settings of a model of that width, with four heads; none without a width."""
+    if not width:
+        return {}
+    try:
+        size, rate = int(width), float(dropout)
+    except ValueError:
+        size, rate = 0, 0.0
+    if more or size <= 0 or size % 8:
+        given = "-".join((width, dropout, *more))
+        raise ConfigError(
+            f"configs/studies/objectives.py: {given!r} behind the name must be a width, a multiple of 8, and a "
+            "dropout, as in office-16-0.1"
+        )
+    shape = {"model.width": size, "model.head_dim": size // 4, "model.ffn_width": 2 * size}
+    return {**shape, "sft.dropout": rate, "rl.dropout": rate}
