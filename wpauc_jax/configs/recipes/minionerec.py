@@ -13,8 +13,8 @@ Expect hours of training on a GPU or TPU. No run at this size has been measured 
 What differs:
 - Ids come from balanced residual k-means over words and co-occurrence, not from an RQ-VAE over a language model's
   embeddings. `--config.catalog.embedding=FILE.npy` takes such embeddings, `--config.catalog.ids=file` finished ids.
-- SFT has three of the five tasks. The two that answer with titles from a history, and the one that reads a history of
-  titles, are missing. So are RL's rows from titles and descriptions.
+- SFT has two of the five tasks: the next item, and titles to ids and back. The two that answer with titles from a
+  history, and the one that reads a history of titles, are missing. So are RL's rows from titles and descriptions.
 - The prompt is one sentence, the same in SFT, RL and evaluation. MiniOneRec has another one in each.
 - As in configs/recipes/rere.py: validation, the step that answers, the optimizer's memory.
 """
