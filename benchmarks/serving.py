@@ -112,7 +112,6 @@ async def _open(host: str, port: int, bodies: list[bytes], rate: float, seconds:
     times: list[float] = []
     idle: list[_Connection] = []
     waiting: set[asyncio.Task[None]] = set()
-    tasks: list[asyncio.Task[None]] = []
     dropped = 0
 
     async def one(body: bytes, due: float) -> None:
@@ -122,16 +121,16 @@ async def _open(host: str, port: int, bodies: list[bytes], rate: float, seconds:
         idle.append(connection)
 
     draw, began = np.random.default_rng(1), time.perf_counter()
-    for number, due in enumerate(began + np.cumsum(draw.exponential(1 / rate, round(rate * seconds)))):
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        if len(waiting) >= _MOST:
-            dropped += 1
-            continue
-        task = asyncio.create_task(one(bodies[number % len(bodies)], due))
-        waiting.add(task)
-        tasks.append(task)
-        task.add_done_callback(waiting.discard)
-    await asyncio.gather(*tasks)  # and raises what a request raised, though it is long over
+    times_due = began + np.cumsum(draw.exponential(1 / rate, max(1, round(rate * seconds))))
+    async with asyncio.TaskGroup() as group:  # raises what a request raises
+        for number, due in enumerate(times_due):
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            if len(waiting) >= _MOST:
+                dropped += 1
+                continue
+            task = group.create_task(one(bodies[number % len(bodies)], due))
+            waiting.add(task)
+            task.add_done_callback(waiting.discard)
     for connection in idle:
         await connection.__aexit__()
     return _summary(times, time.perf_counter() - began, dropped)

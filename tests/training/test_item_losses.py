@@ -85,6 +85,28 @@ def test_negatives_are_drawn_among_what_may_answer(name):
     assert not slopes[1, [2, 5]].any()
 
 
+def plain_drawn(name: str, row: int, drawn: list[int]) -> float:
+    """The loss of one row against the drawn items that may answer and are not its target."""
+    s, mine = SCORES[row], float(SCORES[row, TARGET[row]])
+    kept = [float(s[item]) for item in drawn if item != TARGET[row] and s[item] > -np.inf]
+    if name == "bpr":
+        return sum(softplus(other - mine) for other in kept) / len(kept)
+    share = 8 / (len(s) - 1)  # as many are drawn as there are other items: 1
+    beta = 1 - 0.75 * (1 - share)
+    return (beta * softplus(-mine) + sum(softplus(other) for other in kept)) / (len(kept) + 1)
+
+
+@pytest.mark.parametrize("name", ["gbce", "bpr"])
+def test_a_loss_of_drawn_negatives_is_its_plain_loop(name):
+    """On the very draws of a key under which row 1 draws items of its history, and rows draw their targets."""
+    key = jax.random.key(4)
+    drawn = np.asarray(jax.random.randint(key, (4, 8), 0, 9)).tolist()
+    assert {2, 5} & set(drawn[1]) and any(TARGET[row] in drawn[row] for row in range(3))
+    found = ITEM_LOSSES[name](jnp.asarray(SCORES), TARGET, COUNTED, key, CONFIGS[name])
+    assert found.count == 3
+    np.testing.assert_allclose(found.sum, sum(plain_drawn(name, row, drawn[row]) for row in range(3)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ITEM_LOSSES)
 def test_fifty_users_are_learnt(name):
     """Each user takes one item after another, which an earlier item tells; the history may not answer."""

@@ -63,7 +63,8 @@ def exact_terms(
     def loss_of(logps: jax.Array) -> jax.Array:
         return objective(logps).mean()
 
-    totals = (objective(logps), nll) if config.nll else (objective(logps),)
+    loss = objective(logps)
+    totals = (loss, nll) if config.nll else (loss,)
     metrics |= {"nll": nll.mean(), "target_mass": _of_possible(jnp.exp(logps), logps)}
     ranks = exact_ranks(ranker, params, asked, batch.target)
     if ranks is None:

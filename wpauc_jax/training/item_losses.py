@@ -17,7 +17,7 @@ from wpauc_jax.objectives import (
     tawin_weights,
     top_k_threshold,
 )
-from wpauc_jax.objectives.masked import total
+from wpauc_jax.objectives.masked import masked_mean, total
 
 # (scores float32[N, I], -inf where an item may not answer; the targets' columns int32[N]; which rows count bool[N];
 # the key of what is drawn; settings) -> the loss. A target may always answer.
@@ -41,14 +41,8 @@ def gbce(scores: jax.Array, target: jax.Array, counted: jax.Array, key: jax.Arra
 def bpr(scores: jax.Array, target: jax.Array, counted: jax.Array, key: jax.Array, config: SftConfig) -> Total:
     """Mean over `sft.negatives` items drawn evenly of softplus(s_neg - s_pos): BPR (arXiv 1205.2618), which has one."""
     negatives, valid = _drawn(scores, target, key, config.negatives)
-    return opauc_top_loss(
-        _of_target(scores, target)[:, None],
-        negatives,
-        beta=1.0,
-        surrogate="logistic",
-        where_positive=counted[:, None],
-        where_negative=valid,
-    )
+    pairs = jax.nn.softplus(negatives - _of_target(scores, target)[:, None])
+    return total(masked_mean(pairs, valid), counted & valid.any(axis=1))
 
 
 def sl_at_k(scores: jax.Array, target: jax.Array, counted: jax.Array, key: jax.Array, config: SftConfig) -> Total:

@@ -62,7 +62,6 @@ def make_sft_step(
             f"sft.objective={config.objective!r} needs one token an item: set catalog.ids='atomic', or "
             "sft.objective='cross_entropy'"
         )
-    names, weights = list(config.tasks), (1.0, *config.tasks.values())
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(
@@ -79,62 +78,59 @@ def make_sft_step(
         def task(name: str, params: Params, batch: SftBatch, key: jax.Array) -> Total:
             return Total(*answer_loss(policy, params, batch.tasks[name], _dropout(key, config)))
 
-        terms: list[Term] = [history, *(functools.partial(task, name) for name in names)]
-        keys = [jax.random.fold_in(key, number) for number in range(len(terms))]
+        of_tasks = [(weight, functools.partial(task, name)) for name, weight in config.tasks.items()]
+        losses: list[tuple[float, Loss]] = [(1.0, history), *of_tasks]
+        terms = [_Term(*one, jax.random.fold_in(key, number)) for number, one in enumerate(losses)]
         if config.microbatches == 1:
-            totals, grads = _gradient(terms, weights, joined, state.params, batch, keys)
+            totals, grads = _gradient(terms, joined, state.params, batch)
         else:
-            totals, grads = _gradient_in_parts(terms, weights, joined, state.params, batch, keys, config.microbatches)
+            totals, grads = _gradient_in_parts(terms, joined, state.params, batch, config.microbatches)
         metrics = {"targets": totals[0].count}
-        metrics |= {name: of_task.mean() for name, of_task in zip(names, totals[1:], strict=True)}
-        metrics |= {"loss": weighted_mean(totals, weights), "grad_norm": optax.tree.norm(grads)}
+        metrics |= {name: of_task.mean() for name, of_task in zip(config.tasks, totals[1:], strict=True)}
+        loss = weighted_mean(totals, [term.weight for term in terms])
+        metrics |= {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         return constrain_state(updated(state, optimizer, grads, ema=config.ema)), constrain_whole(metrics)
 
     return Step(step, frozen, ranker, np.uint32(seed))
 
 
-Term = Callable[[Params, SftBatch, jax.Array], Total]  # (all parameters, rows, the key of what is drawn)
+Loss = Callable[[Params, SftBatch, jax.Array], Total]  # of all parameters, rows, and the key of what is drawn
+
+
+class _Term(NamedTuple):
+    """One part of the loss of a step."""
+
+    weight: float
+    loss: Loss
+    key: jax.Array
 
 
 def _gradient(
-    terms: Sequence[Term],
-    weights: Sequence[float],
-    joined: Callable[[Params], Params],
-    trained: Params,
-    batch: SftBatch,
-    keys: Sequence[jax.Array],
+    terms: Sequence[_Term], joined: Callable[[Params], Params], trained: Params, batch: SftBatch
 ) -> tuple[Totals, Params]:
     """The terms of the loss, and its gradient. `joined` gives all parameters, of the trained ones."""
 
     def loss(trained: Params) -> tuple[jax.Array, Totals]:
         params = joined(trained)
-        totals = tuple(term(params, batch, key) for term, key in zip(terms, keys, strict=True))
-        return weighted_mean(totals, weights), totals
+        totals = tuple(term.loss(params, batch, term.key) for term in terms)
+        return weighted_mean(totals, [term.weight for term in terms]), totals
 
     (_, totals), grads = jax.value_and_grad(loss, has_aux=True)(trained)
     return totals, grads
 
 
 def _gradient_in_parts(
-    terms: Sequence[Term],
-    weights: Sequence[float],
-    joined: Callable[[Params], Params],
-    trained: Params,
-    batch: SftBatch,
-    keys: Sequence[jax.Array],
-    parts: int,
+    terms: Sequence[_Term], joined: Callable[[Params], Params], trained: Params, batch: SftBatch, parts: int
 ) -> tuple[Totals, Params]:
     """The same, term after term, each with the rows in parts."""
     totals: Totals = ()
     grads = jax.tree.map(jnp.zeros_like, trained)
-    for term, weight, key in zip(terms, weights, keys, strict=True):
+    for term in terms:
 
-        def of_part(
-            trained: Params, rows: SftBatch, number: jax.Array, term: Term = term, key: jax.Array = key
-        ) -> tuple[Totals, Metrics]:
-            return (term(joined(trained), rows, jax.random.fold_in(key, number)),), {}
+        def of_part(trained: Params, rows: SftBatch, number: jax.Array, term: _Term = term) -> tuple[Totals, Metrics]:
+            return (term.loss(joined(trained), rows, jax.random.fold_in(term.key, number)),), {}
 
-        found, more, _ = gradient_in_parts(of_part, trained, batch, parts=parts, weights=(weight,))
+        found, more, _ = gradient_in_parts(of_part, trained, batch, parts=parts, weights=(term.weight,))
         totals, grads = (*totals, *found), jax.tree.map(jnp.add, grads, more)
     return totals, grads
 
