@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -24,8 +25,11 @@ def run(*command: object, cwd: pathlib.Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", folder, ROOT, cwd=folder)
+    folder, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("source")  # pip leaves build/ behind
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    shutil.copytree(ROOT / "wpauc_jax", source / "wpauc_jax")
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", folder, source, cwd=folder)
     (path,) = folder.glob("*.whl")
     return path
 

@@ -145,6 +145,13 @@ def rows_of_test(dataset):
     return zip(places.tolist(), dataset.user_of(places).tolist(), strict=True)
 
 
+def test_a_run_without_its_data_is_served_and_says_what_is_missing(folder, tmp_path):
+    shutil.copy(folder / "config.json", tmp_path / "config.json")
+    said = []
+    assert sample_users(tmp_path, say=said.append) == []
+    assert len(said) == 1 and said[0].startswith("the page offers no users of the test set: ")
+
+
 def test_an_export_has_no_samples(client, folder, tmp_path):
     (tmp_path / "prompt.json").write_text("{}")
     (tmp_path / "items.jsonl").write_text("")

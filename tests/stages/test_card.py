@@ -11,7 +11,7 @@ import pytest
 import wpauc_jax
 from tests.stages.test_old_run import ARCHIVE, CONFIG
 from wpauc_jax.config import ExportConfig
-from wpauc_jax.stages.card import license_of
+from wpauc_jax.stages.card import _without_folder, license_of
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,12 @@ def test_the_card_has_the_numbers_of_the_run(run):
     assert f'- `catalog.ids="{CONFIG.catalog.ids}"' in card or CONFIG.catalog.ids == "kmeans"
     assert str(run.parent) not in card  # no path of this machine
     assert max(len(line) for line in card.splitlines() if not line.startswith("|")) <= 200
+
+
+def test_a_path_of_this_machine_is_told_by_its_last_part(tmp_path):
+    assert _without_folder(str(tmp_path)) == tmp_path.name
+    for value in ("Qwen/Qwen2.5-0.5B", "text+cooccurrence", "", 16, None):
+        assert _without_folder(value) == value
 
 
 @pytest.mark.parametrize(

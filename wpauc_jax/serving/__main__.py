@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         listener = _listener(args.host, args.port)
         recommender = Recommender.load(args.path, say=say)
-        samples = sample_users(args.path)
+        samples = sample_users(args.path, say=say)
     except (ConfigError, DataError, PretrainedError, CheckpointError, OSError) as error:
         say(f"error: {error}")
         return 1

@@ -1,6 +1,7 @@
 """Users of a run's test set: what they had, and what they took next. The page shows it beside the list."""
 
 import pathlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,17 +20,18 @@ class Sample(NamedTuple):
     taken: str  # the target
 
 
-def sample_users(folder: pathlib.Path, *, count: int = 50) -> list[Sample]:
+def sample_users(folder: pathlib.Path, *, count: int = 50, say: Callable[[str], None] = print) -> list[Sample]:
     """A fixed draw of a run's test samples, in the order of the users; none of an export, which has no interactions.
 
-    None either where the prepared data were deleted: a server must not depend on them.
+    None either, and a line that says so, where the prepared data cannot be read: a server must not depend on them.
     """
     if is_export(folder):
         return []
     config = remembered_config(folder)
     try:
         dataset = load_dataset(pathlib.Path(config.data.dir or folder / "data"))
-    except (OSError, DataError):
+    except (OSError, DataError) as error:
+        say(f"the page offers no users of the test set: {error}")
         return []
     rows = positions(dataset, "test")
     chosen = np.sort(np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False))

@@ -76,8 +76,14 @@ def _what_it_is(run: Run, answering: Answering) -> str:
         f"These are the best parameters of {answering.stage}, step {answering.step}.",
     ]
     if run.config.model.pretrained:
-        sentences.append(f"It began as `{run.config.model.pretrained}`.")
+        sentences.append(f"It began as `{_without_folder(run.config.model.pretrained)}`.")
     return "\n".join(sentences)
+
+
+def _without_folder(value: Any) -> Any:
+    """A value of a setting; of what is a path on this machine the last part, and a name on the hub as it is."""
+    is_path = isinstance(value, str) and bool(value) and pathlib.Path(value).exists()
+    return pathlib.Path(value).name if is_path else value
 
 
 _USE = """## Use
@@ -130,5 +136,8 @@ def _results(folder: pathlib.Path, answering: Answering) -> str:
 
 def _settings(settings: Mapping[str, Any]) -> str:
     kept = {name: pair for name, pair in unlike_defaults(settings).items() if not name.startswith(_OF_ONE_MACHINE)}
-    lines = [f"- `{name}={json.dumps(value)}` (default `{json.dumps(usual)}`)" for name, (value, usual) in kept.items()]
+    lines = [
+        f"- `{name}={json.dumps(_without_folder(value))}` (default `{json.dumps(usual)}`)"
+        for name, (value, usual) in kept.items()
+    ]
     return "\n".join(lines) or "None."
