@@ -8,7 +8,8 @@ GIB = 2**30
 def page(found: dict[str, Any]) -> str:
     """What was found, as a page; parts that are missing or failed are named at its end."""
     parts = found["parts"]
-    good = {name: part for name, part in parts.items() if "error" not in part}
+    # Of a part that took too long, the rows that it had.
+    good = {name: part for name, part in parts.items() if "error" not in part or "rows" in part}
     lines = [_title(good.get("machine", {}), found), ""]
     for make in (_checks, _ceilings, _rl, _sft, _decode, _peers):
         table = make(good)
@@ -62,12 +63,12 @@ def _rl(parts: dict[str, Any]) -> list[str]:
         for row in part.get("rows", []) if name.startswith("rl_") else []:
             start = (name.removeprefix("rl_"), row["users"], row["group"])
             if row.get("does_not_fit"):
-                rows.append((*start, "does not fit", "", "", ""))
+                rows.append((*start, "does not fit", "", "", "", ""))
                 continue
             held = f"{row['program_bytes'] / GIB:.2f}" if row["program_bytes"] else ""
             rates = (f"{1e3 * row['step_s']:.1f}", f"{row['users_per_s']:.1f}", f"{row['share']:.2f}")
-            rows.append((*start, *rates, held))
-    return _table(("RL step", "B", "G", "ms", "users/s", "share of peak", "GiB"), rows)
+            rows.append((*start, *rates, held, f"{row['compile_s']:.0f}"))
+    return _table(("RL step", "B", "G", "ms", "users/s", "share of peak", "GiB", "compiled in s"), rows)
 
 
 def _sft(parts: dict[str, Any]) -> list[str]:

@@ -75,6 +75,21 @@ def test_a_page_says_what_does_not_fit():
     assert "| mini | 8 | 16 | does not fit |" in text
 
 
+def test_a_part_that_takes_too_long_keeps_its_rows(monkeypatch, tmp_path):
+    rows = [{"users": 8, "group": 16, "step_s": 0.1, "users_per_s": 80.0, "share": 0.5, "program_bytes": 2**30}]
+    line = json.dumps({"rows": [rows[0] | {"compile_s": 30.0}]})
+    slow = tmp_path / "python"
+    slow.write_text(f"#!/bin/sh\necho '{line}'\nprintf '{{\"rows'\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(accelerator.sys, "executable", str(slow))
+    found = accelerator.run_part("rl_mini", tiny=True, seconds=2)
+    assert found["error"] == "took longer than 2 s"
+    text = page({"versions": {"jax": "1"}, "tiny": False, "parts": {"rl_mini": found}})
+    assert "| mini | 8 | 16 | 100.0 | 80.0 | 0.50 | 1.00 | 30 |" in text and "- rl_mini: took longer" in text
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    assert accelerator.run_part("rl_mini", tiny=True, seconds=1).keys() == {"error", "wall_s"}
+
+
 def test_rows_of_targets_end_with_the_target():
     shape = SHAPES["mini"]
     tokens, lengths = target_rows(shape, 50, max_history=3, seed=1)
