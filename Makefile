@@ -10,13 +10,14 @@ TYPED := $(filter-out tests configs,$(patsubst %/,%,$(sort $(dir $(wildcard */*.
 # Large pages for the memory of a step's arrays, where Linux grants them on request: a tenth of the time on a CPU.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help venv quickstart test test-slow lint format clean
+.PHONY: help venv quickstart test test-slow lint docs format clean
 
 help:
 	@echo "make quickstart  MovieLens-100K: SFT, RL with TAWin, evaluation, in $(WORKDIR)"
 	@echo "make test        lint and the tests"
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make lint        ruff, mypy and shellcheck"
+	@echo "make docs        the documentation as a site, in site/"
 	@echo "make format      rewrite the code in ruff's format"
 	@echo "make venv        the virtual environment in $(VENV), with the versions of requirements.lock"
 	@echo "make clean       remove $(VENV) and caches; runs/ stays"
@@ -47,10 +48,15 @@ lint: $(STAMP)
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/shellcheck launch/*.sh launch/*.sbatch
 
+# MkDocs 1 and its theme print an advertisement for what may follow them; the variable leaves it out.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(STAMP)
+	$(BIN)/mkdocs build --quiet
+
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

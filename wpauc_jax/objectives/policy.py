@@ -217,7 +217,13 @@ def tawin_loss(
     Args:
       logps: token log-probabilities of the candidates [..., G, C]. An item ranker without tokens has C = 1.
       rewards: 1 for the target, 0 for the rest [..., G].
-      scores, anchor, temperature, mass, rank_scale, std, eps: as `tawin_advantages`.
+      scores: what ranks the candidates [..., G], as in `tawin_advantages`.
+      anchor: as in `tawin_advantages`.
+      temperature: as in `tawin_advantages`.
+      mass: as in `tawin_advantages`.
+      rank_scale: as in `tawin_advantages`.
+      std: as in `tawin_advantages`.
+      eps: as in `tawin_advantages`.
       where: valid candidates [..., G].
       **policy_options: `old_logps`, `ref_logps`, `token_mask`, `kind`, `clip_low`, `clip_high`, `kl_coef`,
         `kl_estimator`, `max_length` of `policy_loss_sums`.
