@@ -51,7 +51,7 @@ lint: $(STAMP)
 # MkDocs 1 and its theme print an advertisement for what may follow them; the variable leaves it out.
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(STAMP)
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build
 
 format: $(STAMP)
 	$(BIN)/ruff format .
