@@ -7,8 +7,8 @@
 
 Correctness comes first: without it no part is timed. Each part is a process of its own, so that one that runs out of
 memory or time does not take the others along, and peaks of memory are its own. OUT/accelerator.json is written after
-each part, and the same command goes on with the parts that are missing. All parts take about ten minutes on an H200,
-most of them compiling.
+each part, and the same command goes on with the parts that are missing. By their sum all parts take about ten minutes
+on an H200, most of it compiling.
 
 Needs JAX with the accelerator's plugin, Flax, Optax, Orbax, NumPy, PyArrow, safetensors, filelock, tokenizers,
 transformers (for the peer, with torch), and these small packages, which such a machine may lack: grain, array-record,
@@ -67,11 +67,10 @@ def run_part(name: str, *, tiny: bool, seconds: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.accelerator_parts", name, *(["--tiny"] if tiny else [])]
     start = time.monotonic()
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=seconds, check=False)
+        done = subprocess.run(command, stdout=subprocess.PIPE, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as late:
-        printed = late.stdout or b""  # bytes here, whatever `text` says
-        before, _, _ = (printed if isinstance(printed, bytes) else printed.encode()).rpartition(b"\n")
-        found = json.loads(before.splitlines()[-1]) if before.strip() else {}
+        whole = (late.stdout or b"").rpartition(b"\n")[0].splitlines()
+        found = json.loads(whole[-1]) if whole else {}
         return found | {"error": f"took longer than {seconds:.0f} s", "wall_s": time.monotonic() - start}
     facts: dict[str, Any] = {"wall_s": time.monotonic() - start}
     lines = done.stdout.splitlines()
