@@ -24,6 +24,7 @@ Flags:
   --config             a study file, and after a colon its argument
   --workdir            where the study is kept; without it, runs/CONFIG or runs/CONFIG-ARGUMENT
   --study.seeds        every arm is trained with each of them, as in --study.seeds=0,1,2
+  --study.arms         some of its arms, as in --study.arms=sft_on,gce; without it, all
   --study.workers      how many runs go on at once, each in a process of its own
   --study.draws        of each bootstrap
   --study.join         another study's directory: the pages hold the arms of both
@@ -70,7 +71,7 @@ def read(arguments: Sequence[str]) -> Command:
         options=from_config_dict(values["study"].value, StudyOptions, section="study."),
     )
     text = shlex.join(["python", "-m", "wpauc_jax.study", *arguments[1:]])
-    return Command(changed, work_directory(values["workdir"].value, file), text)
+    return Command(changed.chosen(), work_directory(values["workdir"].value, file), text)
 
 
 def _without_file(arguments: Sequence[str]) -> list[str]:

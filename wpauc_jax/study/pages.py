@@ -1,13 +1,13 @@
 """study.md, study.html and the tables as CSV: everything that a reader needs to believe a study, or not to."""
 
 import hashlib
-import importlib.metadata
 import math
 import pathlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import wpauc_jax
 from wpauc_jax.evaluation.report import metric_title
 from wpauc_jax.report.page import Code, Heading, MarkdownBlock, Points, Table, Text, write_html, write_markdown
 from wpauc_jax.runtime.files import read_json
@@ -186,7 +186,7 @@ def _origin(results: Results) -> list[MarkdownBlock]:
     lines = [
         *(f"data: {one}" for one in sorted(data)),
         *(f"catalog of {_listed(names)}: {one}" for one, names in catalogs.items()),
-        f"code: wpauc_jax {importlib.metadata.version('wpauc_jax')}, {code_hash()}",
+        f"code: wpauc_jax {wpauc_jax.__version__}, {code_hash()}",
         f"time of all runs: {sum(state['seconds'].values()):,.0f} s",
     ]
     commands = [state["command"] or "(started from Python)"]

@@ -35,6 +35,7 @@ class StudyOptions(Checked, section="study."):
     """What the command line can change of a study, beside the settings of its base."""
 
     seeds: tuple[int, ...] = ascending((0, 1, 2), 0, 2**32 - 1)  # every arm is trained with each of them
+    arms: str = ""  # names of arms with commas between them, which are trained alone; empty: every arm
     workers: int = at_least(1, 1, 1024)  # how many runs go on at once, each in a process of its own
     draws: int = at_least(10_000, 100, 1_000_000)  # of each bootstrap
     join: str = a_path()  # another study's directory: the pages hold the arms of both; empty: of this one alone
@@ -106,6 +107,23 @@ class Study:
         self._check_alike(arms)
         if self.base.mode != "all" or self.base.sft_from or self.base.sft.start_from:
             raise ConfigError("the base of a study is a whole run of its own: mode='all', no sft_from, no start_from")
+
+    def chosen(self) -> "Study":
+        """The study of the arms that its options name; itself where they name none.
+
+        Raises ConfigError for a name that is no arm, and for a control that is left out.
+        """
+        wanted = [name.strip() for name in self.options.arms.split(",") if name.strip()] or list(self.arms)
+        for name in wanted:
+            if name not in self.arms:
+                raise ConfigError(f"study.arms names {shown(name)}, which is no arm{nearest(name, self.arms, '')}")
+        left_out = set(self.arms) - set(wanted)
+        for name in self.controls:
+            if name in left_out:
+                raise ConfigError(f"study.arms leaves out {name!r}, with which every arm is compared; name it, too")
+        arms = {name: settings for name, settings in self.arms.items() if name not in left_out}
+        grid = {name: values for name, values in self.grid.items() if name not in left_out}
+        return dataclasses.replace(self, arms=arms, grid=grid)
 
     def resolved(self) -> list[Arm]:
         """The arms with their whole configurations."""
