@@ -123,7 +123,7 @@ def _write(path: pathlib.Path, text: str) -> None:
 def study(out: pathlib.Path, names: list[str], *, data: str, seconds: float, extra: list[str]) -> int:
     """Trains shipped studies until the time is over. Returns 0 when all are done, otherwise 3.
 
-    What is done is kept in OUT/studies.tar.gz too, one file that is easily carried to the next machine.
+    What is done is kept in OUT/studies.tar.gz too, one file to carry to the next machine. Compiled programs are left out.
     """
     folder, archive = out / "studies", out / "studies.tar.gz"
     if archive.exists() and not folder.exists():
@@ -138,8 +138,8 @@ def study(out: pathlib.Path, names: list[str], *, data: str, seconds: float, ext
         left = end - time.monotonic() - 4 * _GRACE
         codes[name] = _until([*command, *extra], left) if left > 0 else None
     if folder.exists():
-        with tarfile.open(out / ".studies.tar.gz", "w:gz") as tar:
-            tar.add(folder, "studies")
+        with tarfile.open(out / ".studies.tar.gz", "w:gz", compresslevel=1) as tar:  # parameters hardly shrink
+            tar.add(folder, "studies", filter=lambda file: None if file.name.endswith("/programs") else file)
         os.replace(out / ".studies.tar.gz", archive)
     print(json.dumps({"studies": codes}))  # null: stopped, or not begun; the same command goes on
     failed = [code for code in codes.values() if code]

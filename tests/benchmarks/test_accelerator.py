@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -52,6 +53,18 @@ def test_parts_that_are_done_are_not_done_again(asked, tmp_path, capsys):
     assert calls == ["decode"]
     assert "did not end" not in (tmp_path / "accelerator.md").read_text()
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["parts"].keys() == accelerator.PARTS.keys()
+
+
+def test_what_the_studies_did_is_kept_in_one_file(tmp_path):
+    run = tmp_path / "studies/objectives_office/base/seed0"
+    run.mkdir(parents=True)
+    (run / "results.json").write_text("{}")
+    (tmp_path / "studies/objectives_office/programs").mkdir()
+    (tmp_path / "studies/objectives_office/programs/large").write_text("compiled")
+    assert accelerator.study(tmp_path, [], data="", seconds=1, extra=[]) == 0
+    with tarfile.open(tmp_path / "studies.tar.gz") as tar:
+        files = [file.name for file in tar if file.isfile()]
+    assert files == ["studies/objectives_office/base/seed0/results.json"]
 
 
 def test_nothing_is_timed_where_a_check_fails(asked, tmp_path, capsys):

@@ -29,9 +29,21 @@ def test_options_and_settings_of_the_base():
     assert asked(STUDY + ":office").folder == pathlib.Path("runs/topk_control-office")
 
 
+def test_some_arms_of_a_study():
+    every = asked(STUDY).study.arms
+    some = asked(STUDY, "--study.arms=sft_on, grpo,anchor2").study
+    assert list(some.arms) == [name for name in every if name in ("sft_on", "grpo", "anchor2")]
+    assert [arm.name for arm in some.resolved()] == list(some.arms)
+    objectives = ROOT / "configs/studies/objectives.py"
+    tuned = asked(f"--config={objectives}:office", "--study.arms=sft_on,grpo").study
+    assert list(tuned.grid) == ["*", "sft_on"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([STUDY, "--study.arms=sft_on,anchor22"], "study.arms names 'anchor22', which is no arm; did you mean anchor2"),
+        ([STUDY, "--study.arms=anchor2"], "study.arms leaves out 'grpo', with which every arm is compared"),
         ([STUDY, "--study.seed=3"], "there is no setting 'seed'; did you mean --study.seeds"),
         ([STUDY, "--config.rl.anchr=3"], "there is no setting 'rl.anchr'; did you mean --config.rl.anchor"),
         ([STUDY, "--study.seeds=(1,x)"], "study.seeds|literal|malformed"),
