@@ -123,7 +123,7 @@ def _write(path: pathlib.Path, text: str) -> None:
 def study(out: pathlib.Path, names: list[str], *, data: str, seconds: float, extra: list[str]) -> int:
     """Trains shipped studies until the time is over. Returns 0 when all are done, otherwise 3.
 
-    What is done is kept in OUT/studies.tar.gz too, one file to carry to the next machine. Compiled programs are left out.
+    What is done is kept in OUT/studies.tar.gz too, one file to carry to the next machine. It lacks compiled programs.
     """
     folder, archive = out / "studies", out / "studies.tar.gz"
     if archive.exists() and not folder.exists():

@@ -3,12 +3,14 @@
     python -m benchmarks.serving --export=FOLDER                     # what `wpauc export` wrote, or a work directory
     python -m benchmarks.serving --items=1000,10000,100000,1000000   # untrained models of one token an item
     python -m benchmarks.serving --export=FOLDER --clients=1,8,64 --seconds=10
+    python -m benchmarks.serving --export=FOLDER --peer --peer-python=PYTHON    # and transformers on the same folder
 
 The server is a process of its own. One request asks for one user's ten items, with a history of random items. In the
 closed loop each of some clients asks again as soon as it has its answer. In the open loop requests come at random
 times, whatever the answers do, at .5 and .8 of the rate of the last closed loop; so the wait in the queue counts. At
-most 1,000 requests are without an answer at once; those beyond it are counted as dropped. `benchmarks/evaluate.py` sets
-the search itself against Hugging Face's `generate`. The last line is one JSON object.
+most 1,000 requests are without an answer at once; those beyond it are counted as dropped. With --peer the same
+questions go to Hugging Face's `generate` (`benchmarks/serving_peer.py`) once the server has ended, and the lists are
+compared. The last line is one JSON object.
 """
 
 import argparse
@@ -32,12 +34,18 @@ def main() -> None:
     parser.add_argument("--items", default="", help="sizes of catalogs of untrained models, between commas")
     parser.add_argument("--clients", default="1,8,64", help="clients of the closed loop, between commas")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--peer", action="store_true", help="ask `generate`, too; FOLDER is an export in float32")
+    parser.add_argument("--peer-python", default=sys.executable, help="an interpreter with PyTorch and transformers")
+    parser.add_argument("--peer-batch", type=int, default=8, help="users at a time of the peer")
+    parser.add_argument("--peer-users", type=int, default=64, help="how many users the peer answers, at most 256")
     parser.add_argument("--child", type=int, default=0, help=argparse.SUPPRESS)  # serve so many items in this process
     options = parser.parse_args()
     if options.child:
         return serve(options.child)
     if not options.export and not options.items:
         parser.error("give --export=FOLDER or --items=1000,...")
+    if options.peer and not options.export:
+        parser.error("--peer answers from an export folder; give --export=FOLDER")
     commands: dict[str, list[str]] = {}
     for size in _numbers(options.items):
         commands[str(size)] = [sys.executable, "-m", "benchmarks.serving", f"--child={size}"]
@@ -52,7 +60,33 @@ def main() -> None:
                 f"{name:>9} {row['loop']:>7} {row['load']:>8}: {row['users_per_s']:8.1f} users/s, "
                 f"p50 {1e3 * row['p50_s']:7.1f} ms, p99 {1e3 * row['p99_s']:7.1f} ms, {row['dropped']} dropped"
             )
+        asked = results[name].pop("asked")
+        if options.peer and name == "export":
+            results["peer"] = peer(options, asked[: options.peer_users])
+            best = max(row["users_per_s"] for row in results[name]["loops"] if row["loop"] == "closed")
+            results["peer"]["ratio"] = best / results["peer"]["users_per_s"]
+            print(
+                "     peer: {users_per_s:8.1f} users/s; the server answers {ratio:.1f} times as many; "
+                "{same_lists:.0%} of the lists are the same, {same_items:.1%} of their items".format(**results["peer"])
+            )
     print(json.dumps(results))
+
+
+def peer(options: argparse.Namespace, asked: list[tuple[bytes, list[str]]]) -> dict[str, float]:
+    """Users a second of `generate` on these questions, and how far its lists are the server's."""
+    command = [options.peer_python, "-m", "benchmarks.serving_peer", options.export, str(options.peer_batch)]
+    given = b"\n".join(body for body, _ in asked)
+    done = subprocess.run(command, input=given, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise SystemExit(f"error: the peer ended with status {done.returncode}; its error stands above")
+    batches = [json.loads(line) for line in done.stdout.splitlines()]
+    theirs = [ids for batch in batches for ids in batch["lists"]]
+    pairs = [(ids, others) for (_, ids), others in zip(asked, theirs, strict=True)]
+    return {
+        "users_per_s": len(asked) / sum(batch["seconds"] for batch in batches),
+        "same_lists": float(np.mean([ids == others for ids, others in pairs])),
+        "same_items": float(np.mean([len(set(ids) & set(others)) / len(ids) for ids, others in pairs])),
+    }
 
 
 @contextlib.contextmanager
@@ -77,7 +111,7 @@ def server(command: list[str]) -> Iterator[tuple[str, int]]:
 
 
 async def measured(host: str, port: int, clients: list[int], seconds: float) -> dict[str, Any]:
-    """Closed loops with each number of clients, then open loops."""
+    """Closed loops with each number of clients, then open loops; and the questions with the server's lists."""
     ids = [item["id"] for item in await _get(host, port, "/items?q=")]
     draw = np.random.default_rng(0)
     bodies = [
@@ -90,7 +124,10 @@ async def measured(host: str, port: int, clients: list[int], seconds: float) -> 
     for share in (0.5, 0.8):
         rate = share * loops[len(clients) - 1]["users_per_s"]
         loops.append({"loop": "open", "load": f"{rate:.0f}/s"} | await _open(host, port, bodies, rate, seconds))
-    return {"loops": loops}
+    async with _Connection(host, port) as connection:
+        answers = [json.loads(await connection.post(body))["items"] for body in bodies]
+    lists = [[item["id"] for item in answer] for answer in answers]
+    return {"loops": loops, "asked": list(zip(bodies, lists, strict=True))}
 
 
 async def _closed(host: str, port: int, bodies: list[bytes], count: int, seconds: float) -> dict[str, Any]:
@@ -157,9 +194,13 @@ class _Connection:
     async def ask(self, body: bytes) -> float:
         """Seconds until the answer. Raises RuntimeError for any status but 200."""
         began = time.perf_counter()
-        head = f"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        await self.send(f"{head}\r\n\r\n".encode() + body)
+        await self.post(body)
         return time.perf_counter() - began
+
+    async def post(self, body: bytes) -> bytes:
+        """The answer. Raises RuntimeError for any status but 200."""
+        head = f"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        return await self.send(f"{head}\r\n\r\n".encode() + body)
 
     async def send(self, request: bytes) -> bytes:
         """The body of the answer."""

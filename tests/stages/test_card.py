@@ -11,6 +11,7 @@ import pytest
 import wpauc_jax
 from tests.stages.test_old_run import ARCHIVE, CONFIG
 from wpauc_jax.config import ExportConfig
+from wpauc_jax.models.pretrained import _FILES
 from wpauc_jax.stages.card import _without_folder, license_of
 
 
@@ -59,17 +60,31 @@ def test_a_path_of_this_machine_is_told_by_its_last_part(tmp_path):
         assert _without_folder(value) == value
 
 
+OWN = {"license": "other", "license_name": "qwen-research", "license_link": "LICENSE"}
+
+
 @pytest.mark.parametrize(
-    ("text", "license"),
+    ("card", "config", "license"),
     [
-        ("---\nlicense: apache-2.0\nlanguage: en\n---\n# Model\n", "apache-2.0"),
-        ('---\nlicense: "mit"\n---\n', "mit"),
-        ("---\nlanguage: en\n---\nlicense: mit\n", "unknown"),
-        ("license: mit\n", "unknown"),
-        (None, "unknown"),
+        ("---\nlicense: apache-2.0\nlanguage: en\n---\n# Model\n", {}, {"license": "apache-2.0"}),
+        ('---\nlicense: "mit"\n---\n', {"license": "apache-2.0"}, {"license": "mit"}),
+        ("---\nlicense: other\nlicense_name: qwen-research\nlicense_link: LICENSE\n---\n", {}, OWN),
+        ("---\nlicense: [mit, apache-2.0]\n---\n", {}, {"license": ["mit", "apache-2.0"]}),
+        ("---\nlanguage: en\n---\nlicense: mit\n", {}, {"license": "unknown"}),
+        ("---\nlanguage: en\n---\n", {"license": "mit"}, {"license": "mit"}),
+        ("---\nlicense: [\n---\n", {}, {"license": "unknown"}),
+        ("---\n- a list\n---\n", {"license": "mit"}, {"license": "mit"}),
+        ("license: mit\n", {}, {"license": "unknown"}),
+        (None, {"license": "mit"}, {"license": "mit"}),
+        (None, {}, {"license": "unknown"}),
     ],
 )
-def test_the_licence_is_what_the_base_models_card_states(text, license, tmp_path):
-    if text is not None:
-        (tmp_path / "README.md").write_text(text)
+def test_the_licence_is_what_the_base_model_states(card, config, license, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
     assert license_of(tmp_path) == license
+
+
+def test_the_hub_is_asked_for_the_card():
+    assert "README.md" in _FILES

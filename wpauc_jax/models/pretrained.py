@@ -31,7 +31,7 @@ from wpauc_jax.runtime.sharding import check_sizes, state_shardings
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _BLOCK = 4096  # rows compared at a time
-_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")  # what the hub is asked for
+_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md")  # what the hub is asked for
 
 
 def load_pretrained(

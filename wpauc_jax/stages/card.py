@@ -5,6 +5,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+from huggingface_hub import ModelCard
+
 from wpauc_jax.config import Config
 from wpauc_jax.config.recorded import unlike_defaults
 from wpauc_jax.runtime.files import read_json
@@ -12,7 +15,6 @@ from wpauc_jax.runtime.versions import made_with
 from wpauc_jax.stages.recommender import Answering
 from wpauc_jax.stages.run import Run
 
-_UNKNOWN = "unknown"
 _OF_ONE_MACHINE = ("mode", "export.", "data.root", "data.dir", "data.cache", "sft_from", "mesh.", "tracking")
 
 
@@ -39,27 +41,24 @@ def model_card(run: Run, answering: Answering, base: pathlib.Path | None, settin
     return "\n\n".join(blocks) + "\n"
 
 
-def license_of(base: pathlib.Path) -> str:
-    """The licence that the card of a pretrained model states in its YAML head; otherwise "unknown"."""
+def license_of(base: pathlib.Path) -> dict[str, Any]:
+    """What a pretrained model says of its licence: the fields `license`, `license_name`, `license_link` of its card.
+
+    A card without them leaves it to "license" in config.json. "unknown" where neither says anything.
+    """
     try:
-        lines = (base / "README.md").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return _UNKNOWN
-    if not lines or lines[0].strip() != "---":
-        return _UNKNOWN
-    for line in lines[1:]:
-        if line.strip() == "---":
-            break
-        name, _, value = line.partition(":")
-        if name == "license" and value.strip():
-            return value.strip().strip("\"'")
-    return _UNKNOWN
+        stated = ModelCard((base / "README.md").read_text(encoding="utf-8")).data.to_dict()
+    except (OSError, ValueError, yaml.YAMLError):  # no card, or a head that is no YAML
+        stated = {}
+    if not stated.get("license"):
+        stated = {"license": read_json(base / "config.json").get("license") or "unknown"}
+    return {name: value for name, value in stated.items() if name.startswith("license")}
 
 
 def _head(config: Config, base: pathlib.Path | None) -> str:
     lines = ["library_name: wpauc_jax", "tags: [recommendation, sequential-recommendation]"]
     if base is not None:
-        lines.append(f"license: {license_of(base)}")
+        lines.append(yaml.safe_dump(license_of(base), sort_keys=False).strip())
         lines += [] if pathlib.Path(config.model.pretrained).exists() else [f"base_model: {config.model.pretrained}"]
     return "\n".join(["---", *lines, "---"])
 
