@@ -67,18 +67,29 @@ def _from_file(wanted: _Wanted) -> Catalog:
 
 
 def _from_kmeans(wanted: _Wanted, *, balanced: bool = False) -> Catalog:
-    from wpauc_jax.catalog.clustering import residual_kmeans  # and with these scikit-learn
+    from wpauc_jax.catalog.clustering import residual_kmeans  # and with it scikit-learn
+
+    return _from_embeddings(wanted, functools.partial(residual_kmeans, balanced=balanced))
+
+
+def _from_rqvae(wanted: _Wanted) -> Catalog:
+    from wpauc_jax.catalog.rqvae import rqvae_codes  # and with it scikit-learn
+
+    return _from_embeddings(wanted, rqvae_codes)
+
+
+def _from_embeddings(wanted: _Wanted, codes_of: Callable[[np.ndarray, int, int, int], np.ndarray]) -> Catalog:
     from wpauc_jax.catalog.embeddings import item_embeddings
 
     config = wanted.config
-    points = item_embeddings(config, wanted.dataset)
-    codes = residual_kmeans(points, config.levels, config.codes, config.seed, balanced=balanced)
+    codes = codes_of(item_embeddings(config, wanted.dataset), config.levels, config.codes, config.seed)
     return catalog_from_codes(codes, [config.codes] * config.levels, **_place(wanted))
 
 
 IDS: dict[str, Callable[[_Wanted], Catalog]] = {  # by catalog.ids
     "kmeans": _from_kmeans,
     "balanced": functools.partial(_from_kmeans, balanced=True),
+    "rqvae": _from_rqvae,
     "file": _from_file,
     "title": _from_titles,
     "atomic": _atomic,

@@ -117,9 +117,9 @@ class CatalogConfig(Checked, section="catalog."):
     """How an item becomes a token sequence."""
 
     # kmeans: semantic ids by clustering the items' embeddings. balanced: the same, but all codes of a level stand for
-    # about equally many items. file: semantic ids of a file. title: an item is its title. atomic: an item is one token
-    # of its own.
-    ids: str = choice("kmeans", "balanced", "file", "title", "atomic")
+    # about equally many items. rqvae: an autoencoder with quantised codes, as in TIGER. file: semantic ids of a file.
+    # title: an item is its title. atomic: an item is one token of its own.
+    ids: str = choice("kmeans", "balanced", "rqvae", "file", "title", "atomic")
     # A folder or hub id of a tokenizer. Empty: that of model.pretrained; without either, ids are all the vocabulary.
     tokenizer: str = a_path()
     max_title_tokens: int = at_least(32, 8, 4096)  # a longer title is cut
@@ -130,7 +130,7 @@ class CatalogConfig(Checked, section="catalog."):
     embedding_width: int = at_least(64, 1, 4096)  # numbers in an item's embedding
     levels: int = at_least(3, 1, 16)  # codes in a semantic id
     codes: int = at_least(64, 2, 65_536)  # different codes in each level
-    seed: int = a_seed()  # of the clustering
+    seed: int = a_seed()  # of the clustering, or of the autoencoder
 
 
 @dataclasses.dataclass(frozen=True)
