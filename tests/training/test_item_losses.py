@@ -1,6 +1,7 @@
 """`sft.objective`: losses over the scores of all items, against plain loops, and each learns what users take."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -8,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.runtime import test_sharding as sharded
 from tests.worlds import TINY, tiny_policy
+from wpauc_jax import models
 from wpauc_jax.batches.types import SftBatch
 from wpauc_jax.config import ConfigError, OptimConfig, SftConfig
 from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.scoring import trie_for
+from wpauc_jax.runtime import sharding
 from wpauc_jax.training.item_losses import ITEM_LOSSES
 from wpauc_jax.training.optim import make_optimizer
 from wpauc_jax.training.sft import make_sft_step
@@ -130,6 +134,37 @@ def test_fifty_users_are_learnt(name):
     scores = ranker.item_logits(state.params, hidden.reshape(USERS, -1))
     best = jnp.argmax(scores.at[jnp.arange(USERS), items[:, 0]].set(-jnp.inf), axis=1)
     assert (np.asarray(best) == target[:, 0]).mean() > 0.9
+
+
+@functools.cache
+def steps_on(mesh: tuple[int, int, int], name: str):
+    """The parameters after three steps on one batch, and each step's loss."""
+    items = [(token,) for token in range(3, 63)]
+    rng = np.random.default_rng(5)
+    target = rng.integers(0, len(items), (8, 4))
+    batch = SftBatch(
+        tokens=np.concatenate([np.ones((8, 1)), target + 3], axis=1).astype(np.int32),
+        segments=np.ones((8, 5), np.int32),
+        items=target.astype(np.int32),
+        starts=np.tile(np.arange(4, dtype=np.int32), (8, 1)),
+        excluded=rng.integers(-1, len(items), (8, 4, 3)).astype(np.int32),
+    )
+    with jax.set_mesh(sharded.mesh_of(*mesh)):
+        policy, params = models.init(sharded.MODEL, 0)
+        ranker = Ranker(policy, sharding.place_whole(trie_for(items, "constrained")))
+        step = make_sft_step(ranker, sharded.OPTIMIZER, CONFIGS[name])
+        state, losses, placed = init_state(params, sharded.OPTIMIZER), [], sharding.place_batch(batch)
+        for _ in range(3):
+            state, told = step(state, placed)
+            losses.append(float(told["loss"]))
+        return jax.device_get(state.params), losses
+
+
+@pytest.mark.parametrize("name", ITEM_LOSSES)
+def test_on_a_mesh_it_is_what_one_device_computes(name):
+    found, wanted = steps_on((2, 2, 2), name), steps_on(sharded.ONE, name)
+    np.testing.assert_allclose(found[1], wanted[1], rtol=1e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=0), found[0], wanted[0])
 
 
 def test_several_tokens_an_item_are_refused():

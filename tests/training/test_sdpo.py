@@ -61,6 +61,21 @@ def test_it_is_the_papers_formula_on_the_group():
     assert metrics["hit_rate"] == 1.0 and 0 <= metrics["preferred"] <= 1
 
 
+def test_with_one_negative_it_is_dpo():
+    """-log sigmoid(beta (log-ratio of the target - log-ratio of the other)): Rafailov et al., arXiv 2305.18290."""
+    policy, params = tiny_policy()
+    reference = jax.tree.map(lambda x: x * 1.2, params)
+    (loss, _), _ = loss_and_grad(params, reference, dataclasses.replace(CONFIG, group_size=2, target_k=1))
+    batch, trie = some_rl_batch(), trie_for(ITEMS, "constrained")
+    prompts = Prompts(batch.prompts.tokens, batch.prompts.lengths)
+    items = with_target(beam_search(policy, params, prompts, trie, num_beams=2).items, batch.target[:, None])
+    ours, theirs = (np.asarray(score_items(policy, p, prompts, trie, items)).sum(-1) for p in (params, reference))
+    ratio, wins = ours - theirs, np.asarray(items) == np.asarray(batch.target)[:, None]
+    assert (wins.sum(1) == 1).all()
+    margin = 0.7 * (ratio[wins] - ratio[~wins])
+    np.testing.assert_allclose(loss, np.mean([math.log1p(math.exp(-one)) for one in margin]), rtol=1e-5)
+
+
 def test_at_the_reference_it_is_the_log_of_the_groups_size():
     _, params = tiny_policy()
     (loss, _), grads = loss_and_grad(params, params)
