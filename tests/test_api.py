@@ -108,6 +108,13 @@ def test_results_are_a_table(folder):
         wpauc_jax.run("quickstart", folder, settings={"rl.tagret_k": 5})
 
 
+def test_a_tracker_that_is_not_installed_is_told_before_anything_is_done(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match="tracking=wandb needs a package"):
+        wpauc_jax.run("quickstart", tmp_path / "run", settings={"tracking": "wandb"})
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_package_itself_is_light():
     code = "import sys, wpauc_jax; assert not {'jax', 'polars', 'numpy'} & set(sys.modules); wpauc_jax.nowhere"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

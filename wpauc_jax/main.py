@@ -49,7 +49,6 @@ def _run(command: command_line.Command, signals: interrupts.Interrupts) -> int:
     from wpauc_jax.runtime import distributed
     from wpauc_jax.runtime.lock import LockError
     from wpauc_jax.runtime.programs import keep_programs
-    from wpauc_jax.runtime.trackers import check_tracking
     from wpauc_jax.training.storage import CheckpointError
     from wpauc_jax.training.watch import FaultError
 
@@ -59,7 +58,6 @@ def _run(command: command_line.Command, signals: interrupts.Interrupts) -> int:
     if not command.verbosity:
         logging.set_verbosity(logging.WARNING)  # the libraries' own notes on every save are not the user's concern
     try:
-        check_tracking(command.config.tracking)
         distributed.initialize(
             os.environ,
             cluster=command.cluster,

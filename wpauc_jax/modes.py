@@ -14,6 +14,7 @@ from wpauc_jax.runtime.distributed import is_main_process
 from wpauc_jax.runtime.files import atomic_path, read_json, unless_read_only
 from wpauc_jax.runtime.lock import respected, taken, unlocked
 from wpauc_jax.runtime.sharding import make_mesh
+from wpauc_jax.runtime.trackers import check_tracking
 from wpauc_jax.stages.evaluate import evaluate_workspace
 from wpauc_jax.stages.export import export
 from wpauc_jax.stages.homes import home, is_trained
@@ -160,6 +161,7 @@ MODES: dict[str, Mode] = {
 
 def run(config: Config, folder: pathlib.Path) -> int | None:
     """Does what `config.mode` says, on the mesh of all devices; the program ends with what it returns, None being 0."""
+    check_tracking(config.tracking)
     mode = MODES[config.mode]
     if mode.lock is None:
         return mode(config, folder)
