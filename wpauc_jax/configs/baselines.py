@@ -12,7 +12,8 @@ SASRec was tuned on the validation rows of office, seed 0, by NDCG@10: two layer
 feed-forward widths of 64 and 256; dropout .1, .3, .5; learning rate 1e-3 and 3e-3; batches of 32, 128 and 304 rows; 20
 to 160 epochs; not every combination. Two layers of 64 with dropout .5 and batches of 128 are best (.090). One layer of
 128 with the decoder's training reaches .086. Normalising behind each part instead of before it changes nothing. The
-others have the decoder's width and training; they were not tuned. docs/results.md has what came out.
+others have the decoder's width and training; they were not tuned. Expect SASRec level with the decoder on office, and
+the others behind; docs/results.md has what came out.
 
 gsasrec has the loss of gSASRec (arXiv 2308.07192): 256 sampled negatives, calibration .75. Its network is one layer of
 128, and its batches are the decoder's. Here all scores are computed in any case, so that it saves nothing. It learns
