@@ -6,8 +6,11 @@
 Expect about two minutes on two CPU cores. At the end comes a table of Recall and NDCG for rankings without training,
 SFT and RL. An item is one token, and films that the user has are left out. SFT beats the Markov chain by more than half
 (NDCG@10). RL gains nothing here; with seed 0 its best parameters are those that it began with. The same command
-again trains nothing: what is done is not done twice. The settings are those of configs/benchmarks.py, which says how
-they were tuned.
+again trains nothing: what is done is not done twice.
+
+The settings are those of configs/benchmarks.py, but for the dropout. That was chosen on the validation rows, seed 0, by
+NDCG@10, from dropout .2, .3, .5 with learning rates 5e-4, 1e-3, 2e-3, all nine. Dropout .5 with 1e-3 is best (.137;
+.131 with .3). Widths 64 and 256 and a second layer, each alone, are no better than width 128 and one layer.
 """
 
 import dataclasses
@@ -26,7 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             data=DataConfig(archive="ml-100k", max_history=20),
             catalog=CATALOG,
             model=MODEL,
-            sft=SFT,
+            sft=dataclasses.replace(SFT, dropout=0.5),
             rl=dataclasses.replace(RL, evals=4, optim=OptimConfig(learning_rate=1e-4, max_grad_norm=0.3)),
         )
     )
