@@ -3,11 +3,12 @@
     python -m wpauc_jax.study --config=configs/studies/objectives.py --workdir=runs/objectives --study.workers=2
     python -m wpauc_jax.study --config=configs/studies/objectives.py:office --config.data.root=DATA
     python -m wpauc_jax.study --config=configs/studies/objectives.py:office-16-0.1 --config.data.root=DATA
+    python -m wpauc_jax.study --config=configs/studies/objectives.py:movielens
 
 An objective is an arm: add a line to ARMS to compare another one. All arms start from one SFT by seed and do as many
-updates on the same rows. docs/theory.md says what each of them is. On the sets of configs/benchmarks.py a learning rate
-is chosen for every arm by validation, all from one grid, with the first seed. Every arm keeps the step that is best by
-validation's NDCG@10; its beginning counts, too.
+updates on the same rows. docs/theory.md says what each of them is. On the sets of configs/benchmarks.py, and on
+movielens, which is configs/quickstart.py, a learning rate is chosen for every arm by validation, all from one grid,
+with the first seed. Every arm keeps the step that is best by validation's NDCG@10; its beginning counts, too.
 
 Numbers behind the name of a set are the width of the model and the dropout of SFT and RL, .3 where it is not given. A
 narrow model cannot fit every row, so that it should matter which rows an objective teaches. Without an argument the
@@ -28,7 +29,6 @@ SETS = {
     "rl.epochs": 4.0,
     "rl.patience": 0,
     "rl.kl_coef": 0.0,
-    "rl.dropout": 0.3,  # as SFT has it
     "eval.num_beams": 50,
     "eval.select": "ndcg@10",
 }
@@ -49,7 +49,9 @@ ARMS: dict[str, dict[str, Any]] = {
 def get_study(arg: str | None = None) -> Study:
     if arg:
         name, *numbers = arg.split("-")
-        base = with_settings(read_config(CONFIGS / "benchmarks.py", name), SETS | _narrow(*numbers))
+        file = ("quickstart.py", None) if name == "movielens" else ("benchmarks.py", name)
+        base = read_config(CONFIGS / file[0], file[1])
+        base = with_settings(base, {**SETS, "rl.dropout": base.sft.dropout, **_narrow(*numbers)})
         grid = {"*": {"rl.optim.learning_rate": RATES}, "sft_on": {"sft.optim.learning_rate": RATES}}
         # A row of SFT holds several samples: 8 rows make about as many updates of an epoch as 64 samples of RL.
         length = {"sft.epochs": Of("rl.epochs"), "sft.evals": Of("rl.evals"), "sft.patience": 0, "sft.batch_size": 8}
