@@ -17,8 +17,8 @@ An item is one token, and the model is a small decoder trained from scratch. For
 The settings stand in wpauc_jax/config/tuned.py. SFT was tuned on the validation rows of office, seed 0, by NDCG@10:
 layers and width 1 x 128, 1 x 64, 1 x 256, 2 x 64, 2 x 128; dropout .1, .2, .3, .5; learning rate 5e-4, 1e-3, 2e-3,
 3e-3; batches of 8, 32, 128 rows; weight decay .01, .1, 1; label smoothing 0, .1; an average of the parameters; weights
-drawn with .005, .02, .1. Not every combination was tried. The best are alike (.082 to .086). More dropout, more depth and
-faster learning make it worse.
+drawn with .005, .02, .1. Not every combination was tried. The best are alike (.082 to .086). More dropout, more depth
+and faster learning make it worse.
 
 industrial and toys were asked too, on their own validation rows, seed 0: dropout .2, .3, .5 with learning rates 5e-4,
 1e-3, 2e-3, all nine, and width 256; industrial with width 64, and toys with two layers besides. Office's settings are
