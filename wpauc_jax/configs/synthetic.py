@@ -8,6 +8,9 @@ row `optimum` of the table ranks by the true probability.
 Expect SFT within .02 of the optimum and far above popularity. RL has little left to gain: likelihood alone learns this
 law already. An item is one token, which keeps the model small. For two tokens an item give
 `--config.catalog.levels=2 --config.catalog.codes=8`.
+
+SFT's learning rates 3e-3, 1e-2 and 3e-2 with 300, 600 and 1,200 steps were tried on validation, seed 0. All are alike
+(NDCG@10 .487 to .495) but the fastest with the fewest steps (.457).
 """
 
 from ml_collections import ConfigDict
