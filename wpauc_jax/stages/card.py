@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from huggingface_hub import ModelCard
 
 from wpauc_jax.config import Config
@@ -48,7 +47,7 @@ def license_of(base: pathlib.Path) -> dict[str, Any]:
     """
     try:
         stated = ModelCard((base / "README.md").read_text(encoding="utf-8")).data.to_dict()
-    except (OSError, ValueError, yaml.YAMLError):  # no card, or a head that is no YAML
+    except Exception:  # no card, or a head that is no YAML, whose error is of a package that is not ours
         stated = {}
     if not stated.get("license"):
         stated = {"license": read_json(base / "config.json").get("license") or "unknown"}
@@ -58,7 +57,7 @@ def license_of(base: pathlib.Path) -> dict[str, Any]:
 def _head(config: Config, base: pathlib.Path | None) -> str:
     lines = ["library_name: wpauc_jax", "tags: [recommendation, sequential-recommendation]"]
     if base is not None:
-        lines.append(yaml.safe_dump(license_of(base), sort_keys=False).strip())
+        lines += [f"{name}: {json.dumps(value)}" for name, value in license_of(base).items()]  # JSON is YAML
         lines += [] if pathlib.Path(config.model.pretrained).exists() else [f"base_model: {config.model.pretrained}"]
     return "\n".join(["---", *lines, "---"])
 
