@@ -139,11 +139,16 @@ def study(out: pathlib.Path, names: list[str], *, data: str, seconds: float, ext
         codes[name] = _until([*command, *extra], left) if left > 0 else None
     if folder.exists():
         with tarfile.open(out / ".studies.tar.gz", "w:gz", compresslevel=1) as tar:  # parameters hardly shrink
-            tar.add(folder, "studies", filter=lambda file: None if file.name.endswith("/programs") else file)
+            tar.add(folder, "studies", filter=_but_programs)
         os.replace(out / ".studies.tar.gz", archive)
     print(json.dumps({"studies": codes}))  # null: stopped, or not begun; the same command goes on
     failed = [code for code in codes.values() if code]
     return failed[0] if failed else 3 if None in codes.values() else 0
+
+
+def _but_programs(file: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leaves out the folder of compiled programs of each study, and no arm of that name."""
+    return None if file.name.split("/")[2:] == ["programs"] else file
 
 
 def _until(command: list[str], seconds: float) -> int | None:

@@ -22,6 +22,7 @@ import tempfile
 import time
 
 from benchmarks.measure import median
+from benchmarks.peer import PeerProcess
 
 
 def main() -> None:
@@ -47,24 +48,12 @@ def main() -> None:
     }
     ours, theirs = [], []
     with tempfile.TemporaryDirectory() as root, contextlib.ExitStack() as stack:
-        command = [
-            options.recbole_python,
-            "-W",
-            "ignore",
-            "-m",
-            "benchmarks.recbole_peer",
-            str(file),
-            json.dumps(shape),
-        ]
-        peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        stack.callback(peer.wait)
-        assert peer.stdin and peer.stdout
-        stack.callback(peer.stdin.close)
+        command = [options.recbole_python, "-W", "ignore", "-m", "benchmarks.recbole_peer"]
+        peer = PeerProcess([*command, str(file), json.dumps(shape)])
+        stack.callback(peer.close)
         for turn in range(-1, options.turns):  # the first warms both up
             short, long = (_seconds(options, epochs, root) for epochs in (1, 1 + options.epochs))
-            peer.stdin.write("epoch\n")
-            peer.stdin.flush()
-            found = json.loads(peer.stdout.readline())
+            found = peer.step()
             if turn >= 0:
                 ours.append((long - short) / options.epochs)
                 theirs.append(found["epoch_s"])

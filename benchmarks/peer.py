@@ -1,4 +1,4 @@
-"""The Hugging Face way as a process beside this one. Needs no JAX."""
+"""A peer as a process beside this one, such as the Hugging Face way. Needs no JAX."""
 
 import contextlib
 import dataclasses
@@ -9,11 +9,10 @@ from typing import Any
 from benchmarks.shapes import Shape
 
 
-class Peer:
-    """`benchmarks.peer_hf` as a process."""
+class PeerProcess:
+    """A command that takes a step for each line of its input, and answers with one line of JSON."""
 
-    def __init__(self, python: str, shape: Shape, *options: str):
-        command = [python, "-m", "benchmarks.peer_hf", f"--set={json.dumps(dataclasses.asdict(shape))}", *options]
+    def __init__(self, command: list[str]):
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def step(self) -> dict[str, Any]:
@@ -33,3 +32,12 @@ class Peer:
         with contextlib.suppress(BrokenPipeError):  # it has ended
             self._process.stdin.close()
         self._process.wait()
+
+
+class Peer(PeerProcess):
+    """`benchmarks.peer_hf` as a process."""
+
+    def __init__(self, python: str, shape: Shape, *options: str):
+        super().__init__(
+            [python, "-m", "benchmarks.peer_hf", f"--set={json.dumps(dataclasses.asdict(shape))}", *options]
+        )

@@ -4,6 +4,7 @@
 clock come from a RecBole .inter file. Every prefix of a user's training items is a sample, as RecBole does it.
 """
 
+import contextlib
 import gzip
 import json
 import pathlib
@@ -19,8 +20,8 @@ from recbole.utils import get_model, init_seed
 
 
 def main() -> None:
-    source, shape = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
-    with tempfile.TemporaryDirectory() as root:
+    source, shape = pathlib.Path(sys.argv[1]).resolve(), json.loads(sys.argv[2])
+    with tempfile.TemporaryDirectory() as root, contextlib.chdir(root):  # RecBole writes logs where it is started
         folder = pathlib.Path(root, "peer")
         folder.mkdir()
         with gzip.open(source, "rb") as packed, (folder / "peer.inter").open("wb") as plain:

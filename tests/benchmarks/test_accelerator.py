@@ -58,13 +58,16 @@ def test_parts_that_are_done_are_not_done_again(asked, tmp_path, capsys):
 def test_what_the_studies_did_is_kept_in_one_file(tmp_path):
     run = tmp_path / "studies/objectives_office/base/seed0"
     run.mkdir(parents=True)
-    (run / "results.json").write_text("{}")
+    arm = tmp_path / "studies/objectives_office/arms/programs"
+    arm.mkdir(parents=True)
+    for folder in (run, arm):
+        (folder / "results.json").write_text("{}")
     (tmp_path / "studies/objectives_office/programs").mkdir()
     (tmp_path / "studies/objectives_office/programs/large").write_text("compiled")
     assert accelerator.study(tmp_path, [], data="", seconds=1, extra=[]) == 0
     with tarfile.open(tmp_path / "studies.tar.gz") as tar:
-        files = [file.name for file in tar if file.isfile()]
-    assert files == ["studies/objectives_office/base/seed0/results.json"]
+        files = {file.name.removeprefix("studies/objectives_office/") for file in tar if file.isfile()}
+    assert files == {"base/seed0/results.json", "arms/programs/results.json"}
 
 
 def test_nothing_is_timed_where_a_check_fails(asked, tmp_path, capsys):
