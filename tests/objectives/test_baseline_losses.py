@@ -10,6 +10,7 @@ from wpauc_jax.objectives import (
     LlpaucMin,
     catalog_cross_entropy,
     llpauc_loss,
+    llpauc_pairwise_loss,
     opauc_cvar_loss,
     opauc_kl_loss,
     opauc_top_loss,
@@ -201,6 +202,26 @@ def test_llpauc_loss_at_the_saddle_is_the_pairwise_square_loss(x64):
     np.testing.assert_allclose(slopes[0], jax.jit(jax.grad(pairwise_square))(scores), atol=1e-9)
 
 
+def test_llpauc_pairwise_loss_is_the_saddle_value_and_its_gradient(x64):
+    scores, is_positive, minimised, maximised, pairwise = llpauc_problem()
+    rates = {"alpha": ALPHA, "beta": BETA}
+
+    def saddle(scores):
+        return llpauc_loss(scores, is_positive, minimised, maximised, sharpness=SHARP, **rates)
+
+    value, slope = jax.value_and_grad(lambda scores: llpauc_pairwise_loss(scores, is_positive, **rates))(scores)
+    np.testing.assert_allclose(value - 1, pairwise, rtol=1e-12)
+    np.testing.assert_allclose(slope, jax.grad(saddle)(scores), atol=1e-9)
+
+
+def test_llpauc_pairwise_loss_cuts_a_candidate_in_part_and_needs_both_classes(x64):
+    logits = jax.scipy.special.logit(jnp.array([0.9, 0.5, 0.6, 0.2]))
+    is_positive = np.array([True, True, False, False])
+    value = llpauc_pairwise_loss(logits, is_positive, alpha=0.75, beta=0.5)  # 1.5 positives, 1 negative
+    np.testing.assert_allclose(value, (1 * (1 - 0.3) ** 2 + 0.5 * (1 + 0.1) ** 2) / 1.5, rtol=1e-12)
+    assert llpauc_pairwise_loss(logits, is_positive, alpha=1.0, beta=1.0, where=~is_positive) == 0
+
+
 def test_llpauc_saddle_is_a_minimum_here_and_a_maximum_there(x64):
     scores, is_positive, minimised, maximised, pairwise = llpauc_problem()
 
@@ -241,6 +262,7 @@ def test_llpauc_projection_and_masks(x64):
         (lambda: opauc_kl_loss(np.zeros((2, 1)), np.zeros((2, 3)), temperature=0), "temperature=0"),
         (lambda: catalog_cross_entropy(np.zeros((2, 3)), np.zeros(3, int)), "targets has shape"),
         (lambda: llpauc_loss(np.zeros(3), np.zeros(3), LlpaucMin(), LlpaucMax(), alpha=1.5, beta=1), "alpha=1.5"),
+        (lambda: llpauc_pairwise_loss(np.zeros(3), np.zeros(3), alpha=0.5, beta=0), "beta=0"),
         (
             lambda: softmax_dpo_loss(
                 np.zeros(2), np.zeros((2, 3)), ref_positive_logps=np.zeros(3), ref_negative_logps=np.zeros((2, 3))

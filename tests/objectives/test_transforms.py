@@ -109,6 +109,7 @@ PER_GROUP = {
 PER_BATCH = {
     **{kind: policy(kind) for kind in ("grpo", "dapo", "gspo", "dr_grpo")},
     "llpauc_loss": llpauc_loss,
+    "llpauc_pairwise_loss": masked(o.llpauc_pairwise_loss, alpha=0.5, beta=0.5),
     "opauc_top_loss": opauc_of_halves(o.opauc_top_loss, beta=0.5),
     "opauc_cvar_loss": opauc_of_halves(o.opauc_cvar_loss, beta=0.5),
     "opauc_kl_loss": opauc_of_halves(o.opauc_kl_loss, temperature=0.1),

@@ -29,6 +29,7 @@ CONFIGS = {
     "bpr": SftConfig(objective="bpr", negatives=8),
     "sl_at_k": SftConfig(objective="sl_at_k"),
     "opauc": SftConfig(objective="opauc", beta=0.2),
+    "llpauc": SftConfig(objective="llpauc", negatives=8, alpha=1.0, beta=0.25),
     "pairwise": SftConfig(objective="pairwise", target_k=2),
 }
 DRAW = np.random.default_rng(0)
@@ -109,6 +110,28 @@ def test_a_loss_of_drawn_negatives_is_its_plain_loop(name):
     found = ITEM_LOSSES[name](jnp.asarray(SCORES), TARGET, COUNTED, key, CONFIGS[name])
     assert found.count == 3
     np.testing.assert_allclose(found.sum, sum(plain_drawn(name, row, drawn[row]) for row in range(3)), rtol=1e-5)
+
+
+def test_llpauc_is_its_plain_loop():
+    """1.5 of the 3 targets that count, and a quarter of the draws that may answer them."""
+    key = jax.random.key(4)
+    drawn = np.asarray(jax.random.randint(key, (4, 8), 0, 9)).tolist()
+    config = dataclasses.replace(CONFIGS["llpauc"], alpha=0.5)
+    found = ITEM_LOSSES["llpauc"](jnp.asarray(SCORES), TARGET, COUNTED, key, config)
+    mine = top([SCORES[row, TARGET[row]] for row in range(3)], 1.5)
+    kept = [
+        (row, item) for row in range(3) for item in drawn[row] if item != TARGET[row] and SCORES[row, item] > -np.inf
+    ]
+    others = top([SCORES[at] for at in kept], 0.25 * len(kept))
+    pairs = [(w * v, (1 - p + q) ** 2) for w, p in mine for v, q in others]
+    assert found.count == 3
+    np.testing.assert_allclose(found.mean(), sum(w * loss for w, loss in pairs) / sum(w for w, _ in pairs), rtol=1e-5)
+
+
+def top(scores: list[float], end: float) -> list[tuple[float, float]]:
+    """The best `end` scores as (weight, probability), the last one in part."""
+    best = sorted((1 / (1 + math.exp(-s)) for s in scores), reverse=True)
+    return [(min(end - rank, 1.0), p) for rank, p in enumerate(best) if rank < end]
 
 
 @pytest.mark.parametrize("name", ITEM_LOSSES)

@@ -14,12 +14,13 @@ def _only(field: str, *names: str, **values: Any) -> Useless:
 
 USELESS = (
     Useless(lambda sft: not sft.prefix_loss, "sft.prefix_loss=0", "", {"prefix_eta": 1.0}),
-    _only("objective", "gbce", "bpr", negatives=256),
+    _only("objective", "gbce", "bpr", "llpauc", negatives=256),
     _only("objective", "gbce", calibration=0.75),
     _only("objective", "sl_at_k", "pairwise", target_k=3),
     _only("objective", "sl_at_k", softness=1.0),
     _only("objective", "pairwise", temperature=1.0),
-    _only("objective", "opauc", beta=0.1),
+    _only("objective", "opauc", "llpauc", beta=0.1),
+    _only("objective", "llpauc", alpha=0.5),
 )
 
 
@@ -45,4 +46,9 @@ def check_sft(sft: Any) -> None:
         raise ConfigError(
             f"sft.prefix_loss={sft.prefix_loss} needs sft.microbatches=1 (it is {sft.microbatches}): its weights "
             "look at the whole batch"
+        )
+    if sft.objective == "llpauc" and sft.microbatches > 1:
+        raise ConfigError(
+            f"sft.objective='llpauc' needs sft.microbatches=1 (it is {sft.microbatches}): which targets and negatives "
+            "are on top is a matter of the whole batch"
         )

@@ -78,14 +78,16 @@ class SftConfig(StageConfig, section="sft."):
     loss: str = choice("catalog", "lm", renamed={"catalogue": "catalog"})
     # loss=catalog with one token an item: how the scores of items make a loss. cross_entropy: a softmax over the
     # catalog. gbce and bpr: against `negatives` items drawn evenly (gSASRec, BPR). sl_at_k: cross-entropy times soft
-    # Recall@target_k. opauc: against the top `beta` of the negatives. pairwise: against TAWin's window of negatives.
-    objective: str = choice("cross_entropy", "gbce", "bpr", "sl_at_k", "opauc", "pairwise")
-    negatives: int = at_least(256, 1, 100_000)  # gbce, bpr: how many items are drawn for each target
+    # Recall@target_k. opauc: against the top `beta` of the negatives. llpauc: the batch's top `alpha` of the targets
+    # against the top `beta` of `negatives` drawn items each. pairwise: against TAWin's window of negatives.
+    objective: str = choice("cross_entropy", "gbce", "bpr", "sl_at_k", "opauc", "llpauc", "pairwise")
+    negatives: int = at_least(256, 1, 100_000)  # gbce, bpr, llpauc: how many items are drawn for each target
     calibration: float = share(0.75)  # gbce: 0 is binary cross-entropy, 1 makes up for the items that are not drawn
     target_k: int = at_least(3, 1, 10_000)  # sl_at_k, pairwise: the K of the Recall@K that is aimed at
     softness: float = above(1.0, 0.0, 1e9)  # sl_at_k: the width of the comparison, in units of log-probability
     temperature: float = above(1.0, 0.0, 1e9)  # pairwise: the width of the window, in ranks
-    beta: float = above(0.1, 0.0, 1.0)  # opauc: the highest false positive rate
+    alpha: float = above(0.5, 0.0, 1.0)  # llpauc: the highest true positive rate
+    beta: float = above(0.1, 0.0, 1.0)  # opauc, llpauc: the highest false positive rate
     # Where the history is left out of the ranking: leave the items of the prompt out of the loss's softmax, too. It
     # has no effect where every item is ranked.
     exclude_history: bool = False

@@ -22,7 +22,7 @@ from wpauc_jax.objectives.metrics import (
     wpauc,
     wpauc_window,
 )
-from wpauc_jax.objectives.minimax import LlpaucMax, LlpaucMin, llpauc_loss
+from wpauc_jax.objectives.minimax import LlpaucMax, LlpaucMin, llpauc_loss, llpauc_pairwise_loss
 from wpauc_jax.objectives.pairwise import (
     catalog_cross_entropy,
     opauc_cvar_loss,
@@ -56,6 +56,7 @@ __all__ = [
     "group_advantages",
     "llpauc",
     "llpauc_loss",
+    "llpauc_pairwise_loss",
     "ndcg_at_k",
     "negative_ranks",
     "opauc",

@@ -12,6 +12,7 @@ from wpauc_jax.config import SftConfig
 from wpauc_jax.objectives import (
     Total,
     gbce_loss,
+    llpauc_pairwise_loss,
     opauc_top_loss,
     soft_top_k_loss,
     tawin_weights,
@@ -66,6 +67,20 @@ def opauc(scores: jax.Array, target: jax.Array, counted: jax.Array, key: jax.Arr
     )
 
 
+def llpauc(scores: jax.Array, target: jax.Array, counted: jax.Array, key: jax.Array, config: SftConfig) -> Total:
+    """LLPAUC(`sft.alpha`, `sft.beta`) of a batch's targets and the negatives drawn for them (arXiv 2403.00844).
+
+    The paper learns five numbers beside the model. Here they take their best values in each batch.
+    """
+    negatives, valid = _drawn(scores, target, key, config.negatives)
+    pool = jnp.concatenate([_of_target(scores, target)[:, None], negatives], axis=1)
+    is_positive = jnp.broadcast_to(jnp.arange(pool.shape[1]) == 0, pool.shape)
+    where = counted[:, None] & (is_positive | jnp.pad(valid, ((0, 0), (1, 0))))
+    loss = llpauc_pairwise_loss(pool, is_positive, alpha=config.alpha, beta=config.beta, where=where)
+    count = counted.sum().astype(loss.dtype)
+    return Total(loss * count, count)
+
+
 def pairwise(scores: jax.Array, target: jax.Array, counted: jax.Array, key: jax.Array, config: SftConfig) -> Total:
     """Sum of softplus(s_neg - s_pos) over TAWin's window of negatives, centred on rank `sft.target_k` - 1."""
     negative = _others(scores, target)
@@ -85,6 +100,7 @@ ITEM_LOSSES: dict[str, ItemLoss] = {
     "bpr": bpr,
     "sl_at_k": sl_at_k,
     "opauc": opauc,
+    "llpauc": llpauc,
     "pairwise": pairwise,
 }
 
