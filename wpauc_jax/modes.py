@@ -53,7 +53,7 @@ def _evaluate_only(config: Config, folder: pathlib.Path) -> None:
 def _recommend_only(config: Config, folder: pathlib.Path) -> None:
     prepared = open_prepared(config, folder, _say)
     histories = asked(prepared, say=_say)
-    recommender = recommender_of(Run(**with_model(prepared)), _say)
+    recommender = recommender_of(Run(**with_model(prepared, _say)), _say)
     recommend(recommender, histories, config.recommend, folder, say=_say)
 
 
@@ -199,7 +199,7 @@ def _sized_workspace(config: Config, folder: pathlib.Path, *stages: str) -> Work
     """The workspace, for which the catalog is large enough; that is seen before there is a model."""
     prepared = open_prepared(config, folder, _say, read=prepare)
     check_sizes(prepared, _say, trains=stages)
-    return workspace_of(prepared)
+    return workspace_of(prepared, _say)
 
 
 def _keep_config(path: pathlib.Path, config: Config) -> None:

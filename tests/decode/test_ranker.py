@@ -96,7 +96,7 @@ def test_a_ranker_computes_what_the_functions_compute(scoring):
     def run(ranker, params, prompts):
         asked = ranker.prefill(params, prompts)
         found = ranker.search(params, asked, num_beams=4)
-        first = ranker.expand(params, asked.cache.hidden[:, None], jnp.zeros((3, 1), jnp.int32), 0)
+        first = ranker.expand(params, asked.cache.hidden[:, None], jnp.zeros((3, 1), jnp.int32), 0, asked)
         return found, ranker.score(params, asked, items), ranker.score_all(params, asked), first
 
     found, scores, everything, (child, logps) = run(ranker, params, PromptBatch(prompts.tokens, prompts.lengths))

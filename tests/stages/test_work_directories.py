@@ -62,7 +62,7 @@ def test_where_rl_is_lost_sft_answers_and_that_is_said(folder, histories, capsys
 
 
 def test_histories_are_read_before_a_model(folder, histories, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(modes, "with_model", lambda _: pytest.fail("a model was made"))
+    monkeypatch.setattr(modes, "with_model", lambda *_: pytest.fail("a model was made"))
     histories.write_text('{"user": "u", "history": ["no such item"]}\n')
     with pytest.raises(ValueError, match="no such item"):
         later("recommend", CONFIG, folder, histories)

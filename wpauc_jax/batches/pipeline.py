@@ -100,6 +100,9 @@ def eval_batches(
         chosen = np.minimum(places, len(positions) - 1)
         samples, before = positions[chosen], asked[chosen]
         prompts = _prompts(dataset, builder, before, before[mine], longest)
+        if builder.guide:
+            beside = _without_exclusion(dataset, builder.guide, before[mine])
+            prompts = _guided(prompts, beside)
         left_out = np.zeros(batch_size, np.int32)
         if builder.exclude_history:
             left_out = distinct_counts(dataset.histories(before, longest))
@@ -137,7 +140,11 @@ def history_batches(
         excluded = None
         if left_out is not None:
             excluded = _beside(left_out[start : start + batch_size], batch_size, width)[mine]
-        yield _laid_out(builder, items[mine], builder.lengths(items).max(), excluded)
+        prompts = _laid_out(builder, items[mine], builder.lengths(items).max(), excluded)
+        if builder.guide:
+            recent = _beside(some, batch_size, builder.guide.max_history)[mine]
+            prompts = _guided(prompts, _laid_out(builder.guide, recent, builder.guide.max_tokens, None))
+        yield prompts
 
 
 def _beside(histories: Sequence[np.ndarray], rows: int, width: int) -> np.ndarray:
@@ -206,6 +213,11 @@ def _prompts(
 def _without_exclusion(dataset: Dataset, builder: PromptBuilder, own: np.ndarray) -> PromptBatch:
     """Prompts that every item may answer, all of one width."""
     return _laid_out(builder, dataset.histories(own, builder.max_history), builder.max_tokens, None)
+
+
+def _guided(prompts: PromptBatch, guide: PromptBatch) -> PromptBatch:
+    """Prompts with those of the guide beside them, which the same items may answer."""
+    return dataclasses.replace(prompts, guide=dataclasses.replace(guide, excluded=prompts.excluded))
 
 
 def _laid_out(builder: PromptBuilder, histories: np.ndarray, longest: int, excluded: np.ndarray | None) -> PromptBatch:

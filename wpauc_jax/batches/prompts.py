@@ -96,6 +96,7 @@ class PromptBuilder:
         self.catalog = catalog
         self.max_history = max_history
         self.exclude_history = exclude_history
+        self.guide: PromptBuilder | None = None  # that of the search's guide
         self.form = form or PromptFormat()
         self._limit = limit
         self._open = np.asarray(self.form.tail + self.form.lead, np.int32)
@@ -112,6 +113,12 @@ class PromptBuilder:
             )
         self.history_tokens = (limit or fixed + longest * max_history) - fixed  # room for the items of the history
         self.widths = (*(width for width in widths if width < self.max_tokens), self.max_tokens)
+
+    def with_guide(self, guide: "PromptBuilder") -> "PromptBuilder":
+        """The same prompts, and where they are to be answered those of the search's guide beside them."""
+        other = copy.copy(self)
+        other.guide = guide
+        return other
 
     def with_rule(self, exclude_history: bool) -> "PromptBuilder":
         """The same prompts under the other rule of what may answer."""

@@ -23,6 +23,7 @@ class PromptBatch:
     tokens: Array  # int32[B, T], padded with 0 on the right
     lengths: Array  # int32[B]
     excluded: Array | None = None  # int32[B, E], items that may not answer, -1 for none; None: every item may
+    guide: "PromptBatch | None" = None  # the same users' prompts for the search's guide, under the same rule
 
 
 @jax.tree_util.register_dataclass

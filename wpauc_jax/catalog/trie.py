@@ -85,6 +85,19 @@ class Trie:
         nodes = self.path(jnp.where(again, -1, ordered))
         return tuple(self._emptied(jnp.sort(nodes[..., t], axis=1)) for t in range(self.depth))
 
+    def log_sums(self, logs: jax.Array) -> jax.Array:
+        """Of values float32[B, I], one an item: log sum exp over the items below each node, float32[B, N].
+
+        -inf where there is none, and at the dead node.
+        """
+        nodes = self.paths.reshape(-1)
+        values = jnp.repeat(logs, self.depth, axis=1)
+        peak = jnp.full((logs.shape[0], self.token.shape[0]), -jnp.inf).at[:, nodes].max(values)
+        peak = jnp.where(jnp.isneginf(peak), 0.0, peak)  # what lies below is nothing, so any number will do
+        sums = jnp.zeros(peak.shape).at[:, nodes].add(jnp.exp(values - peak[:, nodes]))
+        found = peak + jnp.log(sums)
+        return found.at[:, ROOT].set(jax.nn.logsumexp(logs, axis=1)).at[:, self.dead].set(-jnp.inf)
+
     def _emptied(self, nodes: jax.Array) -> jax.Array:
         first, end = (
             jax.vmap(lambda row, side=side: jnp.searchsorted(row, row, side=side))(nodes) for side in ("left", "right")

@@ -262,6 +262,9 @@ class EvalConfig(Checked, section="eval."):
     exact: bool = False  # score every item as well: exact ranks, AUC, OPAUC, WPAUC, and what the search misses
     # Also measure each user's test items as one set, all ranked after the prompt before the first of them.
     sets: bool = False
+    # A work directory whose trained items are one token each. Its model has a say in every step of a search (D3).
+    guide: str = a_path()
+    guide_share: float = share(0.5)  # guide: its share of every score; D3's 1 - alpha
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -276,6 +279,8 @@ class EvalConfig(Checked, section="eval."):
             raise ConfigError(
                 f"eval.select={shown(self.select)} is not measured; choose one of {', '.join(self.metric_names)}"
             )
+        if not self.guide and self.guide_share != 0.5:
+            raise ConfigError(f"eval.guide_share={self.guide_share} means nothing without eval.guide; set it to 0.5")
         _check_product("eval.batch_size", self.batch_size, "eval.num_beams", self.num_beams)
 
     @property

@@ -3,6 +3,7 @@
 Search, sampling, exact scores and the groups that RL learns from belong here. Rewards and losses do not.
 """
 
+from wpauc_jax.decode.guide import Guide
 from wpauc_jax.decode.ranker import Candidates, Prefilled, Ranker
 from wpauc_jax.decode.search import (
     constrained_beam_search,
@@ -13,6 +14,7 @@ from wpauc_jax.decode.search import (
 
 __all__ = [
     "Candidates",
+    "Guide",
     "Prefilled",
     "Ranker",
     "constrained_beam_search",

@@ -26,3 +26,13 @@ def perturbed(key: jax.Array, totals: jax.Array, parent: jax.Array) -> jax.Array
     shifted = parent[..., None] - noisy + gap
     bounded = parent[..., None] - jnp.maximum(shifted, 0.0) - jnp.log1p(jnp.exp(-jnp.abs(shifted)))
     return jnp.where(jnp.isneginf(totals), -jnp.inf, bounded)
+
+
+def step_shares(log_shares: jax.Array, parent: jax.Array, child: jax.Array) -> jax.Array:
+    """The logs [B, ...] of the shares of nodes int32[B, ...] in what lies below their parents; 0 where nothing does.
+
+    `log_shares` is [B, N]; `parent` broadcasts to the shape of `child`.
+    """
+    below, above = take(log_shares, child), take(log_shares, parent)
+    nothing = jnp.isneginf(below) | jnp.isneginf(above)
+    return jnp.where(nothing, 0.0, jnp.where(nothing, 0.0, below) - jnp.where(nothing, 0.0, above))

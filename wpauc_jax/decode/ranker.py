@@ -13,13 +13,14 @@ of a trie without these items. It is not a filter behind a wider search.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from wpauc_jax.batches.types import PromptBatch
 from wpauc_jax.catalog.trie import ROOT, Trie
-from wpauc_jax.decode.beams import perturbed, take, top
+from wpauc_jax.decode.beams import perturbed, step_shares, take, top
 from wpauc_jax.decode.scoring import rule_of
 from wpauc_jax.models import Dropout, Params, Policy, PromptCache, Prompts, SuffixCache
 
@@ -37,16 +38,17 @@ class Candidates:
     valid: jax.Array  # bool[B, G], false where the catalog has fewer than G items
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["cache", "closed"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["cache", "closed", "guided"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Prefilled:
     """What B prompts leave behind for the items that may answer them."""
 
     cache: PromptCache
     closed: Closed | None  # where every item may answer: None
+    guided: jax.Array | None = None  # float32[B, N], `Guide.log_shares`; where there is no guide: None
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["trie"], meta_fields=["policy", "scoring"])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["trie", "guide"], meta_fields=["policy", "scoring"])
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ranker:
     """What ranks items. It is a pytree whose arrays are the trie's, so a program can take it as an argument.
@@ -57,15 +59,19 @@ class Ranker:
     policy: Policy
     trie: Trie
     scoring: str = "constrained"
+    guide: Any = None  # a `Guide`, which search and scores listen to, or None; losses of training do not
 
     def __post_init__(self) -> None:
         rule_of(self.scoring)
 
     def prefill(self, params: Params, prompts: PromptBatch | Prompts, dropout: Dropout | None = None) -> Prefilled:
-        """Runs each user's prompt once. To `Prompts` every item may answer."""
-        excluded = prompts.excluded if isinstance(prompts, PromptBatch) else None
+        """Runs each user's prompt once. To `Prompts` every item may answer. A guide needs its own prompts beside."""
+        excluded, beside = (prompts.excluded, prompts.guide) if isinstance(prompts, PromptBatch) else (None, None)
+        if self.guide is not None and beside is None:
+            raise ValueError("this ranker has a guide, so its prompts must stand beside the model's (PromptBatch.guide)")
         cache = self.policy.prefill(params, Prompts(prompts.tokens, prompts.lengths), dropout)
-        return Prefilled(cache, self.closed_by(excluded))
+        guided = None if self.guide is None else self.guide.log_shares(self.trie, beside)
+        return Prefilled(cache, self.closed_by(excluded), guided)
 
     def closed_by(self, excluded: jax.Array | None) -> Closed | None:
         """The nodes that are closed where items int32[B, E], -1 for none, are left out; None for None."""
@@ -84,7 +90,7 @@ class Ranker:
         logps = jnp.zeros((B, 1, 0))
         hidden, past = cache.hidden[:, None], None
         for t in range(trie.depth):
-            child, logp = self.expand(params, hidden, node, t, asked.closed)
+            child, logp = self.expand(params, hidden, node, t, asked)
             totals = score[..., None] + logp
             priorities = totals if key is None else perturbed(jax.random.fold_in(key, t), totals, priority)
             width = min(num_beams, trie.frontier[t])
@@ -110,16 +116,18 @@ class Ranker:
         )
 
     def expand(
-        self, params: Params, hidden: jax.Array, node: jax.Array, depth: int, closed: Closed | None = None
+        self, params: Params, hidden: jax.Array, node: jax.Array, depth: int, asked: Prefilled
     ) -> tuple[jax.Array, jax.Array]:
         """The continuations int32[B, W, K] of nodes int32[B, W] of one depth, and their log-probabilities.
 
         `hidden` [B, W, D] are the states behind the nodes' tokens. A node in which an item ends continues with itself
         at no cost. Where there is no continuation the log-probability is -inf.
         """
-        child, exists = self._children(node, depth, closed)
+        child, exists = self._children(node, depth, asked.closed)
         _, logits = self._child_logits(params, hidden, child, exists, depth)
         logp = logits - rule_of(self.scoring).step(self.policy, params, hidden, logits)[..., None]
+        if asked.guided is not None:
+            logp = self.guide.mixed(logp, step_shares(asked.guided, node[..., None], child))
         stays = (self.trie.item[node] >= 0)[..., None] & (jnp.arange(child.shape[-1]) == 0).reshape(1, 1, -1)
         return jnp.where(stays, node[..., None], child), jnp.where(stays, 0.0, jnp.where(exists, logp, -jnp.inf))
 
@@ -133,7 +141,11 @@ class Ranker:
             states = jnp.zeros((*items.shape, 0, cache.hidden.shape[-1]), cache.hidden.dtype)
         else:
             states, _ = self.policy.extend(params, cache, jnp.maximum(self.trie.token[nodes[..., :-1]], 0))
-        return self.path_logps(params, cache.hidden, states, nodes, asked.closed)
+        logps = self.path_logps(params, cache.hidden, states, nodes, asked.closed)
+        if asked.guided is None:
+            return logps
+        parents = jnp.concatenate([jnp.full_like(nodes[..., :1], ROOT), nodes[..., :-1]], axis=-1)
+        return jnp.where(nodes != self.trie.dead, self.guide.mixed(logps, step_shares(asked.guided, parents, nodes)), 0)
 
     def path_logps(
         self, params: Params, first: jax.Array, rest: jax.Array, nodes: jax.Array, closed: Closed | None = None
@@ -210,7 +222,7 @@ class Ranker:
         scores, past = jnp.zeros((B, trie.num_items)), None
         for t, nodes in enumerate(trie.inner):
             if t == 0:
-                _, logps = self.expand(params, cache.hidden[:, None], root, 0, asked.closed)
+                _, logps = self.expand(params, cache.hidden[:, None], root, 0, asked)
             else:
                 logps, past = self._run_depth(params, asked, t, past, block_size, keep=t + 1 < trie.depth)
             node, parent = trie.paths[:, t], trie.paths[:, t - 1] if t else jnp.zeros_like(trie.paths[:, 0])
@@ -262,7 +274,7 @@ class Ranker:
             node = jnp.broadcast_to(nodes[block], (B, width))
             before = jax.tree.map(lambda side: side[:, :, parent[block]], past)
             hidden, suffix = self.policy.extend(params, cache, trie.token[node][..., None], before)
-            _, logps = self.expand(params, hidden[:, :, 0], node, t, asked.closed)
+            _, logps = self.expand(params, hidden[:, :, 0], node, t, asked)
             return logps, suffix if keep else None
 
         logps, suffix = jax.lax.map(run, inside)

@@ -80,7 +80,7 @@ def _misscored(work: Workspace, params: Params, mine: PromptBatch, found: Candid
 
     items, scores = np.asarray(found.items), np.asarray(found.scores)
     placed = place_batch((mine, items[batch_rows(len(items))]))
-    again = np.asarray(score(work.ranker(work.config.scoring), params, *placed))
+    again = np.asarray(score(work.asked_ranker, params, *placed))
     tolerance = _TOLERANCE * np.maximum(1, np.abs(scores))
     return (np.asarray(found.valid) & ~(np.abs(again - scores) <= tolerance)).any(1)
 

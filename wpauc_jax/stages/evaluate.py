@@ -176,7 +176,8 @@ def _evaluation_of(work: Workspace, stage: str) -> dict[str, Any]:
     """What tells an evaluation: the parameters, and the files of its ranks."""
     paths = {name: _ranks_path(work, name) for name in _lists(work, stage)}
     hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.exists()}
-    return {"parameters": best_seal(best_folder(work, stage)), "ranks": hashes}
+    guide = {"guide": work.guide.seal()} if work.guide else {}
+    return {"parameters": best_seal(best_folder(work, stage)), "ranks": hashes, **guide}
 
 
 def _results(work: Workspace, say: Say) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def export(run: Run, answering: Answering, *, say: Callable[[str], None]) -> pat
         generation=generation,
         add_files=add_files,
     )
+    if run.guide:
+        say("warning: eval.guide is not in the export: the folder answers without it")
     say(f"the model of {answering.stage}, its tokenizer and the catalog are in {path}")
     return path
 

@@ -121,7 +121,7 @@ def recommender_of(run: Run, say: Say) -> Recommender:
     return Recommender(
         catalog=run.catalog,
         builder=run.builder,
-        ranker=run.ranker(config.scoring),
+        ranker=run.asked_ranker,
         answering=answering(run, say),
         item_ids=run.items.item_ids,
         titles=run.items.titles,

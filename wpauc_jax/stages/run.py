@@ -14,17 +14,20 @@ from wpauc_jax.catalog.stored import open_catalog
 from wpauc_jax.catalog.titles import title_tokens
 from wpauc_jax.catalog.tokenizer import Tokenizer
 from wpauc_jax.config import Config, ConfigError, DataConfig, PromptConfig
+from wpauc_jax.config.recorded import recorded_config
 from wpauc_jax.data.dataset import Dataset, Items
 from wpauc_jax.data.prepare import prepare_items
-from wpauc_jax.decode import Ranker
+from wpauc_jax.decode import Guide, Ranker
 from wpauc_jax.decode.scoring import trie_for
 from wpauc_jax.evaluation.evaluate import Search, make_search
 from wpauc_jax.models import FAMILIES, Frozen, Params, Policy
 from wpauc_jax.runtime.distributed import is_main_process, main_process_first
+from wpauc_jax.runtime.files import read_json
 from wpauc_jax.runtime.sharding import place_whole
 from wpauc_jax.stages.first_model import first_model
 from wpauc_jax.stages.history import excludes_history
-from wpauc_jax.stages.homes import home
+from wpauc_jax.stages.homes import home, is_trained
+from wpauc_jax.training.checkpoint import best_seal, load_params
 
 Say = Callable[[str], None]
 
@@ -55,6 +58,7 @@ class Run(Prepared):
     policy: Policy
     first_params: Params  # those that are trained, before any training
     frozen: Frozen  # the others
+    guide: "Trained | None"  # the run that `eval.guide` names
 
     @property
     def shown(self) -> Sequence[Sequence[int]] | None:
@@ -66,6 +70,15 @@ class Run(Prepared):
         """This run's model and catalog under a scoring rule."""
         return Ranker(self.policy, place_whole(trie_for(self.catalog.sequences(), scoring)), scoring)
 
+    @functools.cached_property
+    def asked_ranker(self) -> Ranker:
+        """What answers: this run's model, catalog and scoring rule, and the guide where there is one."""
+        ranker, guide = self.ranker(self.config.scoring), self.guide
+        if guide is None:
+            return ranker
+        other = Guide(guide.run.ranker(guide.run.config.scoring), guide.params(), self.config.eval.guide_share)
+        return dataclasses.replace(ranker, guide=other)
+
     @property
     def one_token(self) -> bool:
         """Whether one token tells an item: then the search is over after one product, and ranks are exact."""
@@ -73,8 +86,8 @@ class Run(Prepared):
 
     @functools.cache  # noqa: B019 - one run a process; validation and test of all stages share its programs
     def search(self, num_beams: int) -> Search:
-        """Beam search with this run's model, catalog and scoring rule."""
-        return make_search(self.ranker(self.config.scoring), num_beams=num_beams)
+        """Beam search with what answers."""
+        return make_search(self.asked_ranker, num_beams=num_beams)
 
     def answers(self) -> dict[str, Any]:
         """What an answer depends on, and with it every checkpoint."""
@@ -90,6 +103,22 @@ class Run(Prepared):
         }
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """The last trained stage of another run."""
+
+    run: Run
+    stage: str
+
+    def params(self) -> Params:
+        """All its best parameters."""
+        return self.run.frozen.join(load_params(best_folder(self.run, self.stage), self.run.first_params))
+
+    def seal(self) -> str | None:
+        """What tells these parameters from any others."""
+        return best_seal(best_folder(self.run, self.stage))
+
+
 def best_folder(run: Run, stage: str) -> pathlib.Path:
     """Where a stage keeps its best parameters."""
     return home(run.config, run.folder, stage) / stage / "best"
@@ -97,14 +126,45 @@ def best_folder(run: Run, stage: str) -> pathlib.Path:
 
 def open_run(config: Config, folder: pathlib.Path, say: Say) -> Run:
     """`open_prepared`, with the model."""
-    return Run(**with_model(open_prepared(config, folder, say)))
+    return Run(**with_model(open_prepared(config, folder, say), say))
 
 
-def with_model(prepared: Prepared) -> dict[str, Any]:
-    """The fields of a Run: those of `prepared`, and the model before any training."""
-    policy, params, frozen = first_model(prepared.config, prepared.catalog, prepared.items.titles, prepared.tokenizer)
+def with_model(prepared: Prepared, say: Say) -> dict[str, Any]:
+    """The fields of a Run: those of `prepared`, the model before any training, and the guide."""
+    config = prepared.config
+    policy, params, frozen = first_model(config, prepared.catalog, prepared.items.titles, prepared.tokenizer)
     fields = {field.name: getattr(prepared, field.name) for field in dataclasses.fields(prepared)}
-    return fields | {"policy": policy, "first_params": params, "frozen": frozen}
+    guide = None
+    if config.eval.guide:
+        guide = one_token_run("eval.guide", config.eval.guide, prepared.items, say)
+        fields["builder"] = prepared.builder.with_guide(guide.run.builder)
+        say(f"eval.guide={config.eval.guide}: its {guide.stage} has {config.eval.guide_share:g} of every score")
+    return fields | {"policy": policy, "first_params": params, "frozen": frozen, "guide": guide}
+
+
+def one_token_run(setting: str, folder: str, items: Items | Dataset, say: Say) -> Trained:
+    """Another run of these items, each of them one token, which the setting of that name gives.
+
+    Raises ConfigError for a folder that has none.
+    """
+    path = pathlib.Path(folder)
+    record = read_json(path / "config.json")
+    if not record:
+        raise ConfigError(f"{setting}={folder!r} is no run's work directory: it has no readable config.json")
+    config = recorded_config(record)
+    config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, guide="", guide_share=0.5))
+    trained = [stage for stage in ("rl", "sft") if is_trained(config, path, stage)]
+    if not trained:
+        raise ConfigError(f"{setting}={folder!r} has no trained stage; train it with mode=sft or mode=all first")
+    run = open_run(config, path, say)
+    if not run.one_token:
+        raise ConfigError(
+            f"{setting}={folder!r} answers with several tokens an item (catalog.ids={config.catalog.ids!r}); give "
+            "a run with catalog.ids='atomic', which scores all items in one product"
+        )
+    if run.items.fingerprint != items.fingerprint:
+        raise ConfigError(f"{setting}={folder!r} was trained on other data, so its items are not these")
+    return Trained(run, trained[0])
 
 
 def open_prepared(

@@ -84,7 +84,7 @@ class Workspace(Run):
     def exact_search(self) -> ExactSearch:
         """Exact ranks and the error of `eval.num_beams` beams, with this run's model, catalog and scoring rule."""
         config = self.config.eval
-        return make_exact_search(self.ranker(self.config.scoring), num_beams=config.num_beams, ks=config.recall_at)
+        return make_exact_search(self.asked_ranker, num_beams=config.num_beams, ks=config.recall_at)
 
     def eval_batches(self, rows: np.ndarray, *, shown: np.ndarray | None = None) -> grain.MapDataset[EvalBatch]:
         """The samples at flat positions `rows`, once, in order, in this process's share of the batches.
@@ -111,9 +111,9 @@ class Workspace(Run):
 
 def open_workspace(config: Config, folder: pathlib.Path, say: Say) -> Workspace:
     """A run, with the interactions."""
-    return workspace_of(open_prepared(config, folder, say, read=prepare))
+    return workspace_of(open_prepared(config, folder, say, read=prepare), say)
 
 
-def workspace_of(prepared: Prepared) -> Workspace:
+def workspace_of(prepared: Prepared, say: Say) -> Workspace:
     """What is prepared, with the model and the interactions."""
-    return Workspace(**with_model(prepared), dataset=prepared.items.whole())
+    return Workspace(**with_model(prepared, say), dataset=prepared.items.whole())
