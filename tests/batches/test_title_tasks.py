@@ -1,6 +1,7 @@
 """Semantic ids inside a language model: the tasks that bind them to titles, and histories of titles."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 from tests.data_worlds import dataset_of
 from tests.text_worlds import made_titles, small_tokenizer
 from tests.worlds import TINY
+from wpauc_jax.batches.history_tasks import HISTORY_TASKS, HistoryTask, history_task
 from wpauc_jax.batches.pipeline import sft_batches
 from wpauc_jax.batches.prompts import PromptBuilder, text_format
 from wpauc_jax.batches.rows import sft_rows
@@ -18,12 +20,14 @@ from wpauc_jax.batches.title_tasks import INSTRUCTIONS, Alignment, alignment_of
 from wpauc_jax.catalog import Catalog, build_trie, catalog_from_codes
 from wpauc_jax.catalog.titles import title_tokens
 from wpauc_jax.config import PromptConfig, SftConfig
+from wpauc_jax.data.dataset import Dataset
 from wpauc_jax.decode import Ranker
 from wpauc_jax.models import Policy, init
 from wpauc_jax.training.answers import answer_loss
 from wpauc_jax.training.sft import make_sft_step
 from wpauc_jax.training.state import init_state
 
+ITEM_TASKS = ("title_to_id", "id_to_title")
 TITLES = made_titles(12)
 CODES = np.array([[i // 4, i % 4] for i in range(12)])
 
@@ -44,7 +48,7 @@ def length_of(rows: Alignment, item: int) -> int:
     return rows.starts[item] + 1 + (rows.answers[item] >= 0).sum()
 
 
-@pytest.mark.parametrize("task", INSTRUCTIONS)
+@pytest.mark.parametrize("task", ITEM_TASKS)
 @pytest.mark.parametrize("style", ["list", "chat"])
 def test_a_row_gives_one_side_and_asks_for_the_other(task, style):
     tokenizer, rows = small_tokenizer(), rows_of(task, style)
@@ -92,7 +96,7 @@ def test_tasks_are_mixed_into_sft_with_their_weights():
     dataset = dataset_of([4, 5, 6, 7], num_items=12)
     builder = PromptBuilder(catalog, 4, text_format(config, small_tokenizer()))
     policy, params = tiny_model(catalog)
-    tasks = {task: rows_of(task, "list") for task in INSTRUCTIONS}
+    tasks = {task: rows_of(task, "list") for task in ITEM_TASKS}
     both = SftConfig(title_to_id=0.5, id_to_title=2.0)
     limits = np.array([4, 5, 6, 7])
     batch = next(iter(sft_batches(sft_rows(dataset, builder, limits), 4, seed=0, tasks=tasks))).batch
@@ -113,6 +117,55 @@ def test_tasks_are_mixed_into_sft_with_their_weights():
     moved = np.abs(np.asarray(mixed[0]["embed"] - alone[0]["embed"])).max(axis=1)
     assert (moved[small_tokenizer().size : catalog.vocab_size] > 0).all()
     assert SftConfig(title_to_id=0.5).tasks == {"title_to_id": 0.5}
+
+
+def history_rows(task: str, style: str, dataset: Dataset, limits: list[int]) -> HistoryTask:
+    catalog, titles, config = world(style)
+    return history_task(task, config, small_tokenizer(), catalog, titles, dataset, np.array(limits), 3)
+
+
+@pytest.mark.parametrize("task", HISTORY_TASKS)
+@pytest.mark.parametrize("style", ["list", "chat"])
+def test_a_history_told_in_one_way_asks_for_the_next_item_in_the_other(task, style):
+    """Each training sample once, at most three items of history; what lies behind a user's limit is never read."""
+    dataset, tokenizer = dataset_of([4, 5, 6], num_items=12), small_tokenizer()
+    catalog, titles, config = world(style)
+    rows = history_rows(task, style, dataset, [3, 5, 1])
+    assert rows.positions.tolist() == [1, 2, 5, 6, 7, 8]
+    batch = rows.batch(np.arange(6))
+    codes = [catalog.tokens[item, :2].tolist() for item in range(12)]
+    told, wanted = (titles if task.startswith("titles") else codes), (titles if task.endswith("title") else codes)
+    form = text_format(dataclasses.replace(config, instruction=INSTRUCTIONS[task]), tokenizer)
+    for row, at in enumerate(rows.positions):
+        first = max(dataset.offsets[dataset.user_of(np.array([at]))[0]], at - 3)
+        lines = [[*form.lead, *told[item], form.line_end] for item in dataset.item[first:at]]
+        prompt = [*form.head, *itertools.chain(*lines), *form.tail, *form.lead]
+        answer = [*wanted[dataset.item[at]], form.end]
+        start = batch.starts[row]
+        assert batch.tokens[row, : start + 1].tolist() == prompt
+        assert batch.tokens[row, start + 1 :][: len(answer)].tolist() == answer
+        assert not batch.tokens[row, start + 1 + len(answer) :].any()
+        assert batch.answers[row][batch.answers[row] >= 0].tolist() == answer
+
+
+def test_history_tasks_join_the_loss_with_their_weights():
+    catalog, _, config = world("list")
+    dataset, limits = dataset_of([4, 5, 6, 7], num_items=12), [4, 5, 6, 7]
+    builder = PromptBuilder(catalog, 3, text_format(config, small_tokenizer()))
+    tasks = {task: history_rows(task, "list", dataset, limits) for task in HISTORY_TASKS}
+    packed = sft_rows(dataset, builder, np.array(limits))
+    batch = next(iter(sft_batches(packed, 4, seed=0, tasks=tasks))).batch
+    policy, params = tiny_model(catalog)
+    optimizer, ranker = optax.sgd(1.0), Ranker(policy, build_trie(catalog.sequences()))
+
+    def losses(settings):
+        step = make_sft_step(ranker, optimizer, settings)
+        return {name: float(x) for name, x in step(init_state(params, optimizer), jax.device_put(batch))[1].items()}
+
+    alone, mixed = losses(SftConfig()), losses(SftConfig(ids_to_title=0.5, titles_to_id=2.0))
+    assert mixed["loss"] == pytest.approx(
+        alone["loss"] + 0.5 * mixed["ids_to_title"] + 2.0 * mixed["titles_to_id"], rel=1e-5
+    )
 
 
 def test_every_item_is_aligned_once_an_epoch():

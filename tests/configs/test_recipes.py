@@ -1,4 +1,4 @@
-"""configs/recipes: rere, minionerec and sdpo differ from tawin in what their docstrings say, and train."""
+"""configs/recipes: the others differ from tawin in what their docstrings say, and train."""
 
 import dataclasses
 
@@ -57,6 +57,9 @@ def test_minionerec_is_rere_on_ids_with_larger_batches_and_alignment():
         "sft.microbatches": 8,
         "sft.title_to_id": 1.0,
         "sft.id_to_title": 1.0,
+        "sft.ids_to_title": 1.0,
+        "sft.titles_to_id": 1.0,
+        "sft.titles_to_title": 1.0,
         "rl.batch_size": 64,
     }
 
@@ -72,6 +75,26 @@ def test_sdpo_prefers_the_target_over_three_drawn_items():
         "rl.kl_coef": 0.0,
         "rl.epochs": 3.0,
     }
+
+
+def test_lcrec_and_d3_are_sft_alone():
+    tawin, lcrec, ids, d3 = (
+        parse(f"recipes/{name}.py:0.5B-{items}")
+        for name, items in (("tawin", "sid"), ("lcrec", "sid"), ("tawin", "title"), ("d3", "title"))
+    )
+    assert changed(tawin, lcrec) == {
+        "catalog.ids": "rqvae",
+        "catalog.levels": 4,
+        "catalog.codes": 256,
+        "sft.epochs": 4.0,
+        "sft.evals": 4,
+        "sft.title_to_id": 1.0,
+        "sft.id_to_title": 1.0,
+        "sft.ids_to_title": 1.0,
+        "sft.titles_to_id": 1.0,
+        "rl.epochs": 0.0,
+    }
+    assert changed(ids, d3) == {"rl.epochs": 0.0}
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -103,7 +103,7 @@ def ids_config(data: pathlib.Path) -> Config:
             tokenizer=config.catalog.tokenizer, embedding="cooccurrence", embedding_width=4, levels=2, codes=4
         ),
         prompt=dataclasses.replace(config.prompt, history="titles"),
-        sft=dataclasses.replace(config.sft, steps=3, title_to_id=0.5, id_to_title=0.5),
+        sft=dataclasses.replace(config.sft, steps=3, title_to_id=0.5, id_to_title=0.5, titles_to_id=0.5),
     )
 
 
@@ -113,7 +113,7 @@ def test_a_run_aligns_semantic_ids_with_titles(data, tmp_path, capsys):
     lines = [line for line in read_metrics(tmp_path / "metrics.jsonl", "sft") if "loss" in line]
     assert len(lines) == 3
     for line in lines:
-        assert 0 < line["title_to_id"] + line["id_to_title"] < 2 * line["loss"]
+        assert 0 < line["title_to_id"] + line["id_to_title"] + line["titles_to_id"] < 2 * line["loss"]
     capsys.readouterr()
     assert run.MODES["doctor"](config, tmp_path) == 0
     page = capsys.readouterr().out  # every title stands for four items here

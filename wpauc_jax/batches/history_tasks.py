@@ -1,4 +1,4 @@
-"""Alignment tasks with a row for each training sample: a history told in one way asks for the next item in the other.
+"""Alignment tasks with a row for each training sample: by ids or titles of a history to the next title or id.
 
 LC-Rec (arXiv 2311.09049) calls them asymmetric item prediction; MiniOneRec has them, too.
 """
@@ -16,7 +16,8 @@ from wpauc_jax.catalog.tokenizer import Tokenizer
 from wpauc_jax.config import PromptConfig
 from wpauc_jax.data.dataset import Dataset
 
-HISTORY_TASKS = ("history_to_title", "titles_to_id")
+# By name: whether the history is told by titles, and whether the answer is a title.
+HISTORY_TASKS = {"ids_to_title": (False, True), "titles_to_id": (True, False), "titles_to_title": (True, True)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +52,15 @@ def history_task(
     titles: Sequence[Sequence[int]],
     dataset: Dataset,
     limits: np.ndarray,
+    max_history: int,
 ) -> HistoryTask:
     """The rows of a task of `HISTORY_TASKS`: every item but the first of each user's `limits[user]` leading ones.
 
-    `titles` are tokens, one list an item.
+    `titles` are tokens, one list an item. A prompt holds at most `max_history` items.
     """
     form = text_format(dataclasses.replace(config, instruction=INSTRUCTIONS[task]), tokenizer)
-    asks_for_title = task == "history_to_title"
-    shown = None if asks_for_title else titles
-    builder = PromptBuilder(catalog, dataset.max_history, form, config.max_tokens, shown)
+    told_by_titles, asks_for_title = HISTORY_TASKS[task]
+    builder = PromptBuilder(catalog, max_history, form, config.max_tokens, titles if told_by_titles else None)
     wanted = titles if asks_for_title else [row[:-1] for row in catalog.sequences()]
     every = np.arange(len(dataset.item))
     user = dataset.user_of(every)

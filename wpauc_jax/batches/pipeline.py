@@ -18,6 +18,7 @@ from typing import TypeVar
 import grain
 import numpy as np
 
+from wpauc_jax.batches.history_tasks import HistoryTask
 from wpauc_jax.batches.prompts import PromptBuilder
 from wpauc_jax.batches.rows import SftRows
 from wpauc_jax.batches.title_tasks import Alignment
@@ -162,19 +163,19 @@ def sft_batches(
     *,
     seed: int,
     rows: np.ndarray | None = None,
-    tasks: Mapping[str, Alignment] | None = None,
+    tasks: Mapping[str, Alignment | HistoryTask] | None = None,
 ) -> grain.IterDataset[Fed[SftBatch]]:
     """Rows of packed pieces, put together anew and in a new random order each epoch, for ever.
 
-    `batch_size` and `rows`: as in `prompt_batches`. With `tasks`, also `batch_size` rows of each (see `Alignment`),
-    items in a new random order each epoch of theirs.
+    `batch_size` and `rows`: as in `prompt_batches`. With `tasks`, also `batch_size` rows of each, in a new random order
+    each epoch of theirs.
     """
     shuffled = _Epochs(len(packed), batch_size, functools.partial(packed.epoch, seed), rows)
-    items = _shuffled(np.arange(packed.dataset.num_items), batch_size, seed, rows)
+    drawn = {name: _shuffled(np.arange(len(task)), batch_size, seed, rows) for name, task in (tasks or {}).items()}
 
     def batch(number: int) -> Fed[SftBatch]:
         fed = packed.batch(shuffled(number))
-        of_tasks = {task: alignment.batch(items(number)) for task, alignment in (tasks or {}).items()}
+        of_tasks = {name: task.batch(drawn[name](number)) for name, task in (tasks or {}).items()}
         return dataclasses.replace(fed, batch=dataclasses.replace(fed.batch, tasks=of_tasks))
 
     return _endless(batch)

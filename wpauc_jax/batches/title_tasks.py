@@ -1,4 +1,4 @@
-"""Alignment tasks: rows that teach a language model which title belongs to which semantic id."""
+"""Alignment tasks with a row for each item: they teach a language model which title belongs to which semantic id."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,10 +11,14 @@ from wpauc_jax.catalog.items import Catalog, padded
 from wpauc_jax.catalog.tokenizer import Tokenizer
 from wpauc_jax.config import PromptConfig
 
-# By the name of the task, which is also its weight's in `sft.`, what the prompt says.
+# By the name of the task, which is also its weight's in `sft.`, what the prompt says. The last three are those of
+# `batches.history_tasks`.
 INSTRUCTIONS = {
     "title_to_id": "An item's title, then its id:",
     "id_to_title": "An item's id, then its title:",
+    "ids_to_title": "Ids of items that one user chose, the latest last, then the title of the next one:",
+    "titles_to_id": "Titles of items that one user chose, the latest last, then the id of the next one:",
+    "titles_to_title": "Titles of items that one user chose, the latest last, then the title of the next one:",
 }
 
 
@@ -26,6 +30,9 @@ class Alignment:
     starts: np.ndarray  # int32[I], the place of the token just before the answer
     answers: np.ndarray  # int32[I, A], -1 behind the end
 
+    def __len__(self) -> int:
+        return len(self.starts)
+
     def batch(self, items: np.ndarray) -> TitleTaskBatch:
         """The rows of some items."""
         return TitleTaskBatch(self.tokens[items], self.starts[items], self.answers[items])
@@ -34,7 +41,7 @@ class Alignment:
 def alignment_of(
     task: str, config: PromptConfig, tokenizer: Tokenizer, catalog: Catalog, titles: Sequence[Sequence[int]]
 ) -> Alignment:
-    """The rows of a task of `INSTRUCTIONS`; `titles` are tokens, one list an item.
+    """The rows of title_to_id or id_to_title; `titles` are tokens, one list an item.
 
     The prompt is the one of recommendation with another instruction: one item of a list is given, and the answer goes
     on as the list's next one.

@@ -223,7 +223,9 @@ def _programs(
 
     def sft() -> Any:
         optimizer = make_optimizer(config.sft.optim, _SCHEDULE)
-        settings = dataclasses.replace(config.sft, title_to_id=0.0, id_to_title=0.0)  # without alignment rows
+        settings = dataclasses.replace(  # without alignment rows
+            config.sft, title_to_id=0.0, id_to_title=0.0, ids_to_title=0.0, titles_to_id=0.0, titles_to_title=0.0
+        )
         step = make_sft_step(rankers[SFT_SCORING[config.sft.loss]], optimizer, settings)
         width = 1 + (items + 1) * levels  # a row is one longest piece here
         B = config.sft.batch_size

@@ -105,6 +105,12 @@ class SftConfig(StageConfig, section="sft."):
     title_to_id: float = at_least(0.0, 0.0, 1e6)
     # The weight of the task "from a semantic id to its title", which adds batch_size rows to a step. 0: left out.
     id_to_title: float = at_least(0.0, 0.0, 1e6)
+    # The weight of the task "from a history of semantic ids to the next item's title", likewise. 0: left out.
+    ids_to_title: float = at_least(0.0, 0.0, 1e6)
+    # The weight of the task "from a history of titles to the next item's semantic id", likewise. 0: left out.
+    titles_to_id: float = at_least(0.0, 0.0, 1e6)
+    # The weight of the task "from a history of titles to the next item's title", likewise. 0: left out.
+    titles_to_title: float = at_least(0.0, 0.0, 1e6)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,7 +119,8 @@ class SftConfig(StageConfig, section="sft."):
     @property
     def tasks(self) -> dict[str, float]:
         """The weights of the alignment tasks that are asked for."""
-        weights = {"title_to_id": self.title_to_id, "id_to_title": self.id_to_title}
+        names = ("title_to_id", "id_to_title", "ids_to_title", "titles_to_id", "titles_to_title")
+        weights = {name: getattr(self, name) for name in names}
         return {task: weight for task, weight in weights.items() if weight > 0}
 
 

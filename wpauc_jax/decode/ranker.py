@@ -68,7 +68,9 @@ class Ranker:
         """Runs each user's prompt once. To `Prompts` every item may answer. A guide needs its own prompts beside."""
         excluded, beside = (prompts.excluded, prompts.guide) if isinstance(prompts, PromptBatch) else (None, None)
         if self.guide is not None and beside is None:
-            raise ValueError("this ranker has a guide, so its prompts must stand beside the model's (PromptBatch.guide)")
+            raise ValueError(
+                "this ranker has a guide, so its prompts must stand beside the model's (PromptBatch.guide)"
+            )
         cache = self.policy.prefill(params, Prompts(prompts.tokens, prompts.lengths), dropout)
         guided = None if self.guide is None else self.guide.log_shares(self.trie, beside)
         return Prefilled(cache, self.closed_by(excluded), guided)

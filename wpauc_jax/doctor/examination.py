@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from wpauc_jax.batches.title_tasks import Alignment
 from wpauc_jax.data.dataset import Dataset, positions
 from wpauc_jax.doctor import catalog as catalog_checks
 from wpauc_jax.doctor import checkpoints, population, prompts, splits
@@ -147,12 +148,12 @@ def _prompt_checks(work: Workspace) -> Iterator[Check]:
         "SFT teaches what is asked",
         lambda: prompts.sft_teaches_what_is_asked(dataset, catalog, builder, work.sft_limits),
     )
-    if work.config.sft.tasks:
+    rows = {task: work.alignment(task) for task in work.config.sft.tasks}
+    aligned = {task: one for task, one in rows.items() if isinstance(one, Alignment)}
+    if aligned:
         yield (
             "title tasks ask for the item that they show",
-            lambda: prompts.title_tasks_ask_for_what_they_show(
-                dataset, catalog, work.titles or [], {task: work.alignment(task) for task in work.config.sft.tasks}
-            ),
+            lambda: prompts.title_tasks_ask_for_what_they_show(dataset, catalog, work.titles or [], aligned),
         )
     if work.config.rl.rows == "latest":
         yield (

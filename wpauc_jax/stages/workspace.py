@@ -9,6 +9,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from wpauc_jax.batches.history_tasks import HISTORY_TASKS, HistoryTask, history_task
 from wpauc_jax.batches.pipeline import eval_batches
 from wpauc_jax.batches.title_tasks import Alignment, alignment_of
 from wpauc_jax.batches.types import EvalBatch
@@ -75,10 +76,13 @@ class Workspace(Run):
             return rows
         return np.sort(np.random.default_rng(_VALID_DRAW).choice(rows, wanted, replace=False))
 
-    def alignment(self, task: str) -> Alignment:
+    def alignment(self, task: str) -> Alignment | HistoryTask:
         """The rows of an alignment task, where items are semantic ids inside a language model."""
         assert self.tokenizer is not None and self.titles is not None  # `open_prepared` has seen to it
-        return alignment_of(task, self.config.prompt, self.tokenizer, self.catalog, self.titles)
+        told = task, self.config.prompt, self.tokenizer, self.catalog, self.titles
+        if task in HISTORY_TASKS:
+            return history_task(*told, self.dataset, self.sft_limits, self.config.data.max_history)
+        return alignment_of(*told)
 
     @functools.cache  # noqa: B019 - as `search`
     def exact_search(self) -> ExactSearch:
