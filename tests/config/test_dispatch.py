@@ -53,6 +53,7 @@ DICTS = {
     "rl.kind": ("wpauc_jax.training.groups.LOSSES", "wpauc_jax.training.exact.OBJECTIVES"),
     "rl.threshold": "wpauc_jax.training.exact.THRESHOLDS",
     "rl.soft_form": "wpauc_jax.objectives.soft.SOFT_FORMS",
+    "eval.search": "wpauc_jax.stages.run.SEARCHES",
     "rl.std": "wpauc_jax.objectives.masked.STD_RULES",
     "rl.dead_groups": "wpauc_jax.training.rl.GRADIENTS",
     "recommend.unknown": "wpauc_jax.batches.histories.UNKNOWN",

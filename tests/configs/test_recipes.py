@@ -77,15 +77,12 @@ def test_sdpo_prefers_the_target_over_three_drawn_items():
     }
 
 
-def test_lcrec_and_d3_are_sft_alone():
-    tawin, lcrec, ids, d3 = (
-        parse(f"recipes/{name}.py:0.5B-{items}")
-        for name, items in (("tawin", "sid"), ("lcrec", "sid"), ("tawin", "title"), ("d3", "title"))
-    )
+def test_lcrec_d3_and_bigrec_are_sft_alone():
+    recipes = (("tawin", "sid"), ("lcrec", "sid"), ("tawin", "title"), ("d3", "title"), ("bigrec", "title"))
+    tawin, lcrec, titles, d3, bigrec = (parse(f"recipes/{name}.py:0.5B-{items}") for name, items in recipes)
     assert changed(tawin, lcrec) == {
         "catalog.ids": "rqvae",
         "catalog.levels": 4,
-        "catalog.codes": 256,
         "sft.epochs": 4.0,
         "sft.evals": 4,
         "sft.title_to_id": 1.0,
@@ -94,7 +91,8 @@ def test_lcrec_and_d3_are_sft_alone():
         "sft.titles_to_id": 1.0,
         "rl.epochs": 0.0,
     }
-    assert changed(ids, d3) == {"rl.epochs": 0.0}
+    assert changed(titles, d3) == {"rl.epochs": 0.0}
+    assert changed(titles, bigrec) == {"rl.epochs": 0.0, "eval.search": "grounding"}
 
 
 @pytest.mark.parametrize("name", RECIPES)

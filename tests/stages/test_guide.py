@@ -76,6 +76,20 @@ def test_a_guide_that_answers_with_several_tokens_is_refused(own, guide):
         run(guided(own, 0.5), own)
 
 
-def test_a_share_without_a_guide_is_refused():
-    with pytest.raises(ConfigError, match=r"eval.guide_share=0.2 means nothing without eval.guide"):
-        EvalConfig(guide_share=0.2)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"guide_share": 0.2}, "eval.guide_share=0.2 means nothing where eval.guide is empty"),
+        ({"popularity": 1.0}, "eval.popularity=1.0 means nothing where eval.search='beams'"),
+        ({"search": "grounding", "exact": True}, "eval.exact=True means nothing where eval.search='grounding'"),
+        ({"search": "grounding", "guide": "runs/a"}, "eval.guide='runs/a' means nothing where eval.search='grounding'"),
+    ],
+)
+def test_settings_of_the_search_that_have_no_effect_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        EvalConfig(**settings)
+
+
+def test_free_writing_needs_titles():
+    with pytest.raises(ConfigError, match=r"eval.search='grounding' reads titles: set catalog.ids='title'"):
+        dataclasses.replace(CONFIG, eval=dataclasses.replace(CONFIG.eval, search="grounding"))

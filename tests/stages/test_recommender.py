@@ -13,6 +13,7 @@ from wpauc_jax.batches.types import PromptBatch
 from wpauc_jax.config import ConfigError, ExportConfig, RecommendConfig
 from wpauc_jax.data import dataset
 from wpauc_jax.stages.recommender import open_recommender
+from wpauc_jax.stages.run import open_run
 from wpauc_jax.stages.workspace import open_workspace
 
 HISTORIES = [np.array(items) for items in ([3], [0, 5, 2, 7, 7, 1], [11, 4], [6, 6, 6])]
@@ -27,9 +28,9 @@ def recommender(folder):  # noqa: F811
     return open_recommender(CONFIG, folder, silent)
 
 
-def test_lists_are_the_best_of_the_whole_catalog(recommender):
+def test_lists_are_the_best_of_the_whole_catalog(recommender, folder):  # noqa: F811
     """A beam as wide as the catalog is exact."""
-    ranker, builder = recommender.ranker, recommender.builder
+    ranker, builder = open_run(CONFIG, folder, silent).asked_ranker, recommender.builder
     tokens = np.zeros((len(HISTORIES), builder.max_tokens), np.int32)
     prompts = [builder.build(history) for history in HISTORIES]
     for row, prompt in zip(tokens, prompts, strict=True):

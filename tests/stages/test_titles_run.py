@@ -94,6 +94,25 @@ def test_recommend_answers_with_items_and_their_titles(finished, tmp_path):
             assert item["title"] == NAMES[int(item["id"][1:]) % len(NAMES)]
 
 
+def test_a_model_that_writes_titles_freely_finds_their_items(finished, capsys):
+    """`eval.search=grounding` (BIGRec): with four items to a title, it finds the title nearly always."""
+    config, folder = finished
+    grounded = dataclasses.replace(
+        config, mode="evaluate", eval=dataclasses.replace(config.eval, search="grounding", popularity=0.5)
+    )
+    before = (folder / "results.json").read_bytes(), {p: p.read_bytes() for p in (folder / "ranks").iterdir()}
+    run.run(grounded, folder)
+    said = capsys.readouterr()
+    assert "eval.search: 'beams' then, 'grounding' now" in said.err
+    assert Ranks.load(folder / "ranks" / "sft.npz").mean("recall@10") > 0.9
+    work = open_workspace(dataclasses.replace(grounded, mode="doctor"), folder, lambda _: None)
+    params = work.frozen.join(checkpoints.load_params(folder / "sft" / "best", work.first_params))
+    assert not checkpoints.lists_are_of_the_catalog(work, "sft", params)
+    (folder / "results.json").write_bytes(before[0])
+    for path, content in before[1].items():
+        path.write_bytes(content)
+
+
 def ids_config(data: pathlib.Path) -> Config:
     """Semantic ids inside the vocabulary of the tokenizer, asked for behind a history of titles."""
     config = titles_config(data, "list")
@@ -102,7 +121,7 @@ def ids_config(data: pathlib.Path) -> Config:
         catalog=CatalogConfig(
             tokenizer=config.catalog.tokenizer, embedding="cooccurrence", embedding_width=4, levels=2, codes=4
         ),
-        prompt=dataclasses.replace(config.prompt, history="titles"),
+        prompt=dataclasses.replace(config.prompt, history="titles", max_tokens=128),
         sft=dataclasses.replace(config.sft, steps=3, title_to_id=0.5, id_to_title=0.5, titles_to_id=0.5),
     )
 

@@ -70,6 +70,10 @@ class Config(Checked):
                 f"model.family={self.model.family!r} scores items of one token: set catalog.ids='atomic' and no "
                 "catalog.tokenizer"
             )
+        if self.eval.search == "grounding" and self.catalog.ids != "title":
+            raise ConfigError(
+                f"eval.search='grounding' reads titles: set catalog.ids='title' (it is {self.catalog.ids!r})"
+            )
         if self.eval.sets and self.data.split == "leave_one_out":
             raise ConfigError(
                 "eval.sets=True means nothing where data.split='leave_one_out', which holds out one test item each; "

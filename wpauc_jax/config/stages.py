@@ -6,6 +6,7 @@ import os
 from wpauc_jax.config.fields import Checked, ConfigError, a_path, above, ascending, at_least, choice, share, shown
 from wpauc_jax.config.rl_checks import check_rl
 from wpauc_jax.config.sft_checks import check_sft
+from wpauc_jax.config.useless import Useless, refuse_useless
 
 _MOST_AT_ONCE = 2**24  # lists times items in a list: what one step or one batch holds
 
@@ -254,6 +255,18 @@ class RlConfig(StageConfig, section="rl."):
             _check_product("rl.batch_size", self.batch_size, "rl.target_k", self.target_k)
 
 
+_USELESS = (  # settings of EvalConfig that have no effect
+    Useless(lambda config: not config.guide, "eval.guide is empty", "", {"guide_share": 0.5}),
+    Useless(lambda config: config.search == "beams", "eval.search='beams'", "", {"popularity": 0.0}),
+    Useless(
+        lambda config: config.search == "grounding",
+        "eval.search='grounding'",
+        "which looks at no probability of items",
+        {"exact": False, "sets": False, "guide": ""},
+    ),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class EvalConfig(Checked, section="eval."):
     """How rankings are made and measured."""
@@ -269,6 +282,10 @@ class EvalConfig(Checked, section="eval."):
     exact: bool = False  # score every item as well: exact ranks, AUC, OPAUC, WPAUC, and what the search misses
     # Also measure each user's test items as one set, all ranked after the prompt before the first of them.
     sets: bool = False
+    # How a list is made. beams: the best items by their probability. grounding: the model writes a title freely, and
+    # the items whose titles' states are nearest to its state come first (BIGRec); for catalog.ids=title.
+    search: str = choice("beams", "grounding")
+    popularity: float = at_least(0.0, 0.0, 100.0)  # grounding: how much nearer popular items are; BIGRec's gamma
     # A work directory whose trained items are one token each. Its model has a say in every step of a search (D3).
     guide: str = a_path()
     guide_share: float = share(0.5)  # guide: its share of every score; D3's 1 - alpha
@@ -286,8 +303,7 @@ class EvalConfig(Checked, section="eval."):
             raise ConfigError(
                 f"eval.select={shown(self.select)} is not measured; choose one of {', '.join(self.metric_names)}"
             )
-        if not self.guide and self.guide_share != 0.5:
-            raise ConfigError(f"eval.guide_share={self.guide_share} means nothing without eval.guide; set it to 0.5")
+        refuse_useless(self, "eval", _USELESS)
         _check_product("eval.batch_size", self.batch_size, "eval.num_beams", self.num_beams)
 
     @property

@@ -54,16 +54,18 @@ def lists_are_of_the_catalog(work: Workspace, stage: str, params: Params) -> lis
     expected = np.minimum(width, work.catalog.num_items - batch.left_out)  # of each row
     listed = np.arange(items.shape[1])[None] < expected[:, None]
     ordered = np.where(valid, scores, -np.inf)
+    checks = {
+        f"do not hold {expected.max()} items": valid.sum(1) != expected,
+        "name an item outside the catalog": (listed & ((items < 0) | (items >= work.catalog.num_items))).any(1),
+        "name an item twice": np.array([len(set(row[ok])) < ok.sum() for row, ok in zip(items, valid, strict=True)]),
+        "have a score that is not a number": (valid & ~np.isfinite(scores)).any(1),
+        "are not in descending order": (ordered[:, 1:] > ordered[:, :-1]).any(1),
+    }
+    if work.config.eval.search == "beams":  # whose scores are log-probabilities
+        checks["have more than all of the probability"] = np.exp(ordered).sum(1) > 1 + _TOLERANCE
+        checks["have other scores than the model gives their items"] = _misscored(work, params, batch.prompts, found)
     out = []
-    for text, wrong in (
-        (f"do not hold {expected.max()} items", valid.sum(1) != expected),
-        ("name an item outside the catalog", (listed & ((items < 0) | (items >= work.catalog.num_items))).any(1)),
-        ("name an item twice", np.array([len(set(row[ok])) < ok.sum() for row, ok in zip(items, valid, strict=True)])),
-        ("have a score that is not a number", (valid & ~np.isfinite(scores)).any(1)),
-        ("are not in descending order", (ordered[:, 1:] > ordered[:, :-1]).any(1)),
-        ("have more than all of the probability", np.exp(ordered).sum(1) > 1 + _TOLERANCE),
-        ("have other scores than the model gives their items", _misscored(work, params, batch.prompts, found)),
-    ):
+    for text, wrong in checks.items():
         wrong &= batch.valid  # the other rows fill the batch up
         if wrong.any():
             named = rows(work.dataset, batch.ids.sample[wrong])

@@ -141,9 +141,14 @@ def optimal_law(world: World, dataset: Dataset, positions: np.ndarray, limit: in
     return world.next_item(np.where(histories >= 0, number[histories], -1))[:, number]
 
 
+def popularity(dataset: Dataset) -> np.ndarray:
+    """int64[I]: how often each item occurs in training."""
+    return np.bincount(dataset.item[dataset.split == _TRAIN], minlength=dataset.num_items)
+
+
 def popularity_places(dataset: Dataset) -> np.ndarray:
     """int64[I]: each item's place in the order of training counts."""
-    count = np.bincount(dataset.item[dataset.split == _TRAIN], minlength=dataset.num_items)
+    count = popularity(dataset)
     place = np.empty(count.size, np.int64)
     place[np.argsort(-count, kind="stable")] = np.arange(count.size)
     return place

@@ -60,6 +60,8 @@ def export(run: Run, answering: Answering, *, say: Callable[[str], None]) -> pat
     )
     if run.guide:
         say("warning: eval.guide is not in the export: the folder answers without it")
+    if run.config.eval.search != "beams":
+        say(f"warning: the export answers by beams, and not by eval.search={run.config.eval.search!r}")
     say(f"the model of {answering.stage}, its tokenizer and the catalog are in {path}")
     return path
 

@@ -7,7 +7,7 @@ last stage that was trained; it says which stage that is.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +16,7 @@ from wpauc_jax.batches.pipeline import history_batches
 from wpauc_jax.batches.prompts import PromptBuilder
 from wpauc_jax.catalog.items import Catalog
 from wpauc_jax.config import Config
-from wpauc_jax.decode import Ranker
-from wpauc_jax.evaluation.evaluate import Search, make_search
+from wpauc_jax.evaluation.evaluate import Search
 from wpauc_jax.models import Params
 from wpauc_jax.runtime.sharding import batch_rows
 from wpauc_jax.stages.homes import is_trained
@@ -55,7 +54,7 @@ class Recommender:
 
     catalog: Catalog
     builder: PromptBuilder
-    ranker: Ranker
+    search_of: Callable[[int], Search]  # (the length of lists) -> what makes them
     answering: Answering
     item_ids: Sequence[str]  # I raw ids
     titles: Sequence[str]  # I, "" where unknown
@@ -100,7 +99,7 @@ class Recommender:
 
     @functools.cache  # noqa: B019 - one recommender a process
     def _search(self, num_beams: int) -> Search:
-        return make_search(self.ranker, num_beams=num_beams)
+        return self.search_of(num_beams)
 
     def _listed(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
         return [
@@ -121,7 +120,7 @@ def recommender_of(run: Run, say: Say) -> Recommender:
     return Recommender(
         catalog=run.catalog,
         builder=run.builder,
-        ranker=run.asked_ranker,
+        search_of=run.search,
         answering=answering(run, say),
         item_ids=run.items.item_ids,
         titles=run.items.titles,

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from wpauc_jax.batches.chats import keep_chats
 from wpauc_jax.batches.prompts import HISTORIES, PromptBuilder, PromptFormat, text_format
 from wpauc_jax.catalog.items import Catalog
@@ -19,7 +21,9 @@ from wpauc_jax.data.dataset import Dataset, Items
 from wpauc_jax.data.prepare import prepare_items
 from wpauc_jax.decode import Guide, Ranker
 from wpauc_jax.decode.scoring import trie_for
+from wpauc_jax.evaluation.baselines import popularity
 from wpauc_jax.evaluation.evaluate import Search, make_search
+from wpauc_jax.evaluation.grounding import make_grounded_search, popularity_factors
 from wpauc_jax.models import FAMILIES, Frozen, Params, Policy
 from wpauc_jax.runtime.distributed import is_main_process, main_process_first
 from wpauc_jax.runtime.files import read_json
@@ -86,8 +90,8 @@ class Run(Prepared):
 
     @functools.cache  # noqa: B019 - one run a process; validation and test of all stages share its programs
     def search(self, num_beams: int) -> Search:
-        """Beam search with what answers."""
-        return make_search(self.asked_ranker, num_beams=num_beams)
+        """What makes lists of so many items, by `eval.search`."""
+        return SEARCHES[self.config.eval.search](self, num_beams)
 
     def answers(self) -> dict[str, Any]:
         """What an answer depends on, and with it every checkpoint."""
@@ -101,6 +105,21 @@ class Run(Prepared):
             "prompt": {"fingerprint": self.builder.fingerprint, "widths": self.builder.widths},
             "model": dataclasses.asdict(self.policy.config),
         }
+
+
+def _by_beams(run: Run, num_beams: int) -> Search:
+    return make_search(run.asked_ranker, num_beams=num_beams)
+
+
+def _by_grounding(run: Run, num_beams: int) -> Search:
+    gamma, nearer = run.config.eval.popularity, np.ones(run.catalog.num_items, np.float32)
+    if gamma:
+        nearer = popularity_factors(popularity(run.items.whole()), gamma)
+    return make_grounded_search(run.policy, run.catalog, run.builder.form.lead, num_items=num_beams, nearer=nearer)
+
+
+# By `eval.search`.
+SEARCHES: dict[str, Callable[[Run, int], Search]] = {"beams": _by_beams, "grounding": _by_grounding}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -282,10 +282,12 @@ class _Validation:
         return metrics | {f"exact/{name}": value for name, value in (among_all | exact.metrics()).items()}
 
     def _diagnosed(self, ranks: Ranks, first: list[np.ndarray]) -> dict[str, float]:
-        found = {
-            "top1_expected": float(np.exp(np.concatenate(first), dtype=np.float64).mean()),
-            "top1_observed": ranks.mean("recall@1"),
-        }
+        found = {}
+        if self._config.search == "beams":  # whose scores are log-probabilities
+            found = {
+                "top1_expected": float(np.exp(np.concatenate(first), dtype=np.float64).mean()),
+                "top1_observed": ranks.mean("recall@1"),
+            }
         if 0 < self._list_length <= ranks.num_candidates:
             found["hit_rate"] = ranks.mean(f"recall@{self._list_length}")
         return found
