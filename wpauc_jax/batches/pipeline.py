@@ -208,12 +208,24 @@ def _prompts(
     """The prompts of a process's own samples, as wide as those of the whole batch need."""
     longest = _lengths(dataset, builder, everyones).max() if len(builder.widths) > 1 else builder.max_tokens
     excluded = dataset.histories(own, longest_history) if builder.exclude_history else None
-    return _laid_out(builder, dataset.histories(own, builder.max_history), longest, excluded)
+    return _timed(
+        dataset, builder, own, _laid_out(builder, dataset.histories(own, builder.max_history), longest, excluded)
+    )
 
 
 def _without_exclusion(dataset: Dataset, builder: PromptBuilder, own: np.ndarray) -> PromptBatch:
     """Prompts that every item may answer, all of one width."""
-    return _laid_out(builder, dataset.histories(own, builder.max_history), builder.max_tokens, None)
+    histories = dataset.histories(own, builder.max_history)
+    return _timed(dataset, builder, own, _laid_out(builder, histories, builder.max_tokens, None))
+
+
+def _timed(dataset: Dataset, builder: PromptBuilder, own: np.ndarray, prompts: PromptBatch) -> PromptBatch:
+    """The samples' prompts, with the times of their tokens where the model takes them."""
+    if not builder.timed:
+        return prompts
+    first = np.maximum(dataset.offsets[dataset.user_of(own)], own - builder.max_history)
+    seconds = dataset.seconds(first, own - first, builder.max_history)
+    return dataclasses.replace(prompts, times=builder.token_times(seconds, prompts.tokens.shape[1]))
 
 
 def _guided(prompts: PromptBatch, guide: PromptBatch) -> PromptBatch:

@@ -77,7 +77,8 @@ class PromptBuilder:
     answered, or by the tokens of `shown`, one list an item. `widths`, ascending, are those to which a batch of prompts
     may be padded; the longest prompt possible joins them. With `exclude_history`, batches of prompts say that no item
     of the whole history may answer, not only those that a prompt shows. `causal` says whether the model is (see
-    `Family.causal`). Raises ConfigError if `limit` cannot hold one item of every length.
+    `Family.causal`), and `timed` whether it takes the times of items, each of them one token. Raises ConfigError if
+    `limit` cannot hold one item of every length.
     """
 
     def __init__(
@@ -90,12 +91,14 @@ class PromptBuilder:
         widths: Sequence[int] = (),
         exclude_history: bool = False,
         causal: bool = True,
+        timed: bool = False,
     ):
         if max_history < 1:
             raise ValueError(f"max_history={max_history} must be at least 1")
         self.catalog = catalog
         self.max_history = max_history
         self.exclude_history = exclude_history
+        self.timed = timed
         self.guide: PromptBuilder | None = None  # that of the search's guide
         self.form = form or PromptFormat()
         self._limit = limit
@@ -136,6 +139,16 @@ class PromptBuilder:
         """sha256 of what surrounds the items, of how a history shows them, and of the limit."""
         facts = repr((dataclasses.astuple(self.form), self._limit)).encode()
         return hashlib.sha256(facts + self._entries.astype("<i4").tobytes()).hexdigest()
+
+    def token_times(self, seconds: np.ndarray, width: int) -> np.ndarray:
+        """The times int32[B, width] of the tokens of histories, of those of items int32[B, M], each of one token.
+
+        What stands before the items has the time 0, that of the first of them.
+        """
+        times = np.zeros((len(seconds), width), np.int32)
+        first = len(self.form.head)
+        times[:, first : first + seconds.shape[1]] = seconds[:, : width - first]
+        return times
 
     def width(self, items: int) -> int:
         """The longest prompt of so many items."""

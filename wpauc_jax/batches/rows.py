@@ -59,9 +59,18 @@ class SftRows:
             target = self.pieces.first[pieces][piece] + m
             excluded[row[piece], slot] = self.dataset.histories(target, self.builder.max_history)
 
+        row_times = None
+        if self.builder.timed:
+            row_times = np.zeros_like(row_tokens)
+            first, count = self.pieces.first[pieces], self.pieces.count[pieces]
+            seconds = self.dataset.seconds(first, count, self.builder.max_history + 1)
+            times = self.builder.token_times(seconds, tokens.shape[1])
+            piece, t = np.nonzero(np.arange(tokens.shape[1]) < lengths[:, None])
+            row_times[row[piece], offset[piece] + t] = times[piece, t]
+
         user = np.full(rows.shape, -1, np.int32)
         user[row, place] = self.dataset.user_of(self.pieces.first[pieces])
-        return Fed(SftBatch(row_tokens, segments, items, row_starts, excluded=excluded), RowIds(user))
+        return Fed(SftBatch(row_tokens, segments, items, row_starts, times=row_times, excluded=excluded), RowIds(user))
 
     @functools.cached_property
     def _repeats(self) -> np.ndarray:

@@ -23,6 +23,7 @@ class PromptBatch:
     tokens: Array  # int32[B, T], padded with 0 on the right
     lengths: Array  # int32[B]
     excluded: Array | None = None  # int32[B, E], items that may not answer, -1 for none; None: every item may
+    times: Array | None = None  # int32[B, T], seconds since the first token's, for a model that takes them
     guide: "PromptBatch | None" = None  # the same users' prompts for the search's guide, under the same rule
 
 
@@ -57,6 +58,7 @@ class SftBatch:
     items: Array  # int32[B, M], the targets, -1 behind a row's last
     starts: Array  # int32[B, M], the place of the token just before each target's first, that which predicts it
     tasks: Mapping[str, TitleTaskBatch] = dataclasses.field(default_factory=dict)  # alignment tasks by name
+    times: Array | None = None  # int32[B, T], seconds since a piece's first token, for a model that takes them
     excluded: Array | None = None  # int32[B, M, E], items that may not answer, -1 for none; None: every item may
 
 

@@ -64,6 +64,9 @@ class ModelConfig(Checked, section="model."):
     head_dim: int = at_least(32, 2, 8192)  # numbers in a head, even
     ffn_width: int = at_least(352, 1, 1_048_576)  # numbers in the FFN's middle; gru4rec: in the recurrent state
     num_positions: int = at_least(0, 0, 1_048_576)  # sasrec, hstu: places of a history; 0: those of the longest prompt
+    # hstu: biases by the time between two items, each for times a third longer than the one before; 0: none. The data
+    # need a clock.
+    time_buckets: int = at_least(0, 0, 4096)
     window: int = at_least(5, 1, 1024)  # caser: last items that it sees
     filters: int = at_least(16, 1, 65_536)  # caser: horizontal filters of each height
     vertical_filters: int = at_least(4, 1, 65_536)  # caser: filters along time

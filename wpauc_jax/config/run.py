@@ -70,6 +70,11 @@ class Config(Checked):
                 f"model.family={self.model.family!r} scores items of one token: set catalog.ids='atomic' and no "
                 "catalog.tokenizer"
             )
+        if self.model.time_buckets and self.prompt.max_tokens:
+            raise ConfigError(
+                f"model.time_buckets={self.model.time_buckets} needs prompt.max_tokens=0 (it is "
+                f"{self.prompt.max_tokens}): lower data.max_history instead"
+            )
         if self.eval.search == "grounding" and self.catalog.ids != "title":
             raise ConfigError(
                 f"eval.search='grounding' reads titles: set catalog.ids='title' (it is {self.catalog.ids!r})"

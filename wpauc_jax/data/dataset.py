@@ -20,6 +20,7 @@ from wpauc_jax.data.hashing import file_digest, read_file
 
 SPLITS = ("train", "valid", "test")  # in the order of time
 FORMAT_VERSION = 2
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # units of `time`, where the data have a clock
 MANIFEST = "manifest.json"
 ITEMS, USERS = "items.parquet", "users.parquet"
 
@@ -57,6 +58,7 @@ class Dataset:
     offsets: np.ndarray  # int64[U + 1], user u's range is offsets[u] .. offsets[u + 1] - 1
     fingerprint: str  # sha256 over the hashes of the prepared tables
     protocol: str = "leave_one_out"  # data.split
+    ticks: int = 0  # what `time` counts in a second; 0: the data have an order, and no clock
 
     @property
     def num_users(self) -> int:
@@ -81,6 +83,17 @@ class Dataset:
         positions = np.asarray(positions, np.int64)
         first = np.maximum(self.offsets[self.user_of(positions)], positions - limit)
         return gather_ranges(self.item, first, positions - first, limit)
+
+    def seconds(self, first: np.ndarray, counts: np.ndarray, width: int) -> np.ndarray:
+        """When the `counts` interactions from positions `first` on were, since the first of them: int32[B, width].
+
+        Raises DataError for data without a clock.
+        """
+        if not self.ticks:
+            raise DataError("model.time_buckets needs times, and these data only have an order; set it to 0")
+        times = gather_ranges(self.time, first, counts, width)
+        since = (times - times[:, :1]) // self.ticks
+        return np.where(np.arange(width) < counts[:, None], np.minimum(since, 2**31 - 1), 0).astype(np.int32)
 
     def train_lengths(self) -> np.ndarray:
         """How many leading interactions of each user are training: int64[U]."""
@@ -210,6 +223,7 @@ def load_dataset(directory: str | pathlib.Path) -> Dataset:
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         fingerprint=fingerprint_of(manifest),
         protocol=manifest["settings"]["split"],
+        ticks=PER_SECOND.get(manifest.get("time_unit", ""), 0),
     )
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from wpauc_jax.data.dataset import PER_SECOND
 from wpauc_jax.data.errors import DataError, listed
 from wpauc_jax.data.ids import IdTable
 from wpauc_jax.data.period import Period
 from wpauc_jax.data.sources.blocks import ahead
 from wpauc_jax.data.tables import REST, FilesRead, RawData
 from wpauc_jax.data.text import NO_WORDS, without_no_words
-from wpauc_jax.data.times import PER_SECOND
 from wpauc_jax.runtime.files import atomic_path
 
 _DONE = "done.json"

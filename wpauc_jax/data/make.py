@@ -20,13 +20,13 @@ from wpauc_jax.config import ConfigError, DataConfig
 from wpauc_jax.data import provenance
 from wpauc_jax.data.archives import NAMES
 from wpauc_jax.data.build import Prepared, build
+from wpauc_jax.data.dataset import PER_SECOND
 from wpauc_jax.data.fetch import fetch, local_copy
 from wpauc_jax.data.ingest import Records, read_records
 from wpauc_jax.data.recorded import READ_SETTINGS, reading_folder, recorded_settings
 from wpauc_jax.data.sources import DataError, RawData, ReadOptions, read, synthetic
 from wpauc_jax.data.statistics import statistics_table
 from wpauc_jax.data.store import write_prepared
-from wpauc_jax.data.times import PER_SECOND
 
 _OPTIONS = tuple(field.name for field in dataclasses.fields(ReadOptions))
 _USUAL = DataConfig()

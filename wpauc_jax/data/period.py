@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wpauc_jax.data.times import PER_SECOND
+from wpauc_jax.data.dataset import PER_SECOND
 
 YEARS = (1990, 2035)  # both included; interactions were not recorded much earlier
 _LOW, _HIGH = (int(np.datetime64(f"{year}-01-01", "s").astype(np.int64)) for year in (YEARS[0], YEARS[1] + 1))

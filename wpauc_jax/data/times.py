@@ -7,7 +7,8 @@ without an offset is taken as UTC.
 
 import polars as pl
 
-PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+from wpauc_jax.data.dataset import PER_SECOND
+
 UNITS = {"auto": "", **{unit: unit for unit in PER_SECOND}}  # by data.time_unit; "" leaves the choice to the format
 ACCEPTED = (
     "accepted are a number of data.time_unit since 1970 and dates such as 2018-07-07, 2018-07-07 22:09:11.25, "

@@ -71,7 +71,7 @@ class Ranker:
             raise ValueError(
                 "this ranker has a guide, so its prompts must stand beside the model's (PromptBatch.guide)"
             )
-        cache = self.policy.prefill(params, Prompts(prompts.tokens, prompts.lengths), dropout)
+        cache = self.policy.prefill(params, Prompts(prompts.tokens, prompts.lengths, prompts.times), dropout)
         guided = None if self.guide is None else self.guide.log_shares(self.trie, beside)
         return Prefilled(cache, self.closed_by(excluded), guided)
 

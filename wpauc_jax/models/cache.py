@@ -7,13 +7,14 @@ from typing import NamedTuple
 import jax
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["tokens", "lengths"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["tokens", "lengths", "times"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Prompts:
     """B prompts, padded on the right."""
 
     tokens: jax.Array  # int32[B, T]
     lengths: jax.Array  # int32[B]
+    times: jax.Array | None = None  # int32[B, T], seconds since the first token's; for a family that takes them
 
 
 @functools.partial(

@@ -73,12 +73,15 @@ class Family(nnx.Module):
         starts: jax.Array,
         count: int,
         dropout: Dropout | None = None,
+        times: jax.Array | None = None,
     ) -> jax.Array:
         """[B, M, count, D]: the states from which the `count` tokens behind each of places int32[B, M] are predicted.
 
-        Arguments as for `hidden`. A place is that of the last token before an answer.
+        Arguments as for `hidden`. A place is that of the last token before an answer. A family that takes the `times`
+        int32[B, T] of tokens, in seconds, may be given them.
         """
-        hidden = self.hidden(tokens, segments, *([dropout] if dropout else []))
+        told = {} if times is None else {"times": times}
+        hidden = self.hidden(tokens, segments, *([dropout] if dropout else []), **told)
         (B, T, D), M = hidden.shape, starts.shape[1]
         return jnp.take_along_axis(hidden, behind(starts, count, T)[..., None], axis=1).reshape(B, M, count, D)
 

@@ -72,13 +72,16 @@ class Policy:
         tokens: jax.Array,
         segments: jax.Array | None = None,
         dropout: Dropout | None = None,
+        times: jax.Array | None = None,
     ) -> jax.Array:
         """int32[B, T] -> [B, T, D]: the states from which the tokens t + 1 are predicted.
 
         Sequences packed into one row are told apart by `segments` int32[B, T], each a run of one number. Only a family
-        that `takes_dropout` can be given any.
+        that `takes_dropout` can be given any. `times` int32[B, T], in seconds, are for a model with
+        `model.time_buckets`.
         """
-        return self._model(params).hidden(tokens, segments, *([dropout] if dropout else []))
+        told = {} if times is None else {"times": times}
+        return self._model(params).hidden(tokens, segments, *([dropout] if dropout else []), **told)
 
     def answer_states(
         self,
@@ -88,12 +91,13 @@ class Policy:
         starts: jax.Array,
         count: int,
         dropout: Dropout | None = None,
+        times: jax.Array | None = None,
     ) -> jax.Array:
         """[B, M, count, D]: the states from which the `count` tokens behind each of places int32[B, M] are predicted.
 
         The other arguments are those of `hidden`.
         """
-        return self._model(params).answer_states(tokens, segments, starts, count, dropout)
+        return self._model(params).answer_states(tokens, segments, starts, count, dropout, times)
 
     @property
     def takes_dropout(self) -> bool:

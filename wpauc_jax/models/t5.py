@@ -186,8 +186,9 @@ class T5(TiedFamily):
         starts: jax.Array,
         count: int,
         dropout: Dropout | None = None,
+        times: jax.Array | None = None,
     ) -> jax.Array:
-        """As `Family.answer_states`; a segment may have one answer only, since all before it is the encoder's."""
+        """As `Family.answer_states`, without times. A segment may have one answer: all before it is the encoder's."""
         (B, T), M = tokens.shape, starts.shape[1]
         segments = jnp.zeros_like(tokens) if segments is None else segments
         own = jnp.take_along_axis(segments, starts, axis=1)

@@ -117,6 +117,8 @@ def open_recommender(config: Config, folder: pathlib.Path, say: Say) -> Recommen
 def recommender_of(run: Run, say: Say) -> Recommender:
     """The recommender of a run."""
     config = run.config
+    if run.builder.timed:
+        say("warning: histories come without times here, so the model answers without its biases by time")
     return Recommender(
         catalog=run.catalog,
         builder=run.builder,

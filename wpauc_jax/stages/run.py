@@ -213,8 +213,8 @@ def open_prepared(
     shown = HISTORIES[config.prompt.history](titles)
     limit, widths = config.prompt.max_tokens, config.prompt.widths
     excludes = excludes_history(config, folder, items, say)
-    causal = FAMILIES[config.model.family].causal
-    builder = PromptBuilder(catalog, config.data.max_history, form, limit, shown, widths, excludes, causal)
+    causal, timed = FAMILIES[config.model.family].causal, config.model.time_buckets > 0
+    builder = PromptBuilder(catalog, config.data.max_history, form, limit, shown, widths, excludes, causal, timed)
     return Prepared(config, folder, items, catalog, tokenizer, titles, builder)
 
 

@@ -177,7 +177,7 @@ class _Answers(NamedTuple):
 
 def _answers(ranker: Ranker, params: Params, batch: SftBatch, dropout: Dropout | None) -> _Answers:
     (B, M), C = batch.items.shape, ranker.trie.depth
-    states = ranker.policy.answer_states(params, batch.tokens, batch.segments, batch.starts, C, dropout)
+    states = ranker.policy.answer_states(params, batch.tokens, batch.segments, batch.starts, C, dropout, batch.times)
     states = states.reshape(B * M, 1, C, -1)
     nodes = ranker.trie.path(batch.items).reshape(B * M, 1, C)
     excluded = None if batch.excluded is None else batch.excluded.reshape(B * M, -1)

@@ -48,7 +48,7 @@ def sasrec(p, tokens, config):
     return np.stack([norm(p["norm"], one, config.norm_eps) for one in x])
 
 
-def hstu(p, tokens, config):
+def hstu(p, tokens, config, times=None):
     x = [p["embed"][token] for token in tokens]
     for block in p["blocks"].values():
         normal = [norm(block["norm"], one, config.norm_eps) for one in x]
@@ -60,7 +60,11 @@ def hstu(p, tokens, config):
                 part = slice(h * size, (h + 1) * size)
                 mixed = np.zeros(size)
                 for s in range(t + 1):
-                    weight = silu(q[t][part] @ k[s][part] + block["distance_bias"][t - s])
+                    bias = block["distance_bias"][t - s]
+                    if times is not None:
+                        bucket = int(np.floor(np.log(max(abs(times[t] - times[s]), 1)) / 0.301))
+                        bias = bias + block["time_bias"][min(bucket, config.time_buckets - 1)]
+                    weight = silu(q[t][part] @ k[s][part] + bias)
                     mixed += weight / config.num_positions * v[s][part]
                 heads.append(mixed)
             gated = norm(block["mixed_norm"], np.concatenate(heads), config.norm_eps) * u[t]

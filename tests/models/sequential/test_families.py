@@ -1,6 +1,7 @@
 """The sequential families against plain NumPy, packed and alone, on a mesh, and in training."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +32,9 @@ def settings(family, **changes):
     return ModelConfig(**{"family": family, "vocab_size": 40, "width": 8, "init_std": 0.4, **SIZES[family], **changes})
 
 
-def model(family):
+def model(family, config=None):
     """A model whose biases and scales are not what they begin with."""
-    policy, params = init(settings(family), 0)
+    policy, params = init(config or settings(family), 0)
     leaves, tree = jax.tree.flatten(params)
     rng = np.random.default_rng(3)
     return policy, jax.tree.unflatten(tree, [leaf + 0.3 * rng.normal(size=leaf.shape) for leaf in leaves])
@@ -66,6 +67,37 @@ def test_packed_pieces_do_not_see_each_other(family):
     packed = hidden(policy, params, tokens, jnp.asarray([[1, 1, 1, 2, 2, 2, 0]]))
     np.testing.assert_allclose(packed[:, :3], hidden(policy, params, tokens)[:, :3], atol=1e-5)
     np.testing.assert_allclose(packed[:, 3:6], hidden(policy, params, tokens[:, 3:])[:, :3], atol=1e-5)
+
+
+TIMED = settings("hstu", time_buckets=20)
+TIMES = jnp.asarray(np.cumsum(np.random.default_rng(4).integers(0, [[3, 3, 40, 40, 900, 900, 10**6]] * 3), axis=1))
+
+
+def test_hstu_with_times_is_its_plain_loop_and_without_them_has_no_bias_by_time():
+    policy, params = model("hstu", TIMED)
+    tokens, hidden = some_tokens(), jax.jit(type(policy).hidden, static_argnums=0)
+    states = hidden(policy, params, tokens, None, None, TIMES)
+    numbers = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(params))
+    for row in range(3):
+        expected = plain.hstu(numbers, np.asarray(tokens[row]), policy.config, np.asarray(TIMES[row]))
+        np.testing.assert_allclose(states[row], expected, atol=2e-5)
+        expected = plain.hstu(numbers, np.asarray(tokens[row]), policy.config)
+        np.testing.assert_allclose(hidden(policy, params, tokens)[row], expected, atol=2e-5)
+    cache = policy.prefill(params, Prompts(tokens, jnp.asarray([7, 4, 1]), TIMES))
+    np.testing.assert_allclose(cache.hidden, states[np.arange(3), [6, 3, 0]], atol=1e-6)
+
+
+def test_packed_pieces_have_times_of_their_own():
+    policy, params = model("hstu", TIMED)
+    tokens = some_tokens(1)
+    states = functools.partial(policy.answer_states, params, count=1, segments=None)
+    segments, starts = jnp.asarray([[1, 1, 1, 2, 2, 2, 0]]), jnp.asarray([[2, 5]])
+    packed = states(tokens, segments=segments, starts=starts, times=TIMES[:1])
+    alone = [
+        states(tokens[:, part], starts=jnp.asarray([[2]]), times=TIMES[:1, part] - shift)
+        for part, shift in ((slice(0, 3), 0), (slice(3, 6), TIMES[0, 3]))
+    ]
+    np.testing.assert_allclose(packed, jnp.concatenate(alone, axis=1), atol=1e-5)
 
 
 @FAMILY

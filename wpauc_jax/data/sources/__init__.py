@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
+from wpauc_jax.data.dataset import PER_SECOND
 from wpauc_jax.data.errors import DataError, Rejects
 from wpauc_jax.data.sources.amazon import read_amazon
 from wpauc_jax.data.sources.detect import detect
@@ -18,7 +19,6 @@ from wpauc_jax.data.sources.sequences import read_sequences
 from wpauc_jax.data.sources.tabular import read_tabular
 from wpauc_jax.data.sources.yelp import read_yelp
 from wpauc_jax.data.tables import RawData, ReadOptions
-from wpauc_jax.data.times import PER_SECOND
 
 Reader = Callable[[pathlib.Path, ReadOptions, Rejects], RawData]
 

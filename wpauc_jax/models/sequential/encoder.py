@@ -45,17 +45,21 @@ class SequenceEncoder(TiedFamily):
     def encode(self, x: jax.Array, segments: jax.Array, dropout: Dropout | None) -> jax.Array:
         """Embeddings [B, T, D] -> states [B, T, D]; a state sees its own place and those before it in its segment.
 
-        `segments` int32[B, T] are runs of one number each.
+        `segments` int32[B, T] are runs of one number each. A family that takes the `times` int32[B, T] of tokens has
+        them as a further argument, None where they are not known.
         """
 
-    def hidden(self, tokens: jax.Array, segments: jax.Array | None, dropout: Dropout | None = None) -> jax.Array:
+    def hidden(
+        self, tokens: jax.Array, segments: jax.Array | None, dropout: Dropout | None = None, **times: jax.Array
+    ) -> jax.Array:
         """int32[B, T] -> [B, T, D]."""
         segments = jnp.zeros_like(tokens) if segments is None else segments
-        return self.encode(self.embedded(tokens), segments, dropout)
+        return self.encode(self.embedded(tokens), segments, dropout, **times)
 
     def prefill(self, prompts: Prompts, dropout: Dropout | None = None) -> History:
         """The state at each prompt's last token; padding stands behind it, where it is not seen."""
-        states = self.hidden(prompts.tokens, None, dropout)
+        times = {} if prompts.times is None else {"times": prompts.times}
+        states = self.hidden(prompts.tokens, None, dropout, **times)
         last = jnp.take_along_axis(states, (prompts.lengths - 1)[:, None, None], axis=1)[:, 0]
         return History(last, prompts.lengths)
 
