@@ -21,6 +21,7 @@ USELESS = (
     _only("objective", "pairwise", temperature=1.0),
     _only("objective", "opauc", "llpauc", beta=0.1),
     _only("objective", "llpauc", alpha=0.5),
+    _only("objective", "self_hard", hard_weight=0.1, hard_ratio=1.0, hard_layers=1, distillation=0.1),
 )
 
 

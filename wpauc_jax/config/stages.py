@@ -77,11 +77,12 @@ class SftConfig(StageConfig, section="sft."):
     start_from: str = a_path()  # begin at the best SFT of this other work directory; empty: at the first parameters
     # What the next token is compared with. catalog: the tokens that go on to an item; lm: the whole vocabulary.
     loss: str = choice("catalog", "lm", renamed={"catalogue": "catalog"})
-    # loss=catalog with one token an item: how the scores of items make a loss. cross_entropy: a softmax over the
+    # loss=catalog, and one token an item: how the scores of items make a loss. cross_entropy: a softmax over the
     # catalog. gbce and bpr: against `negatives` items drawn evenly (gSASRec, BPR). sl_at_k: cross-entropy times soft
     # Recall@target_k. opauc: against the top `beta` of the negatives. llpauc: the batch's top `alpha` of the targets
-    # against the top `beta` of `negatives` drawn items each. pairwise: against TAWin's window of negatives.
-    objective: str = choice("cross_entropy", "gbce", "bpr", "sl_at_k", "opauc", "llpauc", "pairwise")
+    # against the top `beta` of `negatives` drawn items each. pairwise: against TAWin's window of negatives. self_hard:
+    # cross-entropy in which what middle layers hold likely counts more (ILRec); also with several tokens an item.
+    objective: str = choice("cross_entropy", "gbce", "bpr", "sl_at_k", "opauc", "llpauc", "pairwise", "self_hard")
     negatives: int = at_least(256, 1, 100_000)  # gbce, bpr, llpauc: how many items are drawn for each target
     calibration: float = share(0.75)  # gbce: 0 is binary cross-entropy, 1 makes up for the items that are not drawn
     target_k: int = at_least(3, 1, 10_000)  # sl_at_k, pairwise: the K of the Recall@K that is aimed at
@@ -89,6 +90,12 @@ class SftConfig(StageConfig, section="sft."):
     temperature: float = above(1.0, 0.0, 1e9)  # pairwise: the width of the window, in ranks
     alpha: float = above(0.5, 0.0, 1.0)  # llpauc: the highest true positive rate
     beta: float = above(0.1, 0.0, 1.0)  # opauc, llpauc: the highest false positive rate
+    hard_weight: float = at_least(0.1, 0.0, 1e6)  # self_hard: what the hard negatives' logits get together; ILRec's a
+    # self_hard: a negative is hard if its logit in the middle layers is at least so many times the target's in the
+    # last; ILRec's phi.
+    hard_ratio: float = at_least(1.0, 0.0, 1e3)
+    hard_layers: int = at_least(1, 1, 1000)  # self_hard: how many layers before the last are read
+    distillation: float = at_least(0.1, 0.0, 1e6)  # self_hard: how much middle layers are drawn to the last one
     # Where the history is left out of the ranking: leave the items of the prompt out of the loss's softmax, too. It
     # has no effect where every item is ranked.
     exclude_history: bool = False

@@ -157,7 +157,7 @@ class Ranker:
         `first` [B, D] is the state before the first token, which a group shares; `rest` [B, G, C - 1, D] are the states
         after each token but the last.
         """
-        chosen, legal = self._path_logits(params, first, rest, nodes, closed)
+        chosen, legal = self.path_logits(params, first, rest, nodes, closed)
         sums = rule_of(self.scoring).path(self.policy, params, first, rest, legal)
         steps = jnp.stack([logit - total for logit, total in zip(chosen, sums, strict=True)], axis=-1)
         for t, shut in enumerate(closed or ()):
@@ -179,7 +179,7 @@ class Ranker:
         Of a step whose node has n open continuations the right one is wanted with the share 1 - smoothing, and each of
         the n with smoothing / n more (Szegedy et al., arXiv 1512.00567). No path may be closed.
         """
-        chosen, legal = self._path_logits(params, first, rest, nodes, closed)
+        chosen, legal = self.path_logits(params, first, rest, nodes, closed)
         sums = rule_of(self.scoring).path(self.policy, params, first, rest, legal)
         steps = []
         for logit, options, total in zip(chosen, legal, sums, strict=True):
@@ -195,7 +195,15 @@ class Ranker:
         """
         return self._open_logits(self.policy.logits(params, first, self.trie.vocabulary(0)), closed)
 
-    def _path_logits(
+    def path_places(self, nodes: jax.Array) -> list[jax.Array]:
+        """Of each step of paths int32[B, G, C], the place int32[B, G] of its node among the continuations."""
+        first = self.trie.first_child
+        return [
+            self.trie.slot[nodes[..., 0]],
+            *(nodes[..., t] - first[nodes[..., t - 1]] for t in range(1, self.trie.depth)),
+        ]
+
+    def path_logits(
         self, params: Params, first: jax.Array, rest: jax.Array, nodes: jax.Array, closed: Closed | None
     ) -> tuple[list[jax.Array], list[jax.Array]]:
         """Of each step, the logits [B, G] of the paths' tokens and those [B, 1 or G, K] of all continuations."""

@@ -7,6 +7,7 @@ sees the module itself.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -157,6 +158,7 @@ class Decoder(Family):
     """Token ids in, hidden states out; logits only for the rows of the head that are asked for."""
 
     takes_dropout = True
+    reads_layers = True
     uses = frozenset(
         {"num_layers", "num_heads", "num_kv_heads", "head_dim", "ffn_width", "rope_theta", "rope_scaling", "norm_eps"}
         | {"attention_bias", "tie_embeddings", "layers", "remat", "attention"}
@@ -188,16 +190,33 @@ class Decoder(Family):
 
     def hidden(self, tokens_BT: jax.Array, segments_BT: jax.Array | None, dropout: Dropout | None = None) -> jax.Array:
         """A plain causal pass: [B, T, D], normalised, ready for the head; each segment of a row is on its own."""
+        return self.norm(self._pass(tokens_BT, segments_BT, dropout, lambda x, kept: kept)[0])
+
+    def layer_states(
+        self, tokens_BT: jax.Array, segments_BT: jax.Array | None, middle: int, dropout: Dropout | None = None
+    ) -> jax.Array:
+        """`hidden`, then the states of the `middle` layers before the last, the latest first: [1 + middle, B, T, D]."""
+        _, states = self._pass(tokens_BT, segments_BT, dropout, lambda x, kept: x)
+        return self.norm(states[::-1][: 1 + middle])
+
+    def _pass(
+        self,
+        tokens_BT: jax.Array,
+        segments_BT: jax.Array | None,
+        dropout: Dropout | None,
+        out: Callable[[jax.Array, Any], Any],
+    ) -> tuple[jax.Array, Any]:
+        """All layers: x [B, T, D] behind the last, and of each layer `out` of its x, its keys and values, stacked."""
         table = jnp.asarray(rope_table(self.config, tokens_BT.shape[1]))
         turns = table if segments_BT is None else table[places(segments_BT)]
         count = self.config.num_layers
 
         def body(layer: Layer, x: jax.Array, number: jax.Array):
-            return layer.prompt(x, turns, segments_BT, dropout and dropout.within(number))
+            x, kept = layer.prompt(x, turns, segments_BT, dropout and dropout.within(number))
+            return x, out(x, kept)
 
         x = dropped(self._embed(tokens_BT), dropout, count)
-        x, _ = self._run(body, x, jnp.arange(count, dtype=jnp.int32))
-        return self.norm(x)
+        return self._run(body, x, jnp.arange(count, dtype=jnp.int32))
 
     def prefill(self, prompts: Prompts, dropout: Dropout | None = None) -> PromptCache:
         """One causal pass over the prompts, kept for the candidates; the last layer runs what is kept and no more."""

@@ -37,6 +37,7 @@ class Family(nnx.Module):
     one_token: ClassVar[bool] = False  # whether an item can only be one token, so that `extend` is never asked for
     # Whether a token's state depends on those before it alone, so that one pass predicts every next item of a row.
     causal: ClassVar[bool] = True
+    reads_layers: ClassVar[bool] = False  # whether it has `layer_states`
     uses: ClassVar[frozenset[str]] = frozenset()  # settings of the model that it uses beside those of EVERY
 
     @classmethod
@@ -82,8 +83,16 @@ class Family(nnx.Module):
         """
         told = {} if times is None else {"times": times}
         hidden = self.hidden(tokens, segments, *([dropout] if dropout else []), **told)
-        (B, T, D), M = hidden.shape, starts.shape[1]
-        return jnp.take_along_axis(hidden, behind(starts, count, T)[..., None], axis=1).reshape(B, M, count, D)
+        return states_behind(hidden, starts, count)
+
+    def layer_states(
+        self, tokens: jax.Array, segments: jax.Array | None, middle: int, dropout: Dropout | None = None
+    ) -> jax.Array:
+        """[1 + middle, B, T, D]: `hidden`, then the states of the `middle` layers before the last, ready for the head.
+
+        Raises NotImplementedError where `reads_layers` is false.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads no middle layers")
 
     @abc.abstractmethod
     def prefill(self, prompts: Prompts) -> Any:
@@ -103,6 +112,12 @@ class Family(nnx.Module):
     def log_partition(self, hidden: jax.Array) -> jax.Array:
         """float32[...]: the log of the softmax's sum over the whole vocabulary."""
         return jax.nn.logsumexp(self.logits(hidden, None), axis=-1)
+
+
+def states_behind(hidden: jax.Array, starts: jax.Array, count: int) -> jax.Array:
+    """[B, M, count, D]: of states [B, T, D] those at the `count` places from each of int32[B, M] `starts` on."""
+    (B, T, D), M = hidden.shape, starts.shape[1]
+    return jnp.take_along_axis(hidden, behind(starts, count, T)[..., None], axis=1).reshape(B, M, count, D)
 
 
 def behind(starts: jax.Array, count: int, length: int) -> jax.Array:

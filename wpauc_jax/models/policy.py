@@ -14,7 +14,7 @@ from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.models.cache import PromptCache, Prompts, SuffixCache
 from wpauc_jax.models.decoder import Decoder
 from wpauc_jax.models.dropout import Dropout
-from wpauc_jax.models.family import Family
+from wpauc_jax.models.family import Family, states_behind
 from wpauc_jax.models.sequential import Caser, Gru4Rec, Hstu, SasRec
 from wpauc_jax.models.t5 import T5
 from wpauc_jax.runtime.parameters import NO_AXES, Axes, Parameters
@@ -98,6 +98,25 @@ class Policy:
         The other arguments are those of `hidden`.
         """
         return self._model(params).answer_states(tokens, segments, starts, count, dropout, times)
+
+    def layer_states(
+        self,
+        params: Params,
+        tokens: jax.Array,
+        segments: jax.Array | None,
+        starts: jax.Array,
+        count: int,
+        middle: int,
+        dropout: Dropout | None = None,
+    ) -> jax.Array:
+        """[1 + middle, B, M, count, D]: `answer_states`, then those of the `middle` layers before the last."""
+        states = self._model(params).layer_states(tokens, segments, middle, dropout)
+        return jax.vmap(lambda hidden: states_behind(hidden, starts, count))(states)
+
+    @property
+    def reads_layers(self) -> bool:
+        """Whether the family has `layer_states`."""
+        return FAMILIES[self.config.family].reads_layers
 
     @property
     def takes_dropout(self) -> bool:

@@ -34,6 +34,7 @@ from wpauc_jax.objectives.pointwise import gbce_loss
 from wpauc_jax.objectives.policy import PolicySums, policy_loss, policy_loss_sums, tawin_advantages, tawin_loss
 from wpauc_jax.objectives.ranking import descending_ranks, negative_ranks
 from wpauc_jax.objectives.rewards import cosine_reward, ranking_reward
+from wpauc_jax.objectives.self_hard import self_hard_loss
 from wpauc_jax.objectives.shares import gradient_sizes, shares_by_rank
 from wpauc_jax.objectives.soft import soft_recall, soft_top_k_loss, top_k_threshold, window_threshold
 from wpauc_jax.objectives.steps import bounded_negatives, prefix_loss, sibling_advantages
@@ -71,6 +72,7 @@ __all__ = [
     "ranking_reward",
     "recall_at_k",
     "rloo_advantages",
+    "self_hard_loss",
     "shares_by_rank",
     "sibling_advantages",
     "soft_recall",

@@ -14,7 +14,7 @@ from wpauc_jax.config import ConfigError, SftConfig
 from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.ranker import Closed
 from wpauc_jax.models import ALL_TRAINED, Dropout, Frozen, Params
-from wpauc_jax.objectives import Total, prefix_loss
+from wpauc_jax.objectives import Total, prefix_loss, self_hard_loss
 from wpauc_jax.runtime.sharding import constrain_state, constrain_whole
 from wpauc_jax.training.answers import answer_loss
 from wpauc_jax.training.item_losses import ITEM_LOSSES, ItemLoss
@@ -57,7 +57,17 @@ def make_sft_step(
     all items where an item is several tokens.
     """
     check_dropout(ranker.policy, "sft", config.dropout)
-    if config.objective != "cross_entropy" and ranker.trie.depth > 1:
+    if config.objective == "self_hard" and not 1 <= config.hard_layers < ranker.policy.config.num_layers:
+        raise ConfigError(
+            f"sft.hard_layers={config.hard_layers} must be below model.num_layers={ranker.policy.config.num_layers}: "
+            "the last layer is no middle one"
+        )
+    if config.objective == "self_hard" and not ranker.policy.reads_layers:
+        raise ConfigError(
+            f"sft.objective='self_hard' reads middle layers, which model.family={ranker.policy.config.family!r} does "
+            "not give; take model.family='decoder'"
+        )
+    if config.objective in ITEM_LOSSES and ranker.trie.depth > 1:
         raise ConfigError(
             f"sft.objective={config.objective!r} needs one token an item: set catalog.ids='atomic', or "
             "sft.objective='cross_entropy'"
@@ -202,8 +212,33 @@ def item_loss(
     return loss(scores, target, counted, jax.random.fold_in(key, _NEGATIVES), config)
 
 
+def self_hard(ranker: Ranker, params: Params, batch: SftBatch, key: jax.Array, config: SftConfig) -> Total:
+    """`self_hard_loss` of each step of the targets' paths, inside the trie's children; the mean is over items."""
+    (B, M), C, middle = batch.items.shape, ranker.trie.depth, config.hard_layers
+    policy, dropout = ranker.policy, _dropout(key, config)
+    states = policy.layer_states(params, batch.tokens, batch.segments, batch.starts, C, middle, dropout)
+    states = states.reshape(1 + middle, B * M, 1, C, -1)
+    nodes = ranker.trie.path(batch.items).reshape(B * M, 1, C)
+    closed = ranker.closed_by(None if batch.excluded is None else batch.excluded.reshape(B * M, -1))
+    legal = [ranker.path_logits(params, one[:, 0, 0], one[:, :, 1:], nodes, closed)[1] for one in states]
+    steps = [
+        self_hard_loss(
+            legal[0][t],
+            jnp.stack([of_layer[t] for of_layer in legal[1:]]),
+            jnp.maximum(place, 0),
+            weight=config.hard_weight,
+            ratio=config.hard_ratio,
+            distillation=config.distillation,
+            where=nodes[..., t] != ranker.trie.dead,
+        ).sum
+        for t, place in enumerate(ranker.path_places(nodes))
+    ]
+    return Total(sum(steps, jnp.zeros(())), (batch.items >= 0).sum().astype(jnp.float32))
+
+
 # By `sft.objective`: (ranker, parameters, rows, the key of what is drawn, settings) -> the loss on histories.
 OBJECTIVES: dict[str, Callable[[Ranker, Params, SftBatch, jax.Array, SftConfig], Total]] = {
     "cross_entropy": cross_entropy,
+    "self_hard": self_hard,
     **{name: functools.partial(item_loss, loss) for name, loss in ITEM_LOSSES.items()},
 }
