@@ -115,6 +115,11 @@ def check_rl(rl: Any) -> None:
             f"rl.kind='sdpo' compares the target with others, and rl.negatives={rl.negatives!r} may miss it: set "
             "rl.inject_target='if_missing'"
         )
+    if rl.hints and (rl.nll or rl.targets > 1 or rl.num_siblings or rl.negatives == "random" or rl.kind == "sdpo"):
+        raise ConfigError(
+            "rl.inject_target='hint' has a loss for the hint, and one target: set rl.nll=0, rl.targets=1, "
+            "rl.sibling_mix=0, rl.negatives='beam' or 'sample', and another rl.kind than 'sdpo'"
+        )
     if rl.kind == "sdpo" and (rl.targets > 1 or rl.false_negatives == "reward"):
         raise ConfigError("rl.kind='sdpo' prefers one target: set rl.targets=1, and rl.false_negatives to keep or mask")
     if rl.kind == "gspo" and (rl.sibling_coef or rl.bound_negatives):

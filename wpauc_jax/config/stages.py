@@ -167,8 +167,9 @@ class RlConfig(StageConfig, section="rl."):
     false_negative: str = choice("title", "embedding", "later")
     false_negative_cosine: float = share(0.95)  # false_negative=embedding: the least cosine
     false_negative_reward: float = above(1.0, 0.0, 1.0)  # false_negatives=reward: what they get
-    # When the target is put into a group: never, where the group lacks it, or as its own candidate every time.
-    inject_target: str = choice("never", "if_missing", "always")
+    # When the target is put into a group: never, where the group lacks it, or as its own candidate every time. hint:
+    # a group that lacks it begins anew behind the target's first tokens, as few as it takes (SINGER).
+    inject_target: str = choice("never", "if_missing", "always", "hint")
     # Of negatives by rank, or, with policy, by their probability; see docs/theory.md.
     weighting: str = choice("tawin", "none", "window", "opauc", "policy", "trimmed")
     trim_top: float = share(0.1, whole=False)  # weighting=trimmed: the share of the top negatives that is left out
@@ -211,7 +212,12 @@ class RlConfig(StageConfig, section="rl."):
     @property
     def term_weights(self) -> tuple[float, ...]:
         """The weights of the terms of the loss: the objective, and the targets' likelihood where it joins."""
-        return (1.0, self.nll) if self.nll else (1.0,)
+        return (1.0, *[self.nll] * bool(self.nll), *[1.0] * self.hints)
+
+    @property
+    def hints(self) -> bool:
+        """Whether groups without their target are begun anew behind its first tokens."""
+        return self.inject_target == "hint"
 
     @property
     def anchor_rank(self) -> int:

@@ -133,9 +133,10 @@ NEGATIVES: dict[str, Callable[[Ranker, Params, Prefilled, RlBatch, jax.Array, in
 }
 
 # By `rl.inject_target`: (items int32[B, G], targets int32[B, N]) -> items. As candidates are distinct, a target that is
-# put in where it is missing is put in always.
+# put in where it is missing is put in always. `hinted_groups` comes after a rollout.
 INJECTED: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "never": as_found,
     "if_missing": with_target,
     "always": with_target,
+    "hint": as_found,
 }

@@ -34,7 +34,7 @@ _DROPOUT = 0x64726F70  # tells the key of dropout from those of a rollout's dept
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["items", "targets", "ref_logps", "evidence"], meta_fields=[]
+    jax.tree_util.register_dataclass, data_fields=["items", "targets", "ref_logps", "evidence", "hints"], meta_fields=[]
 )
 @dataclasses.dataclass(frozen=True)
 class Groups:
@@ -44,6 +44,7 @@ class Groups:
     targets: jax.Array  # int32[B, N], -1 for none; a row's own target is the first
     ref_logps: jax.Array | None  # float32[B, G, C], where there is a KL term
     evidence: Evidence
+    hints: jax.Array | None = None  # int32[B], how many first tokens a group was given; None: none was
 
     @property
     def alive(self) -> jax.Array:
@@ -78,10 +79,16 @@ def rolled_out(
 
 
 def groups_of(
-    items: jax.Array, batch: RlBatch, ref_logps: jax.Array | None, *, judge: Judge, config: RlConfig
+    items: jax.Array,
+    batch: RlBatch,
+    ref_logps: jax.Array | None,
+    *,
+    judge: Judge,
+    config: RlConfig,
+    hints: jax.Array | None = None,
 ) -> Groups:
     """What is rolled out, with what the judge finds of it."""
-    return Groups(items, targets_of(batch, config), ref_logps, evidence_of(judge, batch, items, config))
+    return Groups(items, targets_of(batch, config), ref_logps, evidence_of(judge, batch, items, config), hints)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +114,10 @@ def group_sums(
     if config.negative_scale != 1.0:
         weights = jnp.where(verdict.positive, weights, config.negative_scale * weights)
     nodes = trie.path(items)
-    scored = Scored(logps, nodes, nodes != trie.dead, verdict, weights, groups.ref_logps)
+    is_token = nodes != trie.dead
+    if groups.hints is not None:
+        is_token &= jnp.arange(trie.depth).reshape(1, 1, -1) >= groups.hints[:, None, None]
+    scored = Scored(logps, nodes, is_token, verdict, weights, groups.ref_logps)
     loss, metrics, pushes = LOSSES[config.kind](config, scored)
     metrics |= _group_metrics(scores, verdict, hits(items, groups.targets), weights, trie.num_items)
     if groups.evidence.spared is not None:
@@ -122,7 +132,7 @@ class Scored:
 
     logps: jax.Array  # float32[B, G, C], of the policy, with its gradient
     nodes: jax.Array  # int32[B, G, C], the candidates' paths
-    is_token: jax.Array  # bool[B, G, C]
+    is_token: jax.Array  # bool[B, G, C], the tokens that are learnt
     verdict: Verdict
     weights: jax.Array  # float32[B, G]
     ref_logps: jax.Array | None  # float32[B, G, C]

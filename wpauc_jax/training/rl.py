@@ -20,9 +20,10 @@ import optax
 
 from wpauc_jax.batches.types import RlBatch
 from wpauc_jax.config import ConfigError, RlConfig
-from wpauc_jax.decode import Ranker
+from wpauc_jax.decode import Prefilled, Ranker
+from wpauc_jax.decode.hints import hinted_groups
 from wpauc_jax.models import ALL_TRAINED, Frozen, Params
-from wpauc_jax.objectives import gce_loss
+from wpauc_jax.objectives import Total, gce_loss
 from wpauc_jax.runtime.sharding import constrain_state, constrain_whole
 from wpauc_jax.training.compact import compact_gradient
 from wpauc_jax.training.exact import exact_terms
@@ -76,6 +77,8 @@ def make_rl_step(
             f"rl.sibling_depth={config.sibling_depth}: items have at most {ranker.trie.depth} tokens, so no two share "
             f"as many; set rl.sibling_mix=0 or a smaller depth"
         )
+    if config.hints and ranker.trie.depth == 1:
+        raise ConfigError("rl.inject_target='hint' gives an item's first tokens, and here an item is one token alone")
     gradient = GRADIENTS[config.dead_groups] if config.microbatches == 1 else accumulated_gradient
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -123,14 +126,20 @@ def group_terms(
 ) -> tuple[Totals, Metrics]:
     """The loss of B users' groups and, with `rl.nll`, their targets' negative log-likelihood; and what they tell."""
     asked = ranker.prefill(params, batch.prompts, dropout_of(config, key))
-    items = rolled_out(ranker, params, asked, batch, key, config)
+    items, hints = rolled_out(ranker, params, asked, batch, key, config), None
+    if config.hints:
+        items, hints = hinted_groups(ranker, *jax.lax.stop_gradient((params, asked)), items, batch.target)
     ref_logps = None
     if config.keeps_reference:
         ref_logps = ranker.score(ref_params, ranker.prefill(ref_params, batch.prompts), items)
-    groups = groups_of(items, batch, ref_logps, judge=judge, config=config)
+    groups = groups_of(items, batch, ref_logps, judge=judge, config=config, hints=hints)
     loss, metrics, pushed = group_sums(ranker, params, asked, groups, config=config)
     ranks = exact_ranks(ranker, params, asked, batch.target)
     ranks = listed_ranks(pushed.scores, items, batch.target) if ranks is None else ranks
+    if hints is not None:
+        learnt = hint_loss(ranker, params, asked, batch.target, hints)
+        told = teaching_metrics(ranks, pushed.pushes, pushed.scores, pushed.valid)
+        return (loss, learnt), metrics | told | {"hint": learnt.mean(), "hinted": (hints > 0).mean()}
     if not config.nll:
         return (loss,), metrics | teaching_metrics(ranks, pushed.pushes, pushed.scores, pushed.valid)
     logps = target_logps(ranker, params, asked, groups.targets)
@@ -138,6 +147,13 @@ def group_terms(
     share = config.nll * loss.count / logps.size
     told = _with_likelihood(ranks, pushed, groups.targets, logps, share)
     return (loss, nll), metrics | told | {"nll": nll.mean()}
+
+
+def hint_loss(ranker: Ranker, params: Params, asked: Prefilled, target: jax.Array, hints: jax.Array) -> Total:
+    """The negative log-likelihood of the first `hints` int32[B] tokens of the targets int32[B], over all B users."""
+    logps = ranker.score(params, asked, target[:, None])[:, 0]
+    given = jnp.arange(logps.shape[1]).reshape(1, -1) < hints[:, None]
+    return Total(-jnp.where(given, logps, 0.0).sum(), jnp.asarray(hints.shape[0], jnp.float32))
 
 
 def _with_likelihood(
