@@ -1,4 +1,4 @@
-"""A peer as a process beside this one, such as the Hugging Face way. Needs no JAX."""
+"""A peer as a process beside this one: the Hugging Face way, or Tunix. Needs no JAX."""
 
 import contextlib
 import dataclasses
@@ -34,10 +34,11 @@ class PeerProcess:
         self._process.wait()
 
 
-class Peer(PeerProcess):
-    """`benchmarks.peer_hf` as a process."""
+PEERS = {"hf": "benchmarks.peer_hf", "tunix": "benchmarks.peer_tunix"}  # modules by name
 
-    def __init__(self, python: str, shape: Shape, *options: str):
-        super().__init__(
-            [python, "-m", "benchmarks.peer_hf", f"--set={json.dumps(dataclasses.asdict(shape))}", *options]
-        )
+
+class Peer(PeerProcess):
+    """One of `PEERS` as a process."""
+
+    def __init__(self, python: str, shape: Shape, *options: str, name: str = "hf"):
+        super().__init__([python, "-m", PEERS[name], f"--set={json.dumps(dataclasses.asdict(shape))}", *options])

@@ -5,8 +5,10 @@
     python -m benchmarks.rl_step --set='{"group": 64}'          # any field of benchmarks.shapes.Shape
     python -m benchmarks.rl_step --model='{"remat": "layer"}'   # any field of ModelConfig; --rl: of RlConfig
     python -m benchmarks.rl_step --peer --peer-python=PYTHON    # and Hugging Face with PyTorch, in turns
+    python -m benchmarks.rl_step --peer=tunix --peer-python=PYTHON  # or Tunix
 
-The peer's interpreter needs torch and transformers: `pip install '.[bench]'` puts them into this one. The last line is
+The peer's interpreter needs torch and transformers: `pip install '.[bench]'` puts them into this one. Tunix needs an
+environment of its own: `pip install google-tunix==0.1.7`. The last line is
 one JSON object. Rollout, reference and update are programs of their own, each with its own pass over the prompts; the
 step shares one pass between rollout and update, so that it takes less than their sum. On Linux, put
 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before either: large pages, for the peer too.
@@ -23,7 +25,7 @@ import jax
 
 from benchmarks.measure import matmul_peak, median, peak_memory_bytes, seconds
 from benchmarks.memory import release_memory
-from benchmarks.peer import Peer
+from benchmarks.peer import PEERS, Peer
 from benchmarks.setup import Bench, load_config, model_config, part_seconds, rl_config, shape_of
 from benchmarks.shapes import SHAPES
 from wpauc_jax.training.state import TrainState
@@ -157,7 +159,7 @@ def main() -> None:
     parser.add_argument("--forced-tails", action="store_true", help="run the model on tokens that are certain, too")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--no-parts", action="store_true", help="time the whole step only")
-    parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--peer", nargs="?", const="hf", choices=PEERS)
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--peer-users", type=int, help="the peer's batch, where the shape's does not fit into memory")
     parser.add_argument("--peer-releases-memory", action="store_true", help="between turns, where both do not fit")
@@ -171,7 +173,7 @@ def main() -> None:
     if options.peer:
         users = options.peer_users or shape.users
         release = ["--release-memory"] if options.peer_releases_memory else []
-        peer = Peer(options.peer_python, dataclasses.replace(shape, users=users), *release)
+        peer = Peer(options.peer_python, dataclasses.replace(shape, users=users), *release, name=options.peer)
         try:
             result |= alternate(bench, peer, options.rounds, peer_users=users, peer_warm_up=options.peer_warm_up)
         finally:

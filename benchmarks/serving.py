@@ -16,6 +16,7 @@ compared. The last line is one JSON object.
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import subprocess
 import sys
@@ -231,6 +232,7 @@ def serve(items: int) -> None:
     from wpauc_jax.config.tuned import MODEL
     from wpauc_jax.decode import Ranker
     from wpauc_jax.decode.scoring import trie_for
+    from wpauc_jax.evaluation.evaluate import make_search
     from wpauc_jax.models import init
     from wpauc_jax.serving.app import make_app
     from wpauc_jax.stages.first_model import fitted
@@ -241,7 +243,8 @@ def serve(items: int) -> None:
     policy, params = init(fitted(MODEL, catalog.vocab_size, 12))
     ranker = Ranker(policy, trie_for(catalog.sequences(), "constrained"))
     ids = [str(item) for item in range(items)]
-    recommender = Recommender(catalog, builder, ranker, Answering("untrained", 0, params, ()), ids, ids, 20, 64)
+    search_of = functools.partial(make_search, ranker)
+    recommender = Recommender(catalog, builder, search_of, Answering("untrained", 0, params, ()), ids, ids, 20, 64)
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)

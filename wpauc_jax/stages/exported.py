@@ -13,7 +13,7 @@ from wpauc_jax.config import ConfigError, ModelConfig
 from wpauc_jax.data.errors import DataError
 from wpauc_jax.decode import Ranker
 from wpauc_jax.decode.scoring import trie_for
-from wpauc_jax.evaluation.evaluate import Search, make_search
+from wpauc_jax.evaluation.evaluate import make_search
 from wpauc_jax.models import load_pretrained, load_t5
 from wpauc_jax.runtime.files import read_json
 from wpauc_jax.runtime.sharding import place_whole
@@ -48,17 +48,13 @@ def open_export(folder: pathlib.Path) -> Recommender:
     return Recommender(
         catalog=catalog,
         builder=_builder(facts, catalog, folder),
-        search_of=functools.partial(_search, Ranker(policy, trie, facts["scoring"])),
+        search_of=functools.partial(make_search, Ranker(policy, trie, facts["scoring"])),
         answering=Answering(facts["stage"], facts["step"], params, tuple(facts.get("changes", ()))),
         item_ids=ids,
         titles=titles,
         num_beams=facts["num_beams"],
         batch_size=_BATCH,
     )
-
-
-def _search(ranker: Ranker, num_beams: int) -> Search:
-    return make_search(ranker, num_beams=num_beams)
 
 
 def _items(path: pathlib.Path, count: int) -> tuple[list[str], list[str]]:

@@ -54,7 +54,7 @@ class Recommender:
 
     catalog: Catalog
     builder: PromptBuilder
-    search_of: Callable[[int], Search]  # (the length of lists) -> what makes them
+    search_of: Callable[..., Search]  # (num_beams=the length of lists) -> what makes them
     answering: Answering
     item_ids: Sequence[str]  # I raw ids
     titles: Sequence[str]  # I, "" where unknown
@@ -99,7 +99,7 @@ class Recommender:
 
     @functools.cache  # noqa: B019 - one recommender a process
     def _search(self, num_beams: int) -> Search:
-        return self.search_of(num_beams)
+        return self.search_of(num_beams=num_beams)
 
     def _listed(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
         return [
