@@ -29,7 +29,7 @@ from tunix.rl.grpo.grpo_learner import GRPOConfig, TrainExample
 
 from benchmarks.shapes import EOS, KL_COEF, LEARNING_RATE, MAX_GRAD_NORM, SHAPES, Shape, prompts
 
-PAD = 0
+PAD, BOS = 0, 2
 
 
 class Numbers:
@@ -44,8 +44,8 @@ class Numbers:
         return " ".join(map(str, ids))
 
     def bos_id(self) -> int:
-        """No text begins with it."""
-        return 2
+        """What begins a prompt."""
+        return BOS
 
     def eos_id(self) -> int:
         """What ends an item."""
@@ -89,16 +89,17 @@ class Peer:
         """Seconds of one step."""
         shape = self.shape
         tokens = np.repeat(prompts(shape, number), shape.group, axis=0)
+        tokens[:, 0] = BOS  # which the sampler puts before every text
         clock = [time.perf_counter()]
         self.sampler.transformer_state = nnx.variables(self.policy)
         found = self.sampler(
-            [" ".join(map(str, row)) for row in tokens.tolist()],
+            [" ".join(map(str, row)) for row in tokens[:, 1:].tolist()],
             max_generation_steps=self.new,
             max_prompt_length=shape.prompt,
             temperature=1.0,
             top_p=1.0,
             seed=number,
-            eos_tokens=[shape.vocab - 1],  # so that all candidates have the length of an item
+            eos_tokens=[shape.vocab],  # which is never drawn, so that all candidates have the length of an item
         )
         answers = jnp.asarray([np.asarray(row)[: self.new] for row in found.tokens])
         clock.append(time.perf_counter())
