@@ -35,8 +35,8 @@ def recommend(
     """Answers, in batches, as JSON lines {"user", "stage", "items": [{"id", "title", "score"}, ...]}.
 
     `stage` is the one whose parameters answer; where settings are others than in training, "changes" lists them. A
-    score is the item's log-probability. A list is shorter than `recommend.top_k` only where the catalog is. The output
-    appears whole or not at all, by default in `folder`.
+    score is the item's log-probability, or what `eval.search` and `eval.guide` make of it. A list is shorter than
+    `recommend.top_k` only where the catalog is. The output appears whole or not at all, by default in `folder`.
     """
     output = _output(config, folder)
     if not is_main_process():

@@ -31,7 +31,7 @@ class Recommendation(NamedTuple):
 
     id: str  # the raw id
     title: str  # "" where unknown
-    score: float  # log-probability
+    score: float  # log-probability, or what eval.search and eval.guide make of it
 
 
 @dataclasses.dataclass(frozen=True)
