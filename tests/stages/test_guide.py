@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.guide_share import metrics_of
 from tests.stages.test_old_run import CONFIG
 from wpauc_jax.config import ConfigError, EvalConfig
 from wpauc_jax.evaluation.ranks import Ranks
@@ -93,3 +94,10 @@ def test_settings_of_the_search_that_have_no_effect_are_refused(settings, messag
 def test_free_writing_needs_titles():
     with pytest.raises(ConfigError, match=r"eval.search='grounding' reads titles: set catalog.ids='title'"):
         dataclasses.replace(CONFIG, eval=dataclasses.replace(CONFIG.eval, search="grounding"))
+
+
+def test_shares_are_chosen_on_validation_rows(guide, own):
+    """A share of all is the guide alone, and a guide changes nothing for its own model."""
+    alone = metrics_of(guide, "", 0.5)
+    assert metrics_of(own, str(guide), 1.0) == alone == metrics_of(guide, str(guide), 0.3)
+    assert metrics_of(own, str(guide), 0.0) != alone
