@@ -29,7 +29,7 @@ def batch(excluded):
     prompts, beside = some_prompts(), some_prompts(seed=5)
     left_out = None if excluded is None else jnp.asarray(excluded, jnp.int32)
     other = PromptBatch(beside.tokens, beside.lengths, left_out)
-    return PromptBatch(prompts.tokens, prompts.lengths, left_out, other)
+    return PromptBatch(prompts.tokens, prompts.lengths, left_out, guide=other)
 
 
 @jax.jit
