@@ -111,9 +111,17 @@ def _a_start(config: Config, folder: pathlib.Path) -> None:
 
 
 def _a_judge(config: Config, folder: pathlib.Path) -> None:
-    other = config.rl.reward_from
+    _check_run("rl.reward_from", config.rl.reward_from)
+
+
+def _a_guide(config: Config, folder: pathlib.Path) -> None:
+    _check_run("eval.guide", config.eval.guide)
+
+
+def _check_run(setting: str, other: str) -> None:
+    """Raises ConfigError where a setting names a folder that is no run's work directory."""
     if other and not (pathlib.Path(other) / "config.json").is_file():
-        raise ConfigError(f"rl.reward_from={other!r} is no run's work directory: it has no config.json")
+        raise ConfigError(f"{setting}={other!r} is no run's work directory: it has no config.json")
 
 
 def _check_sft(setting: str, other: str) -> None:
@@ -147,13 +155,13 @@ class Mode:
 
 # What a user can ask for by name.
 MODES: dict[str, Mode] = {
-    "all": Mode(run_all, taken, (_the_other_sft, _a_start, _a_judge)),
+    "all": Mode(run_all, taken, (_the_other_sft, _a_start, _a_judge, _a_guide)),
     "prepare": Mode(_prepare_only, taken),
     "doctor": Mode(_doctor, unlocked, (_a_run,)),
-    "sft": Mode(_sft_only, taken, (_a_start,)),
-    "rl": Mode(_rl_only, taken, (_the_other_sft, _an_sft, _a_judge)),
-    "evaluate": Mode(_evaluate_only, taken, (_a_run,)),
-    "recommend": Mode(_recommend_only, respected, (_a_run, _a_trained_stage)),
+    "sft": Mode(_sft_only, taken, (_a_start, _a_guide)),
+    "rl": Mode(_rl_only, taken, (_the_other_sft, _an_sft, _a_judge, _a_guide)),
+    "evaluate": Mode(_evaluate_only, taken, (_a_run, _a_guide)),
+    "recommend": Mode(_recommend_only, respected, (_a_run, _a_trained_stage, _a_guide)),
     "export": Mode(_export_only, respected, (_a_run, _a_trained_stage)),
     "compile_check": Mode(_compile_check, None),
 }

@@ -72,7 +72,9 @@ def test_an_export_says_that_it_answers_alone(guide, own, capsys, tmp_path):
     assert "eval.guide is not in the export" in capsys.readouterr().err
 
 
-def test_a_guide_that_answers_with_several_tokens_is_refused(own, guide):
+def test_a_guide_that_is_no_such_run_is_refused(own, tmp_path):
+    with pytest.raises(ConfigError, match=r"eval.guide=.* is no run's work directory: it has no config.json"):
+        run(guided(tmp_path, 0.5), own)
     with pytest.raises(ConfigError, match=r"eval.guide=.* answers with several tokens an item"):
         run(guided(own, 0.5), own)
 

@@ -66,7 +66,7 @@ def test_what_a_run_says_of_its_rows_and_lists(judged):
 def test_what_is_no_recommender_of_these_items_is_refused(judged, recommender, tmp_path):
     config, folder = judged
     for other, message in (
-        (str(tmp_path), "is no run.s work directory: it has no readable config.json"),
+        (str(tmp_path), "is no run.s work directory: it has no config.json"),
         (str(folder), "answers with several tokens an item"),
     ):
         rl = dataclasses.replace(config.rl, reward_from=other)
