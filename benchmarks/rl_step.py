@@ -8,10 +8,10 @@
     python -m benchmarks.rl_step --peer=tunix --peer-python=PYTHON  # or Tunix
 
 The peer's interpreter needs torch and transformers: `pip install '.[bench]'` puts them into this one. Tunix needs an
-environment of its own: `pip install google-tunix==0.1.7`. The last line is
-one JSON object. Rollout, reference and update are programs of their own, each with its own pass over the prompts; the
-step shares one pass between rollout and update, so that it takes less than their sum. On Linux, put
-GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before either: large pages, for the peer too.
+environment of its own: `pip install google-tunix==0.1.7`. The last line is one JSON object. Rollout, reference and
+update are programs of their own, each with its own pass over the prompts; the step shares one pass between rollout and
+update, so that it takes less than their sum. On Linux, put GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before either: large
+pages, for the peer too.
 """
 
 import argparse

@@ -46,6 +46,12 @@ class SftRows:
         piece, t = np.nonzero(np.arange(tokens.shape[1]) < lengths[:, None])
         row_tokens[row[piece], offset[piece] + t] = tokens[piece, t]
         segments[row[piece], offset[piece] + t] = place[piece] + 1
+        row_times = None
+        if self.builder.timed:
+            first, count = self.pieces.first[pieces], self.pieces.count[pieces]
+            seconds = self.dataset.seconds(first, count, self.builder.max_history + 1)
+            row_times = np.zeros_like(row_tokens)
+            row_times[row[piece], offset[piece] + t] = self.builder.token_times(seconds, tokens.shape[1])[piece, t]
 
         items = np.full((len(rows), self.max_targets), -1, np.int32)
         row_starts = np.zeros((len(rows), self.max_targets), np.int32)
@@ -58,15 +64,6 @@ class SftRows:
             excluded = np.full((*items.shape, self.builder.max_history), -1, np.int32)
             target = self.pieces.first[pieces][piece] + m
             excluded[row[piece], slot] = self.dataset.histories(target, self.builder.max_history)
-
-        row_times = None
-        if self.builder.timed:
-            row_times = np.zeros_like(row_tokens)
-            first, count = self.pieces.first[pieces], self.pieces.count[pieces]
-            seconds = self.dataset.seconds(first, count, self.builder.max_history + 1)
-            times = self.builder.token_times(seconds, tokens.shape[1])
-            piece, t = np.nonzero(np.arange(tokens.shape[1]) < lengths[:, None])
-            row_times[row[piece], offset[piece] + t] = times[piece, t]
 
         user = np.full(rows.shape, -1, np.int32)
         user[row, place] = self.dataset.user_of(self.pieces.first[pieces])

@@ -117,8 +117,9 @@ def open_recommender(config: Config, folder: pathlib.Path, say: Say) -> Recommen
 def recommender_of(run: Run, say: Say) -> Recommender:
     """The recommender of a run."""
     config = run.config
-    if run.builder.timed:
-        say("warning: histories come without times here, so the model answers without its biases by time")
+    builders = {"the model": run.builder, "the guide": run.builder.guide}
+    for name in (name for name, builder in builders.items() if builder and builder.timed):
+        say(f"warning: histories come without times here, so {name} answers without its biases by time")
     return Recommender(
         catalog=run.catalog,
         builder=run.builder,
