@@ -205,5 +205,10 @@ def place_batch(batch: T) -> T:
     return jax.make_array_from_process_local_data(sharding, batch)
 
 
+def on_one_device() -> bool:
+    """Whether there is no mesh, or one of a single device."""
+    return _no_mesh() or jax.sharding.get_abstract_mesh().size == 1
+
+
 def _no_mesh() -> bool:
     return jax.sharding.get_abstract_mesh().empty

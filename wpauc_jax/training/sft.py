@@ -12,11 +12,11 @@ import optax
 from wpauc_jax.batches.types import SftBatch
 from wpauc_jax.config import ConfigError, SftConfig
 from wpauc_jax.decode import Ranker
-from wpauc_jax.decode.ranker import Closed
 from wpauc_jax.models import ALL_TRAINED, Dropout, Frozen, Params
 from wpauc_jax.objectives import Total, prefix_loss, self_hard_loss
-from wpauc_jax.runtime.sharding import constrain_state, constrain_whole
+from wpauc_jax.runtime.sharding import constrain_state, constrain_whole, on_one_device
 from wpauc_jax.training.answers import answer_loss
+from wpauc_jax.training.blocks import rows_of_a_block, sum_in_blocks
 from wpauc_jax.training.item_losses import ITEM_LOSSES, ItemLoss
 from wpauc_jax.training.parts import Totals, gradient_in_parts, weighted_mean
 from wpauc_jax.training.state import Metrics, Step, TrainState, check_dropout, updated
@@ -161,37 +161,45 @@ def sft_loss(
     softmax; no target may be one of them. `smoothing` is that of `Ranker.path_losses`. `prefixes` are the weight and
     the eta of `prefix_loss`, which joins the mean.
     """
-    answers = _answers(ranker, params, batch, dropout)
-    paths, nodes = (params, answers.first, answers.rest, answers.nodes, answers.closed), answers.nodes
-    losses = ranker.path_losses(*paths, smoothing=smoothing) if smoothing else -ranker.path_logps(*paths)
-    is_token = nodes != ranker.trie.dead
+    states, targets = _states(ranker, params, batch, dropout), _targets(batch)
+    is_token = ranker.trie.path(targets.items)[:, None] != ranker.trie.dead
     count = COUNTED[ranker.scoring](batch.items, is_token).sum().astype(jnp.float32)
-    total, (weight, eta) = losses.sum(), prefixes
-    if weight:
-        total += weight * count * prefix_loss(losses, eta=eta, where=is_token)
-    return total, count
+
+    def losses(states: jax.Array, targets: _Targets) -> jax.Array:
+        nodes, closed = ranker.trie.path(targets.items)[:, None], ranker.closed_by(targets.excluded)
+        paths = params, states[:, 0], states[:, None, 1:], nodes, closed
+        return ranker.path_losses(*paths, smoothing=smoothing) if smoothing else -ranker.path_logps(*paths)
+
+    if prefixes[0]:
+        each = losses(states, targets)
+        return each.sum() + prefixes[0] * count * prefix_loss(each, eta=prefixes[1], where=is_token), count
+    size = rows_of_a_block(ranker.trie.num_items)
+    if ranker.trie.depth > 1 or not on_one_device() or len(states) <= size:
+        return losses(states, targets).sum(), count
+    return sum_in_blocks(lambda *rows: losses(*rows).sum(), states, targets, targets.items >= 0, size), count
 
 
 def _dropout(key: jax.Array, config: SftConfig) -> Dropout | None:
     return Dropout(key, config.dropout) if config.dropout else None
 
 
-class _Answers(NamedTuple):
-    """What the N = B * M targets of a batch are predicted from, and their paths."""
+class _Targets(NamedTuple):
+    """The N = B * M targets of a batch."""
 
-    first: jax.Array  # [N, D], the states before their first tokens
-    rest: jax.Array  # [N, 1, C - 1, D], the states after each token but the last
-    nodes: jax.Array  # int32[N, 1, C]
-    closed: Closed | None
+    items: jax.Array  # int32[N], -1 for none
+    excluded: jax.Array | None  # int32[N, E], the items that may not answer
 
 
-def _answers(ranker: Ranker, params: Params, batch: SftBatch, dropout: Dropout | None) -> _Answers:
-    (B, M), C = batch.items.shape, ranker.trie.depth
-    states = ranker.policy.answer_states(params, batch.tokens, batch.segments, batch.starts, C, dropout, batch.times)
-    states = states.reshape(B * M, 1, C, -1)
-    nodes = ranker.trie.path(batch.items).reshape(B * M, 1, C)
-    excluded = None if batch.excluded is None else batch.excluded.reshape(B * M, -1)
-    return _Answers(states[:, 0, 0], states[:, :, 1:], nodes, ranker.closed_by(excluded))
+def _targets(batch: SftBatch) -> _Targets:
+    N, excluded = batch.items.size, batch.excluded
+    return _Targets(batch.items.reshape(N), None if excluded is None else excluded.reshape(N, -1))
+
+
+def _states(ranker: Ranker, params: Params, batch: SftBatch, dropout: Dropout | None) -> jax.Array:
+    """[N, C, D]: the states from which the tokens of the targets are predicted."""
+    places, depth = (batch.tokens, batch.segments, batch.starts), ranker.trie.depth
+    states = ranker.policy.answer_states(params, *places, depth, dropout, batch.times)
+    return states.reshape(-1, depth, states.shape[-1])
 
 
 def cross_entropy(ranker: Ranker, params: Params, batch: SftBatch, key: jax.Array, config: SftConfig) -> Total:
@@ -205,21 +213,20 @@ def item_loss(
     loss: ItemLoss, ranker: Ranker, params: Params, batch: SftBatch, key: jax.Array, config: SftConfig
 ) -> Total:
     """A loss over the scores of all items behind each target's history."""
-    answers = _answers(ranker, params, batch, _dropout(key, config))
-    scores = ranker.item_logits(params, answers.first, answers.closed)
-    target = ranker.trie.slot[answers.nodes[:, 0, 0]]
-    counted = batch.items.reshape(-1) >= 0
+    states, targets = _states(ranker, params, batch, _dropout(key, config)), _targets(batch)
+    scores = ranker.item_logits(params, states[:, 0], ranker.closed_by(targets.excluded))
+    target = ranker.trie.slot[ranker.trie.path(targets.items)[:, 0]]
+    counted = targets.items >= 0
     return loss(scores, target, counted, jax.random.fold_in(key, _NEGATIVES), config)
 
 
 def self_hard(ranker: Ranker, params: Params, batch: SftBatch, key: jax.Array, config: SftConfig) -> Total:
     """`self_hard_loss` of each step of the targets' paths, inside the trie's children; the mean is over items."""
-    (B, M), C, middle = batch.items.shape, ranker.trie.depth, config.hard_layers
+    targets, depth, middle = _targets(batch), ranker.trie.depth, config.hard_layers
     policy, dropout = ranker.policy, _dropout(key, config)
-    states = policy.layer_states(params, batch.tokens, batch.segments, batch.starts, C, middle, dropout)
-    states = states.reshape(1 + middle, B * M, 1, C, -1)
-    nodes = ranker.trie.path(batch.items).reshape(B * M, 1, C)
-    closed = ranker.closed_by(None if batch.excluded is None else batch.excluded.reshape(B * M, -1))
+    states = policy.layer_states(params, batch.tokens, batch.segments, batch.starts, depth, middle, dropout)
+    states = states.reshape(1 + middle, -1, 1, depth, states.shape[-1])
+    nodes, closed = ranker.trie.path(targets.items)[:, None], ranker.closed_by(targets.excluded)
     legal = [ranker.path_logits(params, one[:, 0, 0], one[:, :, 1:], nodes, closed)[1] for one in states]
     steps = [
         self_hard_loss(
