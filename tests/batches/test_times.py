@@ -104,4 +104,12 @@ def test_a_run_takes_times_and_says_where_they_are_missing(tmp_path, capsys):
     histories.write_text('{"user": "u", "history": ["i1", "i2"]}\n')
     asks = dataclasses.replace(config.recommend, input=str(histories), top_k=3)
     run(dataclasses.replace(config, mode="recommend", recommend=asks), tmp_path / "run")
-    assert "histories come without times here" in capsys.readouterr().err
+    assert "histories come without times here, so the model answers" in capsys.readouterr().err
+
+    # The same where the run guides the search of one that takes no times.
+    plain = dataclasses.replace(config, model=dataclasses.replace(config.model, family="sasrec", time_buckets=0))
+    run(dataclasses.replace(plain, mode="sft"), tmp_path / "plain")
+    guided = dataclasses.replace(plain.eval, guide=str(tmp_path / "run"), guide_share=0.5)
+    run(dataclasses.replace(plain, mode="recommend", eval=guided, recommend=asks), tmp_path / "plain")
+    said = capsys.readouterr().err
+    assert "so the guide answers without its biases by time" in said and "so the model answers" not in said

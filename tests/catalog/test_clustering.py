@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.data_worlds import clustered_points
-from wpauc_jax.catalog.clustering import balanced_kmeans, kmeans, residual_kmeans
+from wpauc_jax.catalog.clustering import balanced_kmeans, kmeans, residual_clusters, residual_kmeans
 
 
 def test_residual_kmeans_finds_groups_and_then_their_parts():
@@ -30,6 +30,19 @@ def test_residual_kmeans_is_of_residuals():
     assert errors[0] < 0.75 * (points**2).sum()
     assert errors[1] < 0.75 * errors[0]
     assert errors[2] < 0.75 * errors[1]
+
+
+def test_centres_are_the_means_of_what_the_levels_above_leave():
+    points = np.random.default_rng(2).normal(size=(40, 3)).astype(np.float32)
+    codes, centres = residual_clusters(points, levels=2, codes=64, seed=0)
+    assert centres.shape == (2, 64, 3) and (centres[0, 40:] == 0).all()  # no more clusters than points
+    codes, centres = residual_clusters(points, levels=2, codes=4, seed=0)
+    residual = points
+    for level in range(2):
+        for code in range(4):
+            of_code = residual[codes[:, level] == code]
+            np.testing.assert_allclose(centres[level, code], of_code.mean(0), atol=1e-5)
+        residual = residual - centres[level, codes[:, level]]
 
 
 @pytest.mark.filterwarnings("error")

@@ -43,12 +43,12 @@ def prompt_batches(
     seed: int,
     rows: np.ndarray | None = None,
     later: Callable[[np.ndarray], np.ndarray] | None = None,
-    beside: PromptBuilder | None = None,
+    judge: PromptBuilder | None = None,
 ) -> grain.IterDataset[Fed[RlBatch]]:
     """Samples in a new random order each epoch, for ever.
 
     `batch_size` is that of the global batch; `rows` int[B] are those of it that this process makes, None for all.
-    `later` gives what users take after samples (`data.later.Later`), and `beside` a second prompt of each of them.
+    `later` gives what users take after samples (`data.later.Later`). `judge` makes prompts for the model of the reward.
 
     The iterator has `get_state` and `set_state`.
     Raises DataError if `positions` is empty.
@@ -65,7 +65,7 @@ def prompt_batches(
         own = everyones[mine]
         prompts = _prompts(dataset, builder, everyones, own, longest)
         follow = later(own) if later else None
-        second = _without_exclusion(dataset, beside, own) if beside else None
+        second = _without_exclusion(dataset, judge, own) if judge else None
         return Fed(RlBatch(prompts, dataset.item[own], follow, second), RowIds(dataset.user_of(own), own))
 
     return _endless(batch)

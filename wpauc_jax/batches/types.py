@@ -35,7 +35,7 @@ class RlBatch:
     prompts: PromptBatch
     target: Array  # int32[B], items
     later: Array = None  # int32[B, L], what the user takes next inside training, each item once, -1 for none
-    beside: PromptBatch | None = None  # the same users' prompts for another run's model
+    judge: PromptBatch | None = None  # the same users' prompts for the model of the reward
 
 
 @jax.tree_util.register_dataclass

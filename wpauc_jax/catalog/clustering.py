@@ -13,20 +13,28 @@ _BALANCING_STEPS = 10  # of assigning all points and moving all centres; more ch
 
 
 def residual_kmeans(points: np.ndarray, levels: int, codes: int, seed: int, *, balanced: bool = False) -> np.ndarray:
-    """Codes int32[I, levels]. Each level clusters what is left of the points without the centres of the levels above.
+    """Codes int32[I, levels]; see `residual_clusters`."""
+    return residual_clusters(points, levels, codes, seed, balanced=balanced)[0]
 
-    A level has never more clusters than distinct residuals. With `balanced` no code of a level has more than
-    ceil(I / clusters) points. The same input gives the same codes on one machine, if only one thread computes.
+
+def residual_clusters(
+    points: np.ndarray, levels: int, codes: int, seed: int, *, balanced: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes int32[I, levels] of points [I, D] and centres float32[levels, codes, D], zeros where there is no cluster.
+
+    Each level clusters what is left of the points without the centres of the levels above. A level has never more
+    clusters than distinct residuals. With `balanced` no code of a level has more than ceil(I / clusters) points. The
+    same input gives the same codes on one machine, if only one thread computes.
     """
     cluster: Clustering = balanced_kmeans if balanced else kmeans
     residual = np.asarray(points, np.float32).copy()
     out = np.empty((len(residual), levels), np.int32)
+    centres = np.zeros((levels, codes, residual.shape[1]), np.float32)
     for level in range(levels):
         clusters = min(codes, len(np.unique(residual, axis=0)))
-        labels, centres = cluster(residual, clusters, seed + level)
-        out[:, level] = labels
-        residual -= centres[labels]
-    return out
+        out[:, level], centres[level, :clusters] = cluster(residual, clusters, seed + level)
+        residual -= centres[level, out[:, level]]
+    return out, centres
 
 
 def kmeans(points: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

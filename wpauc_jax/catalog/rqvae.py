@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from wpauc_jax.catalog.clustering import kmeans
+from wpauc_jax.catalog.clustering import residual_clusters
 
 COMMITMENT = 0.25
 _LATENT = 32  # numbers that are quantised
@@ -70,7 +70,7 @@ def rqvae_codes(points: np.ndarray, levels: int, codes: int, seed: int) -> np.nd
     points = (points - points.mean(0)) / max(float(points.std()), 1e-6)
     codes = min(codes, len(np.unique(points, axis=0)))
     model = RqVae(points.shape[1], levels, codes, nnx.Rngs(seed))
-    model.books[...] = jnp.asarray(_centres(np.asarray(model.encoder(points)), levels, codes, seed))
+    model.books[...] = jnp.asarray(residual_clusters(np.asarray(model.encoder(points)), levels, codes, seed)[1])
     optimizer = nnx.Optimizer(model, optax.adamw(_RATE), wrt=nnx.Param)
     rng = np.random.default_rng(seed)
     batch, rounds = min(_BATCH, len(points)), _STEPS // _ROUND
@@ -104,16 +104,6 @@ def _train(model: RqVae, optimizer: nnx.Optimizer[RqVae], batches: jax.Array) ->
         return model, optimizer
 
     step((model, optimizer), batches)
-
-
-def _centres(latent: np.ndarray, levels: int, codes: int, seed: int) -> np.ndarray:
-    """The centres [levels, codes, Z] of residual k-means; zeros where a level has fewer distinct residuals."""
-    centres = np.zeros((levels, codes, latent.shape[1]), np.float32)
-    for level in range(levels):
-        clusters = min(codes, len(np.unique(latent, axis=0)))
-        labels, centres[level, :clusters] = kmeans(latent, clusters, seed + level)
-        latent = latent - centres[level, labels]
-    return centres
 
 
 def _net(widths: tuple[int, ...], rngs: nnx.Rngs) -> nnx.Sequential:

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from wpauc_jax.objectives.checks import check_number
-from wpauc_jax.objectives.masked import as_float, as_mask, safe_divide, total
-from wpauc_jax.objectives.ranking import descending_ranks
+from wpauc_jax.objectives.masked import as_float, as_mask, total
+from wpauc_jax.objectives.ranking import top_shares
 from wpauc_jax.objectives.tawin import Scalar
 
 
@@ -157,8 +157,6 @@ def llpauc_pairwise_loss(
 
 def _top_moments(p: jax.Array, among: jax.Array, rate: Scalar) -> tuple[jax.Array, jax.Array]:
     """Mean and variance of the top `rate` of the entries of p [n] that are `among`."""
-    end = rate * among.sum()
-    share = jnp.where(among, jnp.clip(end - descending_ranks(p, where=among), 0, 1), 0)
-    share = safe_divide(share, jnp.asarray(end, p.dtype))
+    share = top_shares(p, rate, where=among)
     mean = (share * p).sum()
     return mean, (share * jnp.square(p - mean)).sum()

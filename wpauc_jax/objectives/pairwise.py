@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from wpauc_jax.objectives.checks import check_choice, check_number, check_shape
 from wpauc_jax.objectives.masked import Total, as_float, as_mask, masked_logsumexp, masked_mean, total
-from wpauc_jax.objectives.ranking import descending_ranks
+from wpauc_jax.objectives.ranking import top_shares
 from wpauc_jax.objectives.tawin import Scalar
 
 Array = jax.typing.ArrayLike
@@ -58,10 +58,7 @@ def opauc_top_loss(
     """
     check_number("beta", beta, low=0.0, high=1.0, open_low=True)
     losses, counted, valid = _pair_losses(positives, negatives, surrogate, where_positive, where_negative)
-    end = beta * jnp.sum(valid, -1, keepdims=True)
-    ranks = descending_ranks(jnp.asarray(negatives), where=valid)
-    share = jnp.where(valid, jnp.clip(end - ranks, 0, 1), 0)
-    share = share / jnp.maximum(end, jnp.finfo(losses.dtype).tiny)
+    share = top_shares(negatives, beta, where=valid)
     return total(jnp.sum(losses * share[..., None, :], -1), counted)
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from wpauc_jax.objectives.masked import as_mask
+from wpauc_jax.objectives.masked import as_float, as_mask, safe_divide
 
 
 def descending_ranks(scores: jax.typing.ArrayLike, *, where: jax.typing.ArrayLike | None = None) -> jax.Array:
@@ -23,6 +23,15 @@ def descending_ranks(scores: jax.typing.ArrayLike, *, where: jax.typing.ArrayLik
     order = jax.lax.sort((~mask, ascending, indices), dimension=-1, is_stable=True, num_keys=2)[2]
     ranks = jax.lax.sort((order, indices), dimension=-1, num_keys=1)[1]  # the inverse permutation
     return jnp.where(mask, ranks, -1)
+
+
+def top_shares(scores: jax.typing.ArrayLike, rate: jax.typing.ArrayLike, *, where: jax.Array) -> jax.Array:
+    """Weights [..., N] that sum to 1, even over the top `rate` of the n valid scores and 0 elsewhere.
+
+    Those of rank below rate * n count, the one cut by the end in part. All weights are 0 where no score is valid.
+    """
+    end = jnp.asarray(rate * jnp.sum(where, -1, keepdims=True), as_float(scores).dtype)
+    return safe_divide(jnp.where(where, jnp.clip(end - descending_ranks(scores, where=where), 0, 1), 0), end)
 
 
 def negative_ranks(

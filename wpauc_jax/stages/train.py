@@ -105,7 +105,7 @@ def run_rl(work: Workspace, say: Say = tell) -> int:
     plan = dataclasses.replace(_plan(work, "rl", settings, len(work.rl_positions)), eval_at_start=True)
     optimizer = make_optimizer(settings.optim, plan.total_steps)
     ranker = work.ranker(work.config.scoring)
-    judge, beside = open_judge(work, say)
+    judge, prompts = open_judge(work, say)
     step = make_rl_step(ranker, optimizer, settings, seed=work.config.seed, frozen=work.frozen, judge=judge)
     batches = prompt_batches(
         work.dataset,
@@ -115,7 +115,7 @@ def run_rl(work: Workspace, say: Say = tell) -> int:
         seed=work.config.seed,
         rows=batch_rows(settings.batch_size),
         later=_later(work),
-        beside=beside,
+        judge=prompts,
     )
     state = init_state(params, optimizer, reference=settings.keeps_reference, average=settings.ema > 0)
     _tell_of_a_new_start(work, "rl", say)

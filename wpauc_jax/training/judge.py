@@ -65,7 +65,7 @@ def evidence_of(judge: Judge, batch: RlBatch, items: jax.Array, config: RlConfig
     if config.needs_embeddings:
         similarity = _similarity(judge, batch.target, items)
     if "collaborative" in asked:
-        ranker, prompts = judge.ranker, batch.beside
+        ranker, prompts = judge.ranker, batch.judge
         affinity = ranker.score(judge.params, ranker.prefill(judge.params, prompts), items).sum(-1)
     if config.false_negatives != "keep":
         found = FALSE_NEGATIVES[config.false_negative](judge, batch, items, similarity, config)
