@@ -3,6 +3,7 @@
 Each program is compiled once in a run: the workers, and the commands that tests start, share a cache of them.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ if _CACHE not in os.environ:  # in the controller, before JAX is imported; worke
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 
+gc.set_threshold(100_000, 50, 100)  # tracing makes many small objects: by default a tenth of it is collections
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile("no_deadline", deadline=None)

@@ -35,6 +35,8 @@ _TITLES = {
     "rows_by_rank": "share of rows",
 }
 _BUCKETED = {"gradient_by_rank", "rows_by_rank"}
+_PANEL = (4.1, 2.55)  # inches; with places of their own, panels need no layout that draws all of them twice
+_AXES = (0.68, 0.5, 3.3, 1.7)  # inches inside a panel: left, below, width, height
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -124,14 +126,17 @@ def training_figure(stage: str, train: list[dict[str, Any]], valid: list[dict[st
     panels = panels_of(train, valid)
     columns = min(3, max(len(panels), 1))
     rows = max(math.ceil(len(panels) / columns), 1)
-    figure = new_figure(figsize=(4.1 * columns, 2.5 * rows + 0.5), layout="constrained")
-    figure.suptitle(f"Training: {stage.upper() if len(stage) <= 3 else stage}", fontsize=12, fontweight="bold")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, panel in zip(axes, panels, strict=False):
+    width, height = _PANEL[0] * columns, _PANEL[1] * rows + 0.4
+    figure = new_figure(figsize=(width, height))
+    title = f"Training: {stage.upper() if len(stage) <= 3 else stage}"
+    figure.suptitle(title, fontsize=12, fontweight="bold", y=1 - 0.08 / height, va="top")
+    left, below, wide, high = _AXES
+    for place, panel in enumerate(panels):
+        row, column = divmod(place, columns)
+        corner = column * _PANEL[0] + left, (rows - 1 - row) * _PANEL[1] + below
+        axis = figure.add_axes((corner[0] / width, corner[1] / height, wide / width, high / height))
         axis.set_title(panel[0], loc="left")
         draw_panel(axis, panel)
-    for axis in axes[len(panels) :]:
-        axis.set_visible(False)
     return figure
 
 
@@ -189,6 +194,7 @@ def _draw_curves(axis: "Axes", lines: list[dict[str, Any]], keys: list[str]) -> 
         axis.plot(step, value, color=colour, alpha=0.25, linewidth=0.7)
         axis.plot(step, _moving_average(value, window), color=colour, label=label, linewidth=1.6)
     axis.set_xlabel("step")
+    axis.locator_params(axis="x", nbins=6, integer=True)
     axis.margins(x=0.02)
     if len(keys) > 1:  # in the title's row, where it hides nothing
         axis.legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=len(keys), handlelength=1, columnspacing=0.9)
