@@ -197,7 +197,8 @@ def _draw_curves(axis: "Axes", lines: list[dict[str, Any]], keys: list[str]) -> 
     axis.locator_params(axis="x", nbins=6, integer=True)
     axis.margins(x=0.02)
     if len(keys) > 1:  # in the title's row, where it hides nothing
-        axis.legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=len(keys), handlelength=1, columnspacing=0.9)
+        place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.98), "ncols": len(keys)}
+        axis.legend(**place, handlelength=0.8, handletextpad=0.4, columnspacing=0.6)
 
 
 def _label(key: str) -> str:
@@ -217,6 +218,8 @@ def _draw_by_rank(axis: "Axes", lines: list[dict[str, Any]], key: str) -> None:
     axis.bar(np.arange(known.shape[1]), np.nanmean(known, axis=0), color=COLOURS[0])
     if key in _BUCKETED:
         axis.set_xticks(range(len(RANK_BUCKETS)), list(RANK_BUCKETS))
+    else:
+        axis.locator_params(axis="x", integer=True)
     axis.set_xlabel("rank of the target; mean over steps" if key in _BUCKETED else "rank, from 0; mean over steps")
     axis.grid(axis="x", visible=False)
 
