@@ -1,6 +1,7 @@
 """Sums over rows in blocks: the value and the gradient of the plain sum, of the rows that count."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from tests.worlds import tiny_policy, trie_for
 from wpauc_jax.batches.types import SftBatch
+from wpauc_jax.compile_check.hlo import matmul_flops
 from wpauc_jax.decode import Ranker
 from wpauc_jax.training import blocks
 from wpauc_jax.training.sft import sft_loss
@@ -66,6 +68,23 @@ def test_no_array_of_all_scores_is_made():
     states, labels, table = _draw(64, 40)
     program = str(jax.make_jaxpr(jax.grad(functools.partial(_in_blocks, size=8), (0, 1)))(table, states, labels))
     assert "f32[8,7]" in program and "f32[64,7]" not in program
+
+
+def test_the_products_of_all_blocks_are_counted():
+    """compile_check reads a program's products from its loops. Of 13 rows in blocks of 4, 16 are multiplied."""
+    states, labels, table = _draw(13, 5)
+    program = jax.make_jaxpr(jax.grad(functools.partial(_in_blocks, size=4), (0, 1)))(table, states, labels)
+    assert matmul_flops(program) == 3 * 2 * 16 * 7 * 5
+
+
+def test_a_block_is_as_large_as_the_mesh_s_devices_like():
+    """A mesh may be of devices that are not here, as in compile_check."""
+    device = types.SimpleNamespace(platform="tpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.sharding, "get_abstract_mesh", lambda: types.SimpleNamespace(abstract_device=device))
+        assert blocks.rows_of_a_block(2**20) == 2**8
+    with jax.set_mesh(jax.make_mesh((1,), ("data",))):
+        assert blocks.rows_of_a_block(2**20) == blocks.rows_of_a_block(7) == 128
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

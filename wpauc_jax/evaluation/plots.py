@@ -197,8 +197,14 @@ def _draw_curves(axis: "Axes", lines: list[dict[str, Any]], keys: list[str]) -> 
     axis.locator_params(axis="x", nbins=6, integer=True)
     axis.margins(x=0.02)
     if len(keys) > 1:  # in the title's row, where it hides nothing
-        place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.98), "ncols": len(keys)}
-        axis.legend(**place, handlelength=0.8, handletextpad=0.4, columnspacing=0.6)
+        axis.legend(
+            loc="lower right",
+            bbox_to_anchor=(1.02, 0.98),
+            ncols=len(keys),
+            handlelength=0.8,
+            handletextpad=0.4,
+            columnspacing=0.6,
+        )
 
 
 def _label(key: str) -> str:

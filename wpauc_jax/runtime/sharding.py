@@ -205,6 +205,12 @@ def place_batch(batch: T) -> T:
     return jax.make_array_from_process_local_data(sharding, batch)
 
 
+def platform() -> str:
+    """The kind of the mesh's devices, which need not be here, or of this process's: cpu, gpu or tpu."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device else jax.default_backend()
+
+
 def on_one_device() -> bool:
     """Whether there is no mesh, or one of a single device."""
     return _no_mesh() or jax.sharding.get_abstract_mesh().size == 1

@@ -170,9 +170,10 @@ def sft_loss(
         paths = params, states[:, 0], states[:, None, 1:], nodes, closed
         return ranker.path_losses(*paths, smoothing=smoothing) if smoothing else -ranker.path_logps(*paths)
 
-    if prefixes[0]:
+    weight, eta = prefixes
+    if weight:
         each = losses(states, targets)
-        return each.sum() + prefixes[0] * count * prefix_loss(each, eta=prefixes[1], where=is_token), count
+        return each.sum() + weight * count * prefix_loss(each, eta=eta, where=is_token), count
     size = rows_of_a_block(ranker.trie.num_items)
     if ranker.trie.depth > 1 or not on_one_device() or len(states) <= size:
         return losses(states, targets).sum(), count
